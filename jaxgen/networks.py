@@ -1,0 +1,118 @@
+"""Networks at the boundary between flax and the samplers.
+
+`freeze(module)` turns an `nnx.Module` into a `Network`: parameters as data, code as
+structure. Sampler code calls a `Network` like a function of one sample and never
+imports flax.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from flax import nnx
+
+from jaxgen.pytree import pytree, replace, static
+from jaxgen.types import Array, ArrayTree
+
+__all__ = ["Network", "freeze"]
+
+
+@pytree
+class Network:
+    """A frozen network: a pure function of its input, with its weights as leaves.
+
+    Attributes:
+      params: every variable of the module (weights and running statistics).
+      graphdef: the module's structure (static).
+      layer: name of the layer whose output is returned, or None for the last one.
+    """
+
+    params: ArrayTree
+    graphdef: Any = static()
+    layer: str | None = static(default=None)
+
+    def __call__(self, *args: Array) -> Array:
+        """The network's output for one sample (or for a batch, if the module takes one)."""
+        module = nnx.merge(self.graphdef, self.params)
+        if self.layer is None:
+            return module(*args)
+        taps: list[Array] = []
+        _tap(module, self.layer, taps)
+        module(*args)
+        if not taps:
+            raise ValueError(f"layer {self.layer!r} is never called by {type(module).__name__}")
+        return taps[-1]
+
+    def at(self, layer: str) -> Network:
+        """The same network, cut at a layer: its output is that layer's activation.
+
+        Args:
+          layer: dotted path of a sub-module, as in `conv2` or `blocks.0.conv`.
+
+        Raises:
+          ValueError: if there is no such sub-module; the message lists those there are.
+        """
+        if layer not in self.layers:
+            raise ValueError(f"layer: expected one of {', '.join(self.layers)}; got {layer!r}")
+        return replace(self, layer=layer)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The dotted paths of all sub-modules, in the order of their names."""
+        module = nnx.merge(self.graphdef, self.params)
+        return tuple(_submodules(module))
+
+
+def freeze(module: nnx.Module) -> Network:
+    """Freeze an `nnx.Module` for sampling.
+
+    The module is put into evaluation mode on a copy (running statistics in BatchNorm,
+    no dropout): a BatchNorm left in training mode normalises a lone sample by itself
+    and gives, without any error, a gradient that is exactly zero.
+
+    Raises:
+      ValueError: if a layer stays in training mode or needs random numbers to run.
+    """
+    module = nnx.merge(*nnx.split(module))
+    module.eval()
+    for name, layer in _submodules(module).items():
+        if isinstance(layer, nnx.BatchNorm) and not layer.use_running_average:
+            raise ValueError(f"{name}: BatchNorm is in training mode; set use_running_average")
+        if isinstance(layer, nnx.Dropout) and not layer.deterministic:
+            raise ValueError(f"{name}: Dropout is active; set deterministic")
+    # Random state has no place in a pure function: rebuild the graph without it.
+    graphdef, params = nnx.split(module)
+    if jax.tree.leaves(nnx.state(module, nnx.RngState)):
+        for layer in _submodules(module).values():
+            for attribute in ("rngs", "rng_key", "rng_count"):
+                if hasattr(layer, attribute):
+                    setattr(layer, attribute, None)
+        graphdef, params = nnx.split(module)
+        if jax.tree.leaves(nnx.state(module, nnx.RngState)):
+            raise ValueError("module: holds random state (nnx.Rngs) outside its Dropout layers")
+    return Network(params, graphdef)
+
+
+def _submodules(module: nnx.Module) -> dict[str, nnx.Module]:
+    """Dotted path -> sub-module, the root left out."""
+    return {
+        ".".join(str(part) for part in path): node
+        for path, node in nnx.iter_graph(module)
+        if isinstance(node, nnx.Module) and path
+    }
+
+
+def _tap(module: nnx.Module, layer: str, taps: list[Array]) -> None:
+    """Make one sub-module of a freshly merged module also append its output to `taps`."""
+    target = _submodules(module)[layer]
+    original = type(target)
+
+    def call(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
+        output = original.__call__(self, *args, **kwargs)  # type: ignore[operator]
+        taps.append(output)
+        return output
+
+    object.__setattr__(
+        target, "__class__", type(original.__name__, (original,), {"__call__": call})
+    )

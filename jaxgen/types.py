@@ -1,0 +1,69 @@
+"""The vocabulary: arrays, trees and the protocols of what composes.
+
+Every protocol speaks about ONE latent, ONE image, ONE chain; batching belongs to
+whoever calls `jax.vmap`. Shapes used throughout the package:
+
+- `z`: a latent, any pytree of float arrays (most often one array `[D]`);
+- `image`: `[H, W, channels]` floats, in [0, 1] for the models that jaxgen ships;
+- `C` chains, `T` temperatures, `D` latent size.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import jax
+
+__all__ = [
+    "Array",
+    "ArrayTree",
+    "Condition",
+    "Density",
+    "Generator",
+    "PRNGKey",
+    "Prior",
+    "Scalar",
+    "Score",
+]
+
+Array: TypeAlias = jax.Array
+PRNGKey: TypeAlias = jax.Array
+Scalar: TypeAlias = jax.Array | float
+ArrayTree: TypeAlias = Any
+
+
+@runtime_checkable
+class Density(Protocol):
+    """A log density over latents, normalised or not: `z -> scalar`."""
+
+    def __call__(self, z: ArrayTree, /) -> Array: ...
+
+
+@runtime_checkable
+class Score(Protocol):
+    """A gradient of a log density over latents, of the shape of `z`."""
+
+    def score(self, z: ArrayTree, /) -> ArrayTree: ...
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """A distribution over latents that can be drawn from and evaluated."""
+
+    def sample(self, key: PRNGKey, /) -> ArrayTree: ...
+
+    def log_prob(self, z: ArrayTree, /) -> Array: ...
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """A latent to an image."""
+
+    def __call__(self, z: ArrayTree, /) -> Array: ...
+
+
+@runtime_checkable
+class Condition(Protocol):
+    """The log likelihood of what was observed, given an image: `image -> scalar`."""
+
+    def __call__(self, image: Array, /) -> Array: ...
