@@ -1,0 +1,367 @@
+"""A pickle reader that cannot run code: an interpreter of the stream of our own.
+
+Pickle is a small stack language whose `GLOBAL` and `REDUCE` instructions import and call
+anything the file names. Here they import nothing: a global is looked up in a table the
+caller gives, whose values are functions of ours that build plain data, and every other
+name is an error. Memory and time are linear in the length of the stream, which is bounded:
+the memo is a dictionary (the C unpickler allocates an array as long as the largest index a
+file names), dictionary keys are text or small integers (hashing nested tuples recurses without a
+limit, and takes 2^n steps on shared ones), integers are short, and nothing here recurses.
+
+References: the instruction set is that of Python's `pickletools`; protocols 0 to 5.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxgen.errors import InputError
+
+__all__ = ["MAX_PICKLE_BYTES", "Attributes", "Forbidden", "PickleError", "load"]
+
+MAX_PICKLE_BYTES = 8 * 1024 * 1024
+"""Longest stream read. Ten thousand tensors take 2.5 MB; the weights lie elsewhere."""
+
+_MAX_INT_BYTES = 16
+_MAX_LINE = 1024
+_MAX_KEY = 2**60  # beyond it Python integers collide in a dictionary at will
+
+
+class PickleError(InputError):
+    """A stream that is damaged, too long, or asks for something that is not data."""
+
+
+class Forbidden(PickleError):
+    """A stream that names a global outside the table: it may be an attack."""
+
+
+class Attributes(dict):
+    """What `BUILD` may decorate: a dictionary whose attribute dictionary is dropped."""
+
+
+def load(
+    data: bytes | memoryview,
+    name: str,
+    allowed: Mapping[tuple[str, str], Callable[..., Any]],
+    persistent: Callable[[Any], Any] | None = None,
+    offset: int = 0,
+) -> tuple[Any, int]:
+    """Interpret one pickle stream.
+
+    Args:
+      data: the bytes that hold the stream.
+      name: what to call the file in errors.
+      allowed: `(module, name) -> function`: what a global stands for. `REDUCE` calls the
+        function with the arguments from the file, so it must check them.
+      persistent: turns a persistent identifier into a value; None forbids them.
+      offset: where in `data` the stream begins.
+
+    Returns:
+      The value and the offset after the `STOP` instruction.
+
+    Raises:
+      Forbidden: a global outside `allowed`; the message names it.
+      PickleError: anything else wrong; the message names the offset.
+    """
+    machine = _Machine(memoryview(data).cast("B"), name, allowed, persistent, offset)
+    return machine.run()
+
+
+class _Global:
+    """A name from the table, on the stack."""
+
+    __slots__ = ("function", "label")
+
+    def __init__(self, function: Callable[..., Any], label: str):
+        self.function = function
+        self.label = label
+
+
+class _Machine:
+    """The interpreter: a stack, a memo and a position."""
+
+    def __init__(self, data, name, allowed, persistent, offset):
+        self.data = data
+        self.name = name
+        self.allowed = allowed
+        self.persistent = persistent
+        self.start = self.position = self.opcode_at = offset
+        self.end = min(len(data), offset + MAX_PICKLE_BYTES)
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+
+    # Reading -------------------------------------------------------------------------
+
+    def fail(self, what: str) -> PickleError:
+        return PickleError(f"{self.name}: pickle stream, offset {self.opcode_at}: {what}")
+
+    def take(self, count: int) -> memoryview:
+        if count > self.end - self.position:
+            if self.end < len(self.data):
+                raise self.fail(f"the stream is longer than {MAX_PICKLE_BYTES} bytes")
+            raise self.fail(f"truncated: {count} bytes wanted, {self.end - self.position} are left")
+        self.position += count
+        return self.data[self.position - count : self.position]
+
+    def unsigned(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "little")
+
+    def text(self, count: int) -> str:
+        raw = bytes(self.take(count))
+        try:
+            return raw.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            return raw.decode("latin-1")  # Python 2 wrote str as bytes
+
+    def line(self) -> str:
+        window = bytes(self.data[self.position : min(self.end, self.position + _MAX_LINE)])
+        length = window.find(b"\n")
+        if length < 0:
+            raise self.fail("a text argument without an end")
+        self.position += length + 1
+        return window[:length].decode("latin-1")
+
+    # The stack -----------------------------------------------------------------------
+
+    def pop(self) -> Any:
+        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
+            raise self.fail("the stack is empty")
+        return self.stack.pop()
+
+    def top(self, kind: type, what: str) -> Any:
+        floor = self.marks[-1] if self.marks else 0
+        if len(self.stack) <= floor or not isinstance(self.stack[-1], kind):
+            raise self.fail(f"{what} needs a {kind.__name__} on the stack")
+        return self.stack[-1]
+
+    def pop_to_mark(self) -> list[Any]:
+        if not self.marks:
+            raise self.fail("no mark on the stack")
+        floor = self.marks.pop()
+        items = self.stack[floor:]
+        del self.stack[floor:]
+        return items
+
+    def set_items(self, target: dict, items: list[Any]) -> None:
+        if len(items) % 2:
+            raise self.fail("a key without a value")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if not (isinstance(key, str) or (isinstance(key, int) and abs(key) < _MAX_KEY)):
+                raise self.fail(f"a dictionary key of type {type(key).__name__}")
+            target[key] = value
+
+    def find(self, module: Any, attribute: Any) -> _Global:
+        if not (isinstance(module, str) and isinstance(attribute, str)):
+            raise self.fail("a global whose name is not text")
+        module = {"__builtin__": "builtins"}.get(module, module)
+        label = f"{module}.{attribute}"
+        function = self.allowed.get((module, attribute))
+        if function is None:
+            raise Forbidden(
+                f"{self.name}: pickle stream, offset {self.opcode_at}: the file wants to use "
+                f"{label[:200]!r}, which is not among the names a file of weights needs. "
+                "Nothing was run. Save the weights alone, torch.save(model.state_dict(), ...), "
+                "or as safetensors"
+            )
+        return _Global(function, label)
+
+    def reduce(self, function: Any, arguments: Any) -> Any:
+        if not isinstance(function, _Global):
+            raise self.fail("REDUCE needs a global")
+        if not isinstance(arguments, tuple):
+            raise self.fail("REDUCE needs a tuple of arguments")
+        try:
+            return function.function(*arguments)
+        except PickleError as error:
+            raise self.fail(f"{function.label}: {error}") from None
+        except (TypeError, ValueError, OverflowError):
+            raise self.fail(f"{function.label}: arguments that do not fit") from None
+
+    def integer(self, raw: bytes | memoryview) -> int:
+        if len(raw) > _MAX_INT_BYTES:
+            raise self.fail(f"an integer of {len(raw)} bytes")
+        return int.from_bytes(raw, "little", signed=True)
+
+    def decimal(self, text: str) -> int | bool:
+        if text in ("00", "01"):
+            return text == "01"
+        try:
+            if len(text) > 40:
+                raise ValueError
+            return int(text.rstrip("L"))
+        except ValueError:
+            raise self.fail("an integer that is none") from None
+
+    def remembered(self, index: int) -> Any:
+        try:
+            return self.memo[index]
+        except KeyError:
+            raise self.fail(f"memo {index} was never stored") from None
+
+    def store(self, index: int) -> None:
+        if not 0 <= index < 2**32:
+            raise self.fail("a memo index out of range")
+        self.memo[index] = self.top(object, "PUT")
+
+    # The instructions ----------------------------------------------------------------
+
+    def run(self) -> tuple[Any, int]:
+        stack = self.stack
+        while True:
+            self.opcode_at = self.position
+            code = bytes(self.take(1))
+            if code == b".":
+                value = self.pop()
+                if isinstance(value, _Global):
+                    raise self.fail("the stream ends with a bare global")
+                return value, self.position
+            instruction = _INSTRUCTIONS.get(code)
+            if instruction is None:
+                raise self.fail(f"instruction {code!r} is not allowed in a file of weights")
+            instruction(self, stack)
+
+
+def _protocol(machine: _Machine, stack: list) -> None:
+    version = machine.unsigned(1)
+    if version > 5:
+        raise machine.fail(f"pickle protocol {version}; 0 to 5 are known")
+
+
+def _append(machine: _Machine, stack: list) -> None:
+    value = machine.pop()
+    machine.top(list, "APPEND").append(value)
+
+
+def _appends(machine: _Machine, stack: list) -> None:
+    items = machine.pop_to_mark()
+    machine.top(list, "APPENDS").extend(items)
+
+
+def _set_item(machine: _Machine, stack: list) -> None:
+    value, key = machine.pop(), machine.pop()
+    machine.set_items(machine.top(dict, "SETITEM"), [key, value])
+
+
+def _set_items(machine: _Machine, stack: list) -> None:
+    items = machine.pop_to_mark()
+    machine.set_items(machine.top(dict, "SETITEMS"), items)
+
+
+def _dict(machine: _Machine, stack: list) -> None:
+    target: dict = {}
+    machine.set_items(target, machine.pop_to_mark())
+    stack.append(target)
+
+
+def _tuple_of(count: int) -> Callable[[_Machine, list], None]:
+    def build(machine: _Machine, stack: list) -> None:
+        items = [machine.pop() for _ in range(count)]
+        stack.append(tuple(reversed(items)))
+
+    return build
+
+
+def _stack_global(machine: _Machine, stack: list) -> None:
+    attribute, module = machine.pop(), machine.pop()
+    stack.append(machine.find(module, attribute))
+
+
+def _reduce(machine: _Machine, stack: list) -> None:
+    arguments, function = machine.pop(), machine.pop()
+    stack.append(machine.reduce(function, arguments))
+
+
+def _build(machine: _Machine, stack: list) -> None:
+    machine.pop()  # the attributes: version counters of a state dict
+    machine.top(Attributes, "BUILD")
+
+
+def _persistent(machine: _Machine, stack: list) -> None:
+    identifier = machine.pop()
+    if machine.persistent is None:
+        raise machine.fail("a persistent identifier, which this kind of file has none of")
+    try:
+        stack.append(machine.persistent(identifier))
+    except PickleError as error:
+        raise machine.fail(str(error)) from None
+
+
+def _text_string(machine: _Machine, stack: list) -> None:
+    text = machine.line()
+    if len(text) < 2 or text[0] != text[-1] or text[0] not in "'\"" or "\\" in text:
+        raise machine.fail("a quoted string that is none")
+    stack.append(text[1:-1])
+
+
+def _float(machine: _Machine, stack: list) -> None:
+    try:
+        stack.append(float(machine.line()))
+    except ValueError:
+        raise machine.fail("a number that is none") from None
+
+
+def _pop(machine: _Machine, stack: list) -> None:
+    if machine.marks and len(stack) == machine.marks[-1]:
+        machine.marks.pop()
+    else:
+        machine.pop()
+
+
+_INSTRUCTIONS: dict[bytes, Callable[[_Machine, list], Any]] = {
+    b"\x80": _protocol,
+    b"\x95": lambda m, s: m.take(8),  # FRAME: a hint for buffered readers
+    b"(": lambda m, s: m.marks.append(len(s)),
+    b"0": _pop,
+    b"1": lambda m, s: m.pop_to_mark(),
+    b"2": lambda m, s: s.append(m.top(object, "DUP")),
+    b"N": lambda m, s: s.append(None),
+    b"\x88": lambda m, s: s.append(True),
+    b"\x89": lambda m, s: s.append(False),
+    b"I": lambda m, s: s.append(m.decimal(m.line())),
+    b"L": lambda m, s: s.append(m.decimal(m.line())),
+    b"J": lambda m, s: s.append(m.integer(m.take(4))),
+    b"K": lambda m, s: s.append(m.unsigned(1)),
+    b"M": lambda m, s: s.append(m.unsigned(2)),
+    b"\x8a": lambda m, s: s.append(m.integer(m.take(m.unsigned(1)))),
+    b"\x8b": lambda m, s: s.append(m.integer(m.take(m.unsigned(4)))),
+    b"F": _float,
+    b"G": lambda m, s: s.append(struct.unpack(">d", m.take(8))[0]),
+    b"S": _text_string,
+    b"V": lambda m, s: s.append(m.line()),
+    b"T": lambda m, s: s.append(m.text(m.unsigned(4))),
+    b"U": lambda m, s: s.append(m.text(m.unsigned(1))),
+    b"X": lambda m, s: s.append(m.text(m.unsigned(4))),
+    b"\x8c": lambda m, s: s.append(m.text(m.unsigned(1))),
+    b"\x8d": lambda m, s: s.append(m.text(m.unsigned(8))),
+    b"B": lambda m, s: s.append(bytes(m.take(m.unsigned(4)))),
+    b"C": lambda m, s: s.append(bytes(m.take(m.unsigned(1)))),
+    b"\x8e": lambda m, s: s.append(bytes(m.take(m.unsigned(8)))),
+    b"]": lambda m, s: s.append([]),
+    b"}": lambda m, s: s.append({}),
+    b")": lambda m, s: s.append(()),
+    b"l": lambda m, s: s.append(m.pop_to_mark()),
+    b"d": _dict,
+    b"t": lambda m, s: s.append(tuple(m.pop_to_mark())),
+    b"\x85": _tuple_of(1),
+    b"\x86": _tuple_of(2),
+    b"\x87": _tuple_of(3),
+    b"a": _append,
+    b"e": _appends,
+    b"s": _set_item,
+    b"u": _set_items,
+    b"p": lambda m, s: m.store(m.decimal(m.line())),
+    b"q": lambda m, s: m.store(m.unsigned(1)),
+    b"r": lambda m, s: m.store(m.unsigned(4)),
+    b"\x94": lambda m, s: m.store(len(m.memo)),
+    b"g": lambda m, s: s.append(m.remembered(m.decimal(m.line()))),
+    b"h": lambda m, s: s.append(m.remembered(m.unsigned(1))),
+    b"j": lambda m, s: s.append(m.remembered(m.unsigned(4))),
+    b"c": lambda m, s: s.append(m.find(m.line(), m.line())),
+    b"\x93": _stack_global,
+    b"R": _reduce,
+    b"b": _build,
+    b"Q": _persistent,
+}

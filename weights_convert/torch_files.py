@@ -1,0 +1,500 @@
+"""Read what PyTorch writes, without PyTorch and without running anything from the file.
+
+Three containers: the zip of PyTorch 1.6 and later, the sequence of pickles before it, and
+safetensors. Every tensor's dtype, shape, stride and place is checked against the size of the
+file before any memory is taken, and arrays are read-only views of the file mapped into
+memory: a header that claims terabytes costs nothing but an error.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import mmap
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from jaxgen.errors import InputError
+from weights_convert.restricted_pickle import Attributes, PickleError, load
+
+__all__ = ["Tensor", "read_file", "state_dict", "tidy"]
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+_MAX_RANK = 32
+_MAX_VOLUME = 2**48
+_MAX_ENTRIES = 100_000
+_MAX_HEADER_BYTES = 64 * 1024 * 1024
+
+_ZIP_TROUBLE = (
+    zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OverflowError, OSError,
+    IndexError, struct.error,
+)  # fmt: skip
+
+_STORAGES: dict[str, np.dtype] = {
+    "DoubleStorage": np.dtype("<f8"),
+    "FloatStorage": np.dtype("<f4"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
+}
+
+_SAFETENSORS: dict[str, np.dtype] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+
+_WRAPPERS = (
+    "state_dict", "model_state_dict", "model", "net", "network", "params_ema", "params",
+    "g_ema", "generator", "netG", "G_ema", "ema",
+)  # fmt: skip
+"""Where checkpoints keep the weights, tried only to word the advice."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Storage:
+    """A run of numbers in the file; `key` finds its bytes later."""
+
+    key: str
+    dtype: np.dtype
+    count: int
+    start: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """What a file says of a tensor: a strided window (in elements) of a storage."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def read_file(path: str | os.PathLike[str], key: str | None = None) -> dict[str, np.ndarray]:
+    """The tensors of a PyTorch or safetensors file, as read-only views of the file.
+
+    Args:
+      path: a `.pth`, `.pt`, `.th`, `.ckpt` or `.safetensors` file; the content decides.
+      key: dotted path to the state dict inside a checkpoint, as in `state_dict` or
+        `ema.model`, where there is more than one.
+
+    Returns:
+      Name -> array, in the order of the file. bfloat16 has `ml_dtypes.bfloat16`.
+
+    Raises:
+      InputError: with the file, the field and the offset; never anything else for a bad file.
+    """
+    path = Path(path)
+    size = _size(path)
+    with path.open("rb") as file:
+        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    head = bytes(data[:8])
+    if head[:4] == b"PK\x03\x04" or head[:4] == b"PK\x05\x06":
+        tree, find = _read_zip(path, data)
+    elif size >= 10 and data[8:9] == b"{" and int.from_bytes(head, "little") < size:
+        return _read_safetensors(path, data)
+    elif head[:1] == b"\x80":
+        tree, find = _read_legacy(path, data)
+    else:
+        raise InputError(
+            f"{path}: expected a zip or legacy PyTorch file or safetensors; it begins with {head!r}"
+        )
+    tensors = state_dict(tree, str(path), key)
+    return {name: _view(tensor, name, path, find) for name, tensor in tensors.items()}
+
+
+def tidy(state: Mapping[str, np.ndarray], name: str = "state dict") -> dict[str, np.ndarray]:
+    """The state dict without what wrappers and training left in it.
+
+    `_orig_mod.` (torch.compile) goes wherever it stands, a leading `module.` (DataParallel)
+    when every key has it, `num_batches_tracked` always. Half precision becomes float32.
+
+    Raises:
+      InputError: if two keys become one.
+    """
+    keys = {key: key.replace("_orig_mod.", "") for key in state}
+    while keys and all(new.startswith("module.") for new in keys.values()):
+        keys = {old: new.removeprefix("module.") for old, new in keys.items()}
+    result: dict[str, np.ndarray] = {}
+    for old, new in keys.items():
+        if new.rsplit(".", 1)[-1] == "num_batches_tracked":
+            continue
+        if new in result:
+            raise InputError(f"{name}: two entries are called {new!r} without their prefixes")
+        array = state[old]
+        narrow = array.dtype in (np.dtype("f2"), np.dtype(ml_dtypes.bfloat16))
+        result[new] = array.astype(np.float32) if narrow else array
+    return result
+
+
+def state_dict(tree: Any, name: str, key: str | None = None) -> dict[str, Tensor]:
+    """The one mapping from names to tensors in a checkpoint."""
+    if key is not None:
+        for part in key.split("."):
+            if not isinstance(tree, dict) or part not in tree:
+                there = ", ".join(map(_short, list(tree)[:20])) if isinstance(tree, dict) else ""
+                raise InputError(f"{name}: no entry {_short(key)}; there are: {there or 'none'}")
+            tree = tree[part]
+    if not isinstance(tree, dict):
+        kind = "a lone tensor" if isinstance(tree, Tensor) else f"a {type(tree).__name__}"
+        raise InputError(f"{name}: expected a state dict, name -> tensor; the file holds {kind}")
+    if any(isinstance(value, Tensor) for value in tree.values()):
+        wrong = [k for k, v in tree.items() if not (isinstance(v, Tensor) and isinstance(k, str))]
+        if wrong:
+            raise InputError(
+                f"{name}: {len(wrong)} entries of the state dict are no tensors: "
+                + ", ".join(map(_short, wrong[:10]))
+            )
+        return tree
+    inner = [k for k, v in tree.items() if isinstance(k, str) and _is_state_dict(v)]
+    preferred = [k for k in inner if k in _WRAPPERS]
+    if len(inner) == 1 or len(preferred) == 1:
+        return state_dict(tree[(preferred or inner)[0]], name)
+    if inner:
+        choice = ", ".join(map(_short, inner[:20]))
+        raise InputError(f"{name}: more than one state dict; choose a key among {choice}")
+    raise InputError(
+        f"{name}: no tensors; the entries are {', '.join(map(_short, list(tree)[:20])) or 'none'}"
+    )
+
+
+# Inside ------------------------------------------------------------------------------
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, dict) and any(isinstance(item, Tensor) for item in value.values())
+
+
+def _short(value: Any) -> str:
+    """A name from a file, safe to print and of bounded length."""
+    return repr(value[:80]) if isinstance(value, str) else type(value).__name__
+
+
+def _size(path: Path) -> int:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    if not path.is_file():
+        raise InputError(f"{path}: expected a file")
+    if size == 0:
+        raise InputError(f"{path}: the file is empty")
+    return size
+
+
+def _whole(value: Any, what: str) -> int:
+    if type(value) is not int or not 0 <= value < 2**62:
+        raise PickleError(f"{what} is no whole number in range")
+    return value
+
+
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_rest: Any) -> Tensor:
+    """Check a tensor's window against its storage; `_rest` is for gradients and hooks."""
+    if not isinstance(storage, _Storage):
+        raise PickleError("a tensor without a storage")
+    if not (isinstance(shape, tuple) and isinstance(stride, tuple)):
+        raise PickleError("a shape or stride that is no tuple")
+    if len(shape) != len(stride) or len(shape) > _MAX_RANK:
+        raise PickleError(f"shape of rank {len(shape)}, stride of rank {len(stride)}")
+    offset = _whole(offset, "the offset")
+    shape = tuple(_whole(n, "a dimension") for n in shape)
+    stride = tuple(_whole(n, "a stride") for n in stride)
+    count = math.prod(shape)
+    if math.prod(max(n, 1) for n in shape) >= _MAX_VOLUME:
+        raise PickleError(f"a shape that no file can fill, {shape[:8]}")
+    if count:
+        last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
+        if last >= storage.count or count > storage.count:
+            raise PickleError(
+                f"a tensor of shape {shape[:8]} reaches element {last} of a storage of "
+                f"{storage.count}"
+            )
+    return Tensor(storage, offset, shape, stride)
+
+
+def _rebuild_parameter(tensor: Any, *_rest: Any) -> Tensor:
+    if not isinstance(tensor, Tensor):
+        raise PickleError("a parameter without a tensor")
+    return tensor
+
+
+def _ordered_dict(*arguments: Any) -> Attributes:
+    if not arguments:
+        return Attributes()
+    (pairs,) = arguments  # protocol 0 writes OrderedDict([[key, value], ...])
+    if not isinstance(pairs, list | tuple):
+        raise PickleError("an OrderedDict that is not built from pairs")
+    result = Attributes()
+    for pair in pairs:
+        if not (isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise PickleError("an OrderedDict that is not built from pairs")
+        result[pair[0]] = pair[1]
+    return result
+
+
+def _storage_type(name: str):
+    def refuse(*_arguments: Any) -> Any:
+        raise PickleError("a storage inside the pickle stream")
+
+    refuse.storage = name  # type: ignore[attr-defined]
+    return refuse
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): _ordered_dict,
+    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    **{("torch", name): _storage_type(name) for name in _STORAGES},
+}
+
+
+def _storage(identifier: Any) -> _Storage:
+    """A persistent identifier: ("storage", type, key, device, count[, view])."""
+    if not (isinstance(identifier, tuple) and len(identifier) in (5, 6)):
+        raise PickleError("a persistent identifier that is no storage")
+    tag, kind, key, _device, count = identifier[:5]
+    name = getattr(getattr(kind, "function", None), "storage", None)
+    if tag != "storage" or name is None or not isinstance(key, str | int):
+        raise PickleError("a persistent identifier that is no storage")
+    count = _whole(count, "the length of a storage")
+    root = _Storage(str(key), _STORAGES[name], count)
+    view = identifier[5] if len(identifier) == 6 else None
+    if view is None:
+        return root
+    if not (isinstance(view, tuple) and len(view) == 3):
+        raise PickleError("a view of a storage that is none")
+    start, length = _whole(view[1], "a view's offset"), _whole(view[2], "a view's length")
+    return _Storage(str(key), root.dtype, length, start)
+
+
+def _view(tensor: Tensor, name: str, path: Path, find: Any) -> np.ndarray:
+    """The array a tensor stands for, a view of the mapped file."""
+    storage = tensor.storage
+    if math.prod(tensor.shape) == 0:
+        return np.zeros(tensor.shape, storage.dtype)
+    raw = find(storage, name)
+    first = (storage.start + tensor.offset) * storage.dtype.itemsize
+    if first + storage.dtype.itemsize > len(raw):
+        raise InputError(f"{path}: {_short(name)}: lies outside its storage")
+    array = np.ndarray(
+        tensor.shape,
+        storage.dtype,
+        raw,
+        first,
+        tuple(step * storage.dtype.itemsize for step in tensor.stride),
+    )
+    array.flags.writeable = False
+    return array
+
+
+def _read_zip(path: Path, data: memoryview):
+    """`archive/data.pkl` and one stored entry `archive/data/KEY` per storage."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except _ZIP_TROUBLE as error:
+        raise InputError(f"{path}: damaged zip: {str(error)[:200]}") from None
+    places = _zip_places(path, data, entries)
+    pickles = [name for name in places if name.rsplit("/", 1)[-1] == "data.pkl"]
+    if any(name.rsplit("/", 1)[-1] == "constants.pkl" for name in places):
+        raise InputError(f"{path}: a TorchScript program; save its state_dict() instead")
+    if len(pickles) != 1:
+        raise InputError(f"{path}: expected one data.pkl in the zip; got {len(pickles)}")
+    folder = pickles[0].removesuffix("data.pkl")
+    if bytes(_entry(path, data, places, folder + "byteorder", b"little")) != b"little":
+        raise InputError(f"{path}: {folder}byteorder: only little-endian files are read")
+    tree, _ = load(_entry(path, data, places, pickles[0]), f"{path}: {pickles[0]}",
+                   _ALLOWED, _storage)  # fmt: skip
+    checked: dict[str, memoryview] = {}
+
+    def find(storage: _Storage, name: str) -> memoryview:
+        entry = f"{folder}data/{storage.key}"
+        if entry not in checked:
+            checked[entry] = _entry(path, data, places, entry)
+        wanted = (storage.start + storage.count) * storage.dtype.itemsize
+        if len(checked[entry]) < wanted:
+            raise InputError(
+                f"{path}: {_short(name)}: storage of {wanted} bytes, but {_short(entry)} "
+                f"has {len(checked[entry])}"
+            )
+        return checked[entry]
+
+    return tree, find
+
+
+def _zip_places(path: Path, data: memoryview, entries: list[zipfile.ZipInfo]):
+    """Entry name -> (start, length, crc), every one checked to lie apart in the file."""
+    if len(entries) > _MAX_ENTRIES:
+        raise InputError(f"{path}: a zip of {len(entries)} entries; {_MAX_ENTRIES} is the limit")
+    places: dict[str, tuple[int, int, int]] = {}
+    spans: list[tuple[int, int]] = []
+    for entry in entries:
+        name = entry.orig_filename
+        parts = name.replace("\\", "/").split("/")
+        if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in name:
+            raise InputError(f"{path}: zip entry {_short(name)}: a path that leads outside")
+        if name in places:
+            raise InputError(f"{path}: zip entry {_short(name)}: there are two of them")
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 0x1:
+            raise InputError(
+                f"{path}: zip entry {_short(name)}: compressed or encrypted, claiming "
+                f"{entry.file_size} bytes. PyTorch stores entries as they are: save the file anew"
+            )
+        header = bytes(data[entry.header_offset : entry.header_offset + 30])
+        if entry.header_offset < 0 or len(header) < 30 or header[:4] != b"PK\x03\x04":
+            raise InputError(
+                f"{path}: zip entry {_short(name)}: no header at offset {entry.header_offset}"
+            )
+        lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:], "little")
+        start = entry.header_offset + 30 + lengths
+        if entry.file_size != entry.compress_size or start + entry.file_size > len(data):
+            raise InputError(
+                f"{path}: zip entry {_short(name)}: {entry.file_size} bytes at offset {start} "
+                f"reach past the end of the file, {len(data)}"
+            )
+        places[name] = (start, entry.file_size, entry.CRC)
+        spans.append((entry.header_offset, start + entry.file_size))
+    spans.sort()
+    for (_, end), (begin, _) in itertools.pairwise(spans):
+        if begin < end:
+            raise InputError(f"{path}: zip entries overlap at offset {begin}")
+    return places
+
+
+def _entry(path: Path, data: memoryview, places, name: str, default: bytes | None = None):
+    """The bytes of an entry, after its checksum was found right."""
+    if name not in places:
+        if default is not None:
+            return memoryview(default)
+        raise InputError(f"{path}: no entry {_short(name)} in the zip")
+    start, length, crc = places[name]
+    raw = data[start : start + length]
+    if zlib.crc32(raw) != crc:
+        raise InputError(f"{path}: zip entry {_short(name)}: wrong checksum, the file is damaged")
+    return raw
+
+
+def _read_legacy(path: Path, data: memoryview):
+    """Magic number, version, system, the tree, the storage keys: five pickles; then the data."""
+    name = str(path)
+    magic, at = load(data, name, {})
+    if type(magic) is not int or magic != _LEGACY_MAGIC:
+        # A plain pickle: read on only to name what it wants to import.
+        load(data, name, _ALLOWED, _storage)
+        raise InputError(f"{path}: a pickle, but none that torch.save wrote")
+    version, at = load(data, name, {}, offset=at)
+    if version != _LEGACY_PROTOCOL:
+        raise InputError(f"{path}: legacy protocol version: expected {_LEGACY_PROTOCOL}")
+    system, at = load(data, name, {}, offset=at)
+    if not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise InputError(f"{path}: only little-endian files are read")
+    known: dict[str, _Storage] = {}
+
+    def remember(identifier: Any) -> _Storage:
+        storage = _storage(identifier)
+        other = known.setdefault(storage.key, storage)
+        if other.dtype != storage.dtype:
+            raise PickleError(f"storage {_short(storage.key)} has two types")
+        return storage
+
+    tree, at = load(data, name, _ALLOWED, remember, offset=at)
+    keys, at = load(data, name, {}, offset=at)
+    if not isinstance(keys, list) or not all(isinstance(key, str | int) for key in keys):
+        raise InputError(f"{path}: offset {at}: the list of storages is damaged")
+    places: dict[str, memoryview] = {}
+    for key in map(str, keys):
+        if key not in known or key in places:
+            raise InputError(f"{path}: offset {at}: storage {_short(key)} unknown or twice")
+        count = int.from_bytes(data[at : at + 8], "little")
+        length = count * known[key].dtype.itemsize
+        if at + 8 + length > len(data):
+            raise InputError(
+                f"{path}: offset {at}: truncated: a storage of {length} bytes, "
+                f"{max(0, len(data) - at - 8)} are left"
+            )
+        places[key] = data[at + 8 : at + 8 + length]
+        at += 8 + length
+
+    def find(storage: _Storage, tensor: str) -> memoryview:
+        raw = places.get(storage.key)
+        wanted = (storage.start + storage.count) * storage.dtype.itemsize
+        if raw is None or len(raw) < wanted:
+            raise InputError(f"{path}: {_short(tensor)}: its storage is missing or too short")
+        return raw
+
+    return tree, find
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return result
+
+
+def _read_safetensors(path: Path, data: memoryview) -> dict[str, np.ndarray]:
+    """An 8-byte length, a JSON header, the data; tensors may not overlap."""
+    length = int.from_bytes(data[:8], "little")
+    if length > min(len(data) - 8, _MAX_HEADER_BYTES):
+        raise InputError(f"{path}: a header of {length} bytes in a file of {len(data)}")
+    try:
+        header = json.loads(bytes(data[8 : 8 + length]).decode(), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: safetensors header: {str(error)[:200]}") from None
+    if not isinstance(header, dict):
+        raise InputError(f"{path}: safetensors header: expected an object")
+    body = data[8 + length :]
+    arrays: dict[str, np.ndarray] = {}
+    spans: list[tuple[int, int]] = []
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        label = f"{path}: {_short(name)}"
+        try:
+            dtype = _SAFETENSORS[entry["dtype"]]
+            shape = tuple(_whole(n, "a dimension") for n in entry["shape"])
+            begin, end = (_whole(n, "an offset") for n in entry["data_offsets"])
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{label}: safetensors header: a damaged entry") from None
+        if math.prod(max(n, 1) for n in shape) >= _MAX_VOLUME:
+            raise InputError(f"{label}: a shape that no file can fill, {shape[:8]}")
+        if len(shape) > _MAX_RANK or end > len(body) or begin > end:
+            raise InputError(f"{label}: data {begin} to {end} of {len(body)} bytes")
+        if math.prod(shape) * dtype.itemsize != end - begin:
+            raise InputError(f"{label}: shape {shape[:8]} does not fit {end - begin} bytes")
+        if begin == end:
+            arrays[name] = np.zeros(shape, dtype)
+            continue
+        arrays[name] = np.ndarray(shape, dtype, body[begin:end])
+        arrays[name].flags.writeable = False
+        spans.append((begin, end))
+    spans.sort()
+    for (_, stop), (begin, _) in itertools.pairwise(spans):
+        if begin < stop:
+            raise InputError(f"{path}: tensors overlap at offset {8 + length + begin}")
+    return arrays
