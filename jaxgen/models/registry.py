@@ -1,0 +1,194 @@
+"""The models that come with jaxgen, by name, and weight files of the same kind by path.
+
+A weight file names its architecture and the configuration to build it with. Loading
+builds the structure abstractly, with no random numbers drawn, and fills it; two files of
+one architecture give equal structures, so a jitted function does not compile again.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxgen.data import CLASS_NAMES
+from jaxgen.errors import InputError, expected
+from jaxgen.models import cnn, dcgan, judge, mlp, vae
+from jaxgen.networks import Network, freeze
+from jaxgen.weights import fill, load_weights, read_metadata
+
+__all__ = ["ARCHITECTURES", "Architecture", "ModelInfo", "available", "build", "describe", "load"]
+
+
+class Architecture(NamedTuple):
+    """How to build a module, what it is, and what goes in."""
+
+    make: Callable[..., nnx.Module]
+    kind: str
+    input_shape: Callable[[dict[str, Any]], tuple[int, ...]]
+
+
+def _image(config: dict[str, Any]) -> tuple[int, ...]:
+    return (28, 28, 1)
+
+
+def _plane(config: dict[str, Any]) -> tuple[int, ...]:
+    return (2,)
+
+
+ARCHITECTURES = {
+    "dcgan.Generator": Architecture(
+        dcgan.Generator, "generator", lambda config: (config.get("latent", 64),)
+    ),
+    "dcgan.Discriminator": Architecture(dcgan.Discriminator, "discriminator", _image),
+    "vae.Decoder": Architecture(
+        vae.Decoder, "generator", lambda config: (config.get("latent", 20),)
+    ),
+    "vae.Encoder": Architecture(vae.Encoder, "encoder", _image),
+    "cnn.Classifier": Architecture(cnn.Classifier, "classifier", _image),
+    "judge.Judge": Architecture(judge.Judge, "classifier", _image),
+    "mlp.ToyGenerator": Architecture(mlp.ToyGenerator, "generator", _plane),
+    "mlp.ToyDiscriminator": Architecture(mlp.ToyDiscriminator, "discriminator", _plane),
+}
+
+_SHIPPED = {
+    "fashion-mnist/dcgan": "fashion_mnist_dcgan",
+    "fashion-mnist/dcgan-discriminator": "fashion_mnist_dcgan_discriminator",
+    "fashion-mnist/vae": "fashion_mnist_vae",
+    "fashion-mnist/vae-encoder": "fashion_mnist_vae_encoder",
+    "fashion-mnist/vae-gaussian": "fashion_mnist_vae_gaussian",
+    "fashion-mnist/vae-gaussian-encoder": "fashion_mnist_vae_gaussian_encoder",
+    "fashion-mnist/cnn": "fashion_mnist_cnn",
+    "fashion-mnist/judge": "fashion_mnist_judge",
+    "toy2d/gan": "toy2d_gan_15000",
+    "toy2d/gan-500": "toy2d_gan_500",
+    "toy2d/gan-1500": "toy2d_gan_1500",
+    "toy2d/gan-2500": "toy2d_gan_2500",
+    "toy2d/gan-15000": "toy2d_gan_15000",
+}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model is, without its weights.
+
+    Attributes:
+      name: as given to `load`.
+      kind: "generator", "discriminator", "classifier" or "encoder".
+      input_shape: of one sample.
+      output_shape: of one sample.
+      classes: the names of the classes of a classifier, else empty.
+      metadata: what the weight file says: data, recipe, measured figures, licence ...
+      size: number of parameters.
+    """
+
+    name: str
+    kind: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    metadata: dict[str, Any]
+    size: int
+
+
+def available() -> tuple[str, ...]:
+    """The names `load` knows."""
+    return tuple(_SHIPPED)
+
+
+def load(name: str | Path) -> Network:
+    """A pretrained network, ready to sample with.
+
+    Args:
+      name: one of `available()`, or the path of a `.safetensors` file that jaxgen wrote.
+
+    Returns:
+      A `Network` that takes one sample or a batch. Images are `[28, 28, 1]` in [0, 1],
+      latents standard normal; classifiers give logits.
+
+    Raises:
+      InputError: for an unknown name (with the nearest one) or a damaged file.
+    """
+    path = _path(name)
+    weights, metadata = load_weights(path)
+    return freeze(fill(_abstract(path, metadata), weights, str(path)))
+
+
+def describe(name: str | Path) -> ModelInfo:
+    """What a model is: kind, shapes, classes, size and metadata. Errors as in `load`."""
+    path = _path(name)
+    metadata = read_metadata(path)
+    architecture, config = _architecture(path, metadata)
+    module = _abstract(path, metadata)
+    shape = architecture.input_shape(config)
+    output = jax.eval_shape(
+        lambda module, x: module(x), module, jax.ShapeDtypeStruct(shape, jnp.float32)
+    )
+    size = sum(prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
+    classes = CLASS_NAMES if architecture.kind == "classifier" else ()
+    return ModelInfo(
+        str(name), architecture.kind, shape, tuple(output.shape), classes, metadata, size
+    )
+
+
+def build(architecture: str, config: dict[str, Any]) -> nnx.Module:
+    """The abstract module (shapes, no numbers) of an architecture and its configuration.
+
+    Raises:
+      InputError: for an unknown architecture or a configuration it does not take.
+    """
+    if architecture not in ARCHITECTURES:
+        raise expected("architecture", f"one of {', '.join(ARCHITECTURES)}", repr(architecture))
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    try:
+        module = nnx.eval_shape(lambda: ARCHITECTURES[architecture].make(**plain, rngs=nnx.Rngs(0)))
+    except Exception as error:  # whatever a foreign configuration makes of a constructor
+        raise expected(f"{architecture}: config", "one it takes", config) from error
+    return module
+
+
+def _abstract(path: Path, metadata: dict[str, Any]) -> nnx.Module:
+    _, config = _architecture(path, metadata)
+    return build(metadata["architecture"]["name"], config)
+
+
+def _architecture(path: Path, metadata: dict[str, Any]) -> tuple[Architecture, dict[str, Any]]:
+    entry = metadata.get("architecture")
+    if not isinstance(entry, dict) or entry.get("name") not in ARCHITECTURES:
+        raise expected(
+            f"{path}: architecture", f"one of {', '.join(ARCHITECTURES)}", repr(entry)[:80]
+        )
+    config = entry.get("config", {})
+    if not isinstance(config, dict):
+        raise expected(f"{path}: architecture", "a configuration", repr(config)[:80])
+    return ARCHITECTURES[entry["name"]], config
+
+
+def _path(name: str | Path) -> Path:
+    if str(name) in _SHIPPED:
+        path = Path(str(files("jaxgen") / "shipped" / f"{_SHIPPED[str(name)]}.safetensors"))
+        if not path.is_file():
+            raise InputError(
+                f"{name}: its weights are not installed; train it with `jaxgen train {name}`"
+            )
+        return path
+    if Path(name).suffix == ".safetensors":
+        if not Path(name).is_file():
+            raise expected("name", "a weight file that exists", str(name))
+        return Path(name)
+    near = difflib.get_close_matches(str(name), _SHIPPED, 1, 0.4)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    raise expected(
+        "name",
+        f"one of {', '.join(_SHIPPED)}, or the path of a .safetensors file",
+        repr(str(name)),
+        hint.strip(),
+    )
