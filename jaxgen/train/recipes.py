@@ -1,0 +1,329 @@
+"""How each shipped network was trained: a table of recipes, and `run` to repeat one.
+
+A recipe is a method, its hyper-parameters and a seed; all of it is written into the
+metadata of the weight files it makes, with figures measured on the weights as stored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxgen import data
+from jaxgen.errors import expected
+from jaxgen.models import cnn, judge
+from jaxgen.train import classifier, figures, gan, toy, vae
+from jaxgen.train.loop import train_loop
+from jaxgen.types import Array, ArrayTree, PRNGKey
+from jaxgen.weights import flatten, save_weights
+
+__all__ = ["RECIPES", "Recipe", "run"]
+
+Progress = Callable[[int, dict[str, float]], None]
+
+_FASHION = "Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, MIT licence), 60 000 training images"
+_RING = "five Gaussians on the unit circle, covariance 0.002 I, drawn afresh at every step"
+_UNIT = "images [28, 28, 1] in [0, 1]; the network scales them itself"
+_NORMAL = "latent standard normal"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run.
+
+    Attributes:
+      method: "gan", "vae", "classifier" or "toy": the file of `jaxgen.train`.
+      steps: number of updates.
+      seed: of the only random key.
+      options: the hyper-parameters that differ from the method's defaults.
+      model: configuration of the network.
+      dtype: how the weights are stored.
+    """
+
+    method: str
+    steps: int
+    seed: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    dtype: str = "float16"
+
+
+RECIPES: dict[str, Recipe] = {
+    "fashion-mnist/dcgan": Recipe("gan", 14_000),
+    "fashion-mnist/vae": Recipe("vae", 14_000, options={"likelihood": "bernoulli"}),
+    "fashion-mnist/vae-gaussian": Recipe("vae", 14_000, seed=1, options={"likelihood": "gaussian"}),
+    "fashion-mnist/cnn": Recipe("classifier", 6_000, model={"network": "cnn.Classifier"}),
+    "fashion-mnist/judge": Recipe(
+        "classifier", 4_500, seed=1, model={"network": "judge.Judge", "width": 24}
+    ),
+    "toy2d/gan": Recipe("toy", 15_000, options={"batch": 256}, dtype="float32"),
+}
+
+_SNAPSHOTS = (500, 1_500, 2_500, 15_000)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What every method needs to know."""
+
+    name: str
+    recipe: Recipe
+    out: Path
+    data_dir: str | None
+    progress: Progress | None
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.out / f"{_file_name(self.name)}.checkpoint.npz"
+
+    def loop(self, key: PRNGKey, state: Any, step: Any, batcher: Any, arrays: Any, **more: Any):
+        return train_loop(
+            key,
+            state,
+            step,
+            batcher,
+            arrays,
+            steps=self.recipe.steps,
+            checkpoint=self.checkpoint,
+            fingerprint=json.dumps([self.name, repr(self.recipe)]),
+            progress=self.progress,
+            **more,
+        )
+
+    def save(
+        self,
+        name: str,
+        architecture: str,
+        module: nnx.Module,
+        config: dict[str, Any],
+        preprocessing: str,
+        measured: Callable[[Path], dict[str, Any]],
+        **extra: Any,
+    ) -> Path:
+        """Store a network, measure it as stored, and store it again with its figures."""
+        path = self.out / f"{_file_name(name)}.safetensors"
+        recipe = self.recipe
+        metadata = {
+            "name": name,
+            "architecture": {"name": architecture, "config": config},
+            "preprocessing": preprocessing,
+            "data": _RING if recipe.method == "toy" else _FASHION,
+            "recipe": {
+                "method": f"jaxgen.train.{recipe.method}",
+                "steps": recipe.steps,
+                "seed": recipe.seed,
+                **_config(recipe)._asdict(),
+            },
+            "licence": "Apache-2.0",
+            **extra,
+        }
+        arrays = flatten(module)
+        save_weights(path, arrays, {**metadata, "figures": {}}, dtype=recipe.dtype)
+        metadata["figures"] = measured(path)
+        save_weights(path, arrays, metadata, dtype=recipe.dtype)
+        return path
+
+
+def run(
+    name: str,
+    *,
+    out: str | Path,
+    seed: int | None = None,
+    steps: int | None = None,
+    data_dir: str | None = None,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Train a network again, from the recipe of its name.
+
+    A run that was stopped goes on from its checkpoint in `out`, to the same result.
+
+    Args:
+      name: a key of `RECIPES`.
+      out: the folder for the weight files and the checkpoint.
+      seed: another seed than the recipe's.
+      steps: another number of updates (schedules shrink with it).
+      data_dir: the folder of Fashion-MNIST, see `jaxgen.data.fashion_mnist`.
+      progress: called with the number of updates done and the mean metrics since.
+
+    Returns:
+      The weight files written.
+
+    Raises:
+      InputError: for an unknown name, fewer than one step, or missing data.
+    """
+    if name not in RECIPES:
+        raise expected("name", f"one of {', '.join(RECIPES)}", repr(name))
+    if steps is not None and steps < 1:
+        raise expected("steps", "at least 1", steps)
+    recipe = RECIPES[name]
+    recipe = Recipe(
+        recipe.method,
+        recipe.steps if steps is None else steps,
+        recipe.seed if seed is None else seed,
+        recipe.options,
+        recipe.model,
+        recipe.dtype,
+    )
+    job = _Run(name, recipe, Path(out), data_dir, progress)
+    return list(_METHODS[recipe.method](job))
+
+
+def _gan(job: _Run) -> Iterator[Path]:
+    config = _config(job.recipe)
+    init_key, loop_key = jax.random.split(jax.random.key(job.recipe.seed))
+    images = jnp.asarray(data.fashion_mnist("train", job.data_dir).images)
+    state = job.loop(
+        loop_key,
+        gan.init(init_key, config),
+        gan.make_step(config),
+        lambda images, key: _draw(key, config.batch, images)[0],
+        (images,),
+    )
+    end_key = jax.random.fold_in(loop_key, config.steps)  # one step further than the loop's
+    generator, discriminator = gan.finish(end_key, state, config)
+    shape = {"latent": config.latent, "width": config.width}
+    yield job.save(
+        job.name,
+        "dcgan.Generator",
+        generator,
+        shape,
+        f"{_NORMAL}; images in [0, 1]",
+        lambda path: figures.of_generator(path, job.data_dir),
+    )
+    yield job.save(
+        f"{job.name}-discriminator",
+        "dcgan.Discriminator",
+        discriminator,
+        {"width": config.width},
+        _UNIT,
+        lambda path: figures.of_discriminator(
+            path, job.out / f"{_file_name(job.name)}.safetensors", job.data_dir
+        ),
+    )
+
+
+def _vae(job: _Run) -> Iterator[Path]:
+    config = _config(job.recipe)
+    init_key, loop_key = jax.random.split(jax.random.key(job.recipe.seed))
+    images = jnp.asarray(data.fashion_mnist("train", job.data_dir).images)
+    state = job.loop(
+        loop_key,
+        vae.init(init_key, config),
+        vae.make_step(config),
+        lambda images, key: _draw(key, config.batch, images)[0],
+        (images,),
+    )
+    encoder, decoder = vae.finish(state, config)
+    encoder_path = job.out / f"{_file_name(job.name)}_encoder.safetensors"
+    extra: dict[str, Any] = {"likelihood": config.likelihood}
+    if decoder.log_sigma is not None:
+        extra["sigma"] = float(jnp.exp(decoder.log_sigma[...]))
+    yield job.save(
+        f"{job.name}-encoder",
+        "vae.Encoder",
+        encoder,
+        {"latent": config.latent},
+        f"{_UNIT}; gives [2, latent], mean and log variance",
+        lambda path: {},
+        **extra,
+    )
+    yield job.save(
+        job.name,
+        "vae.Decoder",
+        decoder,
+        {"latent": config.latent, "sigma": decoder.log_sigma is not None},
+        f"{_NORMAL}; images are the pixels' means, in [0, 1]",
+        lambda path: {
+            **figures.of_generator(path, job.data_dir),
+            **figures.of_reconstruction(encoder_path, path, job.data_dir),
+        },
+        **extra,
+    )
+
+
+def _classifier(job: _Run) -> Iterator[Path]:
+    config = _config(job.recipe)
+    train = data.fashion_mnist("train", job.data_dir)
+    make = {"cnn.Classifier": cnn.Classifier, "judge.Judge": judge.Judge}
+    options = dict(job.recipe.model)
+    network = options.pop("network")
+    model = make[network](**options, dropout=config.dropout, rngs=nnx.Rngs(job.recipe.seed))
+    state = job.loop(
+        jax.random.key(job.recipe.seed),
+        classifier.init(model, config),
+        classifier.make_step(model, config),
+        lambda arrays, key: _draw(key, config.batch, *arrays),
+        (jnp.asarray(train.images), jnp.asarray(train.labels)),
+    )
+    final = make[network](**options, rngs=nnx.Rngs(0))
+    nnx.update(final, state.average)
+    yield job.save(
+        job.name,
+        network,
+        final,
+        options,
+        _UNIT,
+        lambda path: figures.of_classifier(path, job.data_dir),
+        classes=list(data.CLASS_NAMES),
+    )
+
+
+def _toy(job: _Run) -> Iterator[Path]:
+    config = _config(job.recipe)
+    init_key, loop_key = jax.random.split(jax.random.key(job.recipe.seed))
+    paths: list[Path] = []
+
+    def snapshot(step: int, state: ArrayTree) -> None:
+        paths.append(
+            job.save(
+                f"{job.name}-{step}",
+                "mlp.ToyGenerator",
+                toy.finish(state),
+                {},
+                f"{_NORMAL}; points of the plane",
+                figures.of_toy,
+                snapshot=step,
+            )
+        )
+
+    job.loop(
+        loop_key,
+        toy.init(init_key, config),
+        toy.make_step(config),
+        lambda _, key: data.toy_ring(key, config.batch),
+        (),
+        chunk=500,
+        visit=snapshot,
+        stops=_SNAPSHOTS,
+    )
+    yield from paths
+
+
+_METHODS = {"gan": _gan, "vae": _vae, "classifier": _classifier, "toy": _toy}
+_CONFIGS = {
+    "gan": gan.GANConfig,
+    "vae": vae.VAEConfig,
+    "classifier": classifier.ClassifierConfig,
+    "toy": toy.ToyConfig,
+}
+
+
+def _config(recipe: Recipe) -> Any:
+    return _CONFIGS[recipe.method](steps=recipe.steps, **recipe.options)
+
+
+def _draw(key: PRNGKey, count: int, images: Array, *more: Array) -> tuple[Array, ...]:
+    """`count` rows drawn with replacement; the images as float32 in [0, 1]."""
+    rows = jax.random.randint(key, (count,), 0, images.shape[0])
+    return (data.to_unit(images[rows]), *(array[rows] for array in more))
+
+
+def _file_name(name: str) -> str:
+    return name.replace("/", "_").replace("-", "_")
