@@ -1,0 +1,308 @@
+"""A network described by data: layers with names, and blobs that connect them.
+
+The description is a JSON document, so that a converted Caffe network can be stored beside
+its weights and come back without its prototxt:
+
+    {"format": "caffe-graph-1", "name": "LeNet",
+     "inputs": [{"name": "data", "shape": [1, 1, 28, 28], "batch_axis": 0}],
+     "layers": [{"name": "conv1", "type": "Convolution", "bottoms": ["data"],
+                 "tops": ["conv1"], "config": {"kernel_size": [5, 5]}}, ...],
+     "outputs": ["prob"]}
+
+Shapes are in Caffe's order, (N, C, H, W), with N = 1. A blob's name may be used again as a
+top (Caffe's in-place layers): from there on it means the new blob. `Graph` is one
+`flax.nnx.Module`; each layer is a sub-module under its own name, so `Network.at("relu5")`
+cuts the network there.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxgen.errors import InputError, expected
+
+# Importing the layers registers them.
+from jaxgen.models import caffe_dense as _caffe_dense  # noqa: F401
+from jaxgen.models import caffe_spatial as _caffe_spatial  # noqa: F401
+from jaxgen.models.caffe_layers import LAYERS, Layer, from_caffe, to_caffe
+from jaxgen.types import Array
+
+__all__ = ["FORMAT", "Graph", "abstract_tops", "build_layer"]
+
+FORMAT = "caffe-graph-1"
+_MOST_LAYERS = 10_000
+_MOST_ELEMENTS = 1 << 28
+
+Shape = tuple[int, ...]
+
+
+class Graph(nnx.Module):
+    """The network of a description.
+
+    `graph(*inputs)` takes one sample for each input, in the description's order: an image
+    `[H, W, C]` for (1, C, H, W), a vector `[D]` for (1, D); or batches of them, all with a
+    leading batch axis. It returns the output's sample, `[C]` where an image of one pixel
+    comes out, or a dictionary of them where the network has several outputs.
+
+    Args:
+      description: the document above, as a mapping or as JSON.
+      params: layer name -> parameter name -> array.
+
+    Raises:
+      InputError: if the description is malformed, or layers and arrays do not fit.
+    """
+
+    def __init__(self, description: Mapping[str, Any] | str, params: Mapping[str, Mapping]):
+        text = description if isinstance(description, str) else json.dumps(description)
+        document = _checked(text)
+        self.description = text
+        self._inputs = tuple(
+            (i["name"], tuple(i["shape"]), i.get("batch_axis", 0)) for i in document["inputs"]
+        )
+        self._outputs = tuple(document["outputs"])
+        wiring: list[tuple[str, str, tuple[str, ...], tuple[str, ...]]] = []
+        names = {layer["name"] for layer in document["layers"]}
+        for name in params:
+            if name not in names:
+                raise expected("params", "arrays of the description's layers", f"layer {name!r}")
+        for entry in document["layers"]:
+            layer = build_layer(entry, params.get(entry["name"], {}))
+            attribute = entry["name"]
+            # A layer may be called as one of our own attributes is: `train`, `eval`, ...
+            while attribute.startswith("_") or hasattr(self, attribute):
+                attribute = f"layer_{attribute}"
+            setattr(self, attribute, layer)
+            wiring.append((entry["name"], attribute, *_ends(entry)))
+        self._wiring = tuple(wiring)
+        self._infer_batch_axes()
+
+    def __call__(self, *inputs: Array) -> Any:
+        """The output for one sample, or for a batch of them."""
+        values = self._floats(inputs)
+        extra = [x.ndim - rank for x, rank in zip(values, self._ranks(), strict=True)]
+        if extra and all(n == 1 for n in extra):
+            graphdef, state = nnx.split(self)
+            return jax.vmap(lambda *xs: nnx.merge(graphdef, state)._outcome(xs))(*values)
+        return self._outcome(values)
+
+    def activations(self, *inputs: Array) -> dict[str, tuple[Array, ...]]:
+        """Layer name -> its tops for one sample, for every layer, images as `[H, W, C]`."""
+        return self._run(self._floats(inputs))[1]
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """The layers in the order in which they run."""
+        return tuple(name for name, *_ in self._wiring)
+
+    def _floats(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        if len(inputs) != len(self._inputs):
+            wanted = f"{len(self._inputs)} ({', '.join(name for name, *_ in self._inputs)})"
+            raise expected("inputs", wanted, len(inputs))
+        values = tuple(jnp.asarray(x) for x in inputs)
+        return tuple(
+            x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+            for x in values
+        )
+
+    def _ranks(self) -> tuple[int, ...]:
+        """The number of axes of one sample, for each input."""
+        return tuple(len(shape) - (batch is not None) for _, shape, batch in self._inputs)
+
+    def _outcome(self, samples: tuple[Array, ...]) -> Any:
+        blobs, _ = self._run(samples)
+        out = {name: _squeezed(blobs[name]) for name in self._outputs}
+        return out if len(out) > 1 else next(iter(out.values()))
+
+    def _run(
+        self, samples: tuple[Array, ...]
+    ) -> tuple[dict[str, Array], dict[str, tuple[Array, ...]]]:
+        """Run all layers on one sample: (the last blob of each name, the tops of each layer)."""
+        blobs: dict[str, Array] = {}
+        for x, rank, (name, shape, _) in zip(samples, self._ranks(), self._inputs, strict=True):
+            if x.ndim != rank:
+                wanted = f"a sample (or batch) of the blob {shape}, images as [H, W, C]"
+                raise expected(name, wanted, f"shape {x.shape}")
+            blobs[name] = x
+        activations: dict[str, tuple[Array, ...]] = {}
+        for name, attribute, bottoms, tops in self._wiring:
+            try:
+                result = getattr(self, attribute)(*(blobs[b] for b in bottoms))
+            except InputError as error:
+                raise InputError(f"layer {name!r}: {error}") from error
+            activations[name] = result if isinstance(result, tuple) else (result,)
+            blobs.update(zip(tops, activations[name], strict=True))
+        return blobs, activations
+
+    def _infer_batch_axes(self) -> None:
+        """Set each layer's batch axes: where a blob of one and of two samples differ."""
+        one: dict[str, Shape] = {}
+        two: dict[str, Shape] = {}
+        for name, shape, batch in self._inputs:
+            one[name] = shape
+            two[name] = tuple(2 * n if a == batch else n for a, n in enumerate(shape))
+        for name, attribute, bottoms, tops in self._wiring:
+            layer = getattr(self, attribute)
+            layer.batch_in = tuple(_batch_axis(one[b], two[b]) for b in bottoms)
+            first = abstract_tops(name, layer, [one[b] for b in bottoms])
+            second = abstract_tops(name, layer, [two[b] for b in bottoms])
+            if len(first) != len(tops):
+                raise InputError(f"layer {name!r}: expected {len(first)} tops; got {len(tops)}")
+            one.update(zip(tops, first, strict=True))
+            two.update(zip(tops, second, strict=True))
+            layer.batch_out = tuple(_batch_axis(one[t], two[t]) for t in tops)
+
+
+def build_layer(entry: Mapping[str, Any], arrays: Mapping[str, Any]) -> Layer:
+    """A layer from its entry in a description and its arrays.
+
+    Raises:
+      InputError: naming the layer and what is wrong with it.
+    """
+    where = f"layer {entry['name']!r} ({entry['type']})"
+    if entry["type"] not in LAYERS:
+        raise InputError(f"{where}: unknown type; known: {', '.join(sorted(LAYERS))}")
+    cls = LAYERS[entry["type"]]
+    least, most = cls.arity
+    count = len(entry["bottoms"])
+    if count < least or (most is not None and count > most):
+        bounds = str(least) if most == least else f"{least} to {most or 'any number of'}"
+        raise InputError(f"{where}: expected {bounds} bottoms; got {count}")
+    unknown = set(arrays) - set(cls.parameters)
+    if unknown:
+        raise InputError(f"{where}: has no parameters {', '.join(sorted(unknown))}")
+    try:
+        layer = cls(**entry.get("config", {}))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{where}: bad configuration, {error}") from error
+    layer.set_parameters(dict(arrays))
+    return layer
+
+
+def abstract_tops(name: str, layer: Layer, bottoms: list[Shape]) -> list[Shape]:
+    """The shapes of a layer's tops for bottoms of given shapes, in Caffe's order.
+
+    Nothing is computed and no memory is taken.
+
+    Raises:
+      InputError: naming the layer, if the shapes do not fit it or a top would be absurd.
+    """
+
+    def forward(*xs: Array) -> tuple[Array, ...]:
+        result = layer.forward(*(from_caffe(x) for x in xs))
+        return tuple(to_caffe(x) for x in (result if isinstance(result, tuple) else (result,)))
+
+    structs = [jax.ShapeDtypeStruct(shape, np.float32) for shape in bottoms]
+    try:
+        tops = [tuple(int(n) for n in t.shape) for t in jax.eval_shape(forward, *structs)]
+    except InputError as error:
+        raise InputError(f"layer {name!r}: {error}") from error
+    except (TypeError, ValueError, IndexError, ZeroDivisionError, OverflowError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"layer {name!r}: does not fit bottoms {bottoms}; {reason}") from error
+    for shape in tops:
+        if len(shape) > 4:
+            raise InputError(f"layer {name!r}: blobs of five axes and more are not supported")
+        if _elements(shape) > _MOST_ELEMENTS:
+            raise InputError(f"layer {name!r}: its top {shape} has over {_MOST_ELEMENTS} elements")
+    return tops
+
+
+def _batch_axis(one: Shape, two: Shape) -> int | None:
+    """The axis of length one that a second sample doubles, or None."""
+    if len(one) != len(two):
+        return None
+    axes = [a for a, (n, m) in enumerate(zip(one, two, strict=True)) if n != m]
+    return axes[0] if len(axes) == 1 and one[axes[0]] == 1 else None
+
+
+def _squeezed(x: Array) -> Array:
+    return x.reshape(-1) if x.ndim == 3 and x.shape[:2] == (1, 1) else x
+
+
+def _ends(entry: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return tuple(entry["bottoms"]), tuple(entry["tops"])
+
+
+def _elements(shape: Shape) -> int:
+    return functools.reduce(lambda a, b: a * b, shape, 1)
+
+
+def _checked(text: str) -> dict[str, Any]:
+    """Parse a description and check its form: it may come from a file of strangers."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise expected("description", "a JSON document", f"not JSON ({error})") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        got = document.get("format") if isinstance(document, dict) else type(document).__name__
+        raise expected("description", f"format {FORMAT!r}", repr(got))
+    for field in ("inputs", "layers", "outputs"):
+        if not isinstance(document.get(field), list):
+            raise expected(f"description.{field}", "a list", type(document.get(field)).__name__)
+    if len(document["layers"]) > _MOST_LAYERS:
+        raise expected("description.layers", f"at most {_MOST_LAYERS}", len(document["layers"]))
+    known: set[str] = set()
+    for i, entry in enumerate(document["inputs"]):
+        _check_input(i, entry)
+        known.add(entry["name"])
+    seen: set[str] = set()
+    for i, entry in enumerate(document["layers"]):
+        _check_layer(i, entry)
+        if entry["name"] in seen:
+            raise expected("description.layers", "different names", f"{entry['name']!r} twice")
+        seen.add(entry["name"])
+        for bottom in entry["bottoms"]:
+            if bottom not in known:
+                wanted = "a blob that an input or an earlier layer makes"
+                raise expected(f"layer {entry['name']!r}: bottom", wanted, repr(bottom))
+        known.update(entry["tops"])
+    if not document["outputs"] or not all(isinstance(name, str) for name in document["outputs"]):
+        raise expected("description.outputs", "names of blobs", document["outputs"])
+    for name in document["outputs"]:
+        if name not in known:
+            raise expected("description.outputs", "blobs that some layer makes", repr(name))
+    return document
+
+
+def _check_input(i: int, entry: Any) -> None:
+    field = f"description.inputs[{i}]"
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise expected(field, "an object with a name and a shape", repr(entry)[:80])
+    shape = entry.get("shape")
+    if (
+        not isinstance(shape, list)
+        or not all(type(n) is int and n >= 1 for n in shape)
+        or len(shape) > 4
+        or _elements(tuple(shape)) > _MOST_ELEMENTS
+    ):
+        raise expected(f"{field}.shape", "up to four positive lengths", repr(shape)[:80])
+    batch = entry.get("batch_axis", 0)
+    if batch is not None and (
+        type(batch) is not int or not 0 <= batch < len(shape) or shape[batch] != 1
+    ):
+        raise expected(f"{field}.batch_axis", "an axis of length 1, or null", repr(batch)[:80])
+
+
+def _check_layer(i: int, entry: Any) -> None:
+    field = f"description.layers[{i}]"
+    if not isinstance(entry, dict):
+        raise expected(field, "an object", repr(entry)[:80])
+    for key in ("name", "type"):
+        if not isinstance(entry.get(key), str) or not entry[key]:
+            raise expected(f"{field}.{key}", "a name", repr(entry.get(key))[:80])
+    for key in ("bottoms", "tops"):
+        names = entry.get(key)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise expected(f"{field}.{key}", "a list of names", repr(names)[:80])
+    if not isinstance(entry.get("config", {}), dict):
+        raise expected(f"{field}.config", "an object", repr(entry["config"])[:80])
