@@ -1,0 +1,43 @@
+"""Figures of merit: of reconstructions, of the diversity of images, of two samples' distance.
+
+Pure functions of arrays, jitted. Scores that need a network of their own (a
+judge that had no part in the sampling) take its outputs, not the network.
+"""
+
+from jaxgen.metrics.distances import (
+    PermutationTest,
+    energy_distance,
+    energy_permutation_test,
+    frechet_distance,
+    frechet_distance_from_moments,
+    median_bandwidth,
+    mmd,
+    mmd_permutation_test,
+)
+from jaxgen.metrics.diversity import (
+    DiversityResult,
+    jackknife_standard_error,
+    pairwise_similarity,
+    within_class_diversity,
+)
+from jaxgen.metrics.reconstruction import ms_ssim, ms_ssim_scales, mse, psnr, ssim
+
+__all__ = [
+    "DiversityResult",
+    "PermutationTest",
+    "energy_distance",
+    "energy_permutation_test",
+    "frechet_distance",
+    "frechet_distance_from_moments",
+    "jackknife_standard_error",
+    "median_bandwidth",
+    "mmd",
+    "mmd_permutation_test",
+    "ms_ssim",
+    "ms_ssim_scales",
+    "mse",
+    "pairwise_similarity",
+    "psnr",
+    "ssim",
+    "within_class_diversity",
+]
