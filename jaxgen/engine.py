@@ -1,0 +1,419 @@
+"""The compiled part of every run: one state, one program.
+
+A run is a `RunState` that `advance` takes, a chunk at a time, through inverse temperatures,
+then warm-up, then draws. The path, the kernel and the step rule are arguments, so that new
+labels, masks, weights and numbers compile nothing. Chunks may be of any size: the state
+holds all that the next step depends on.
+
+Keys: chain i draws from `fold_in(key, i)` alone, its first state from `fold_in(., 0)` and
+step t from `fold_in(., t)`. Resampling, which concerns all chains, has a key of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from jaxgen.adapt import Clock, StepRule
+from jaxgen.kernels.base import ChainState, Kernel, Tuning
+from jaxgen.path import AnnealedPath
+from jaxgen.resampling import (
+    effective_sample_size,
+    log_mean_exp,
+    relative_standard_error,
+    scheme,
+)
+from jaxgen.schedules import Adaptive
+from jaxgen.types import Array, PRNGKey
+
+__all__ = [
+    "ANNEAL",
+    "DRAW",
+    "WARM_UP",
+    "Order",
+    "RunState",
+    "TemperatureInfo",
+    "advance",
+    "clock",
+    "finish_annealing",
+    "finish_warm_up",
+    "initial_state",
+    "log_evidence",
+    "new_phase",
+    "over_chains",
+]
+
+# Folded into the run's key for what belongs to no single chain.
+_SHARED = 0xFFFFFFFF
+
+
+class RunState(NamedTuple):
+    """All that the rest of a run depends on, besides what the user composed.
+
+    Attributes:
+      key: the run's key, for resampling.
+      chain_keys: `[C]`.
+      chains: `ChainState` with leaves `[C, ...]`.
+      beta: the inverse temperature that chains were last moved at; 0 before the first.
+      temperature: how many temperatures are done.
+      t: how many kernel steps are done.
+      log_weight: `[C]` since the last resampling.
+      log_z: log of what earlier resamplings have estimated of Z.
+      ancestor: `[C]` index of the first state that a chain descends from.
+      memory: the step rule's.
+      inverse_mass: `[D]`.
+      accepted: `[C]` sum of acceptance rates since the last phase began.
+      num_steps: steps since the last phase began.
+      num_gradients: `[C]` over the whole run.
+      num_divergent: `[C]` refused proposals, over the whole run.
+    """
+
+    key: Array
+    chain_keys: Array
+    chains: ChainState
+    beta: Array
+    temperature: Array
+    t: Array
+    log_weight: Array
+    log_z: Array
+    ancestor: Array
+    memory: Any
+    inverse_mass: Array
+    accepted: Array
+    num_steps: Array
+    num_gradients: Array
+    num_divergent: Array
+
+
+class TemperatureInfo(NamedTuple):
+    """One row for each temperature; rows beyond the last are marked inactive.
+
+    Attributes:
+      active: whether the row was used.
+      beta, step_size (its mean), acceptance_rate (mean over chains and moves).
+      ess: effective sample size of the weights, before any resampling.
+      log_z: the running estimate.
+      resampled: whether chains were resampled.
+      num_divergent: refused proposals at this temperature.
+    """
+
+    active: Array
+    beta: Array
+    step_size: Array
+    acceptance_rate: Array
+    ess: Array
+    log_z: Array
+    resampled: Array
+    num_divergent: Array
+
+
+# Phases of a run.
+ANNEAL, WARM_UP, DRAW = 0, 1, 2
+
+
+class Order(NamedTuple):
+    """What a chunk is to do; all of it data.
+
+    Attributes:
+      phase: `ANNEAL`, `WARM_UP` or `DRAW`.
+      num_slots: slots to use (annealing uses as many as it needs).
+      steps_per_slot: kernel steps in each.
+      threshold: while annealing, resample when ESS < threshold * C.
+    """
+
+    phase: Array
+    num_slots: Array
+    steps_per_slot: Array
+    threshold: Array
+
+    @classmethod
+    def of(cls, phase: int, num_slots: int, steps_per_slot: int, threshold: float = 0.0) -> Order:
+        """From Python numbers, in the types that never recompile."""
+        return cls(
+            jnp.asarray(phase, jnp.int32),
+            jnp.asarray(num_slots, jnp.int32),
+            jnp.asarray(steps_per_slot, jnp.int32),
+            jnp.asarray(threshold, jnp.float32),
+        )
+
+
+@functools.partial(jax.jit, static_argnames=("num_chains", "tile"))
+def initial_state(
+    key: PRNGKey,
+    path: AnnealedPath,
+    kernel: Kernel,
+    rule: StepRule,
+    *,
+    num_chains: int,
+    tile: int | None = None,
+) -> RunState:
+    """Draw the first states from the path's start: beta = 0."""
+    chain_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_chains))
+
+    def first(chain_key: PRNGKey) -> tuple[ChainState, Array]:
+        position = path.start.sample(jax.random.fold_in(chain_key, 0))
+        state = kernel.init(path, position)
+        if hasattr(path.start, "log_prob"):
+            return state, state.base - path.start.log_prob(position)
+        return state, jnp.zeros(())
+
+    chains, log_weight = over_chains(first, (chain_keys,), tile)
+    zero = jnp.zeros((), jnp.int32)
+    return RunState(
+        key=jax.random.fold_in(key, _SHARED),
+        chain_keys=chain_keys,
+        chains=chains,
+        beta=jnp.zeros(()),
+        temperature=zero,
+        t=zero,
+        log_weight=log_weight,
+        log_z=jnp.zeros(()),
+        ancestor=jnp.arange(num_chains, dtype=jnp.int32),
+        memory=rule.init(num_chains),
+        inverse_mass=_prior_variance(path, jax.tree.map(lambda x: x[0], chains.position)),
+        accepted=jnp.zeros(num_chains),
+        num_steps=zero,
+        num_gradients=jnp.ones(num_chains, jnp.int32),
+        num_divergent=jnp.zeros(num_chains, jnp.int32),
+    )
+
+
+@functools.partial(
+    jax.jit, static_argnames=("resample", "precondition", "collect", "tile", "length")
+)
+def advance(
+    state: RunState,
+    path: AnnealedPath,
+    kernel: Kernel,
+    rule: StepRule,
+    schedule: Array | Adaptive,
+    order: Order,
+    *,
+    resample: str | None,
+    precondition: bool,
+    collect: Any,
+    tile: int | None,
+    length: int,
+) -> tuple[RunState, TemperatureInfo, Any]:
+    """Up to `length` slots of a phase, each of `order.steps_per_slot` kernel steps.
+
+    All three phases are this one program, so that the kernel is compiled once:
+
+    - `ANNEAL`: a slot is a temperature (weights, resampling, moves); it ends when beta has
+      reached the schedule's last value;
+    - `WARM_UP`: the step rule learns at the last beta;
+    - `DRAW`: a slot ends with a draw, handed to `collect`.
+
+    Args:
+      schedule: `[T + 1]` inverse temperatures, the first of them ignored (chains start at
+        0), or `Adaptive`.
+      order: what to do.
+      resample: a scheme's name, or None.
+      precondition: set the inverse mass to the ensemble's variances at each temperature.
+      collect: `collect(path, chain_state) -> tree` for one chain.
+      tile: chains moved in one batch.
+
+    Returns:
+      The state; a row for each slot of annealing; what was collected, leaves
+      `[length, C, ...]`. Slots that were not used hold zeros.
+    """
+    last = 1.0 if isinstance(schedule, Adaptive) else schedule[-1]
+    learn = (rule.update, rule.warm, rule.after_freeze)
+
+    def next_temperature(state: RunState) -> tuple[RunState, TemperatureInfo]:
+        tilt = state.chains.tilt
+        if isinstance(schedule, Adaptive):
+            beta = schedule.next_beta(state.beta, state.log_weight, tilt)
+        else:
+            beta = schedule[state.temperature + 1]
+        state = state._replace(
+            log_weight=state.log_weight + (beta - state.beta) * tilt,
+            beta=beta,
+            temperature=state.temperature + 1,
+        )
+        ess = effective_sample_size(state.log_weight)
+        log_z, _ = log_evidence(state)
+        wanted = jnp.array(False)
+        if resample is not None:
+            wanted = ess < order.threshold * state.log_weight.shape[0]
+            state = _resample_if(wanted, state, rule, resample)
+        if precondition:
+            state = state._replace(inverse_mass=_ensemble_variance(state))
+        return state, _BLANK._replace(
+            active=jnp.array(True), beta=beta, ess=ess, log_z=log_z, resampled=wanted
+        )
+
+    def body(_: int, carry: tuple[RunState, Array]) -> tuple[RunState, Array]:
+        state, accepted = carry
+        state, rates = _step(state, path, kernel, rule, tile)
+        memory = jax.lax.switch(
+            order.phase,
+            [functools.partial(f, target=kernel.target_acceptance) for f in learn],
+            state.memory,
+            rates,
+        )
+        return state._replace(memory=memory), accepted + rates.mean()
+
+    def keep(state: RunState) -> Any:
+        return over_chains(lambda chain: collect(path, chain), (state.chains,), tile)
+
+    nothing = _zeros_like_output(keep, state)
+
+    def run(state: RunState) -> tuple[RunState, TemperatureInfo, Any]:
+        state, row = jax.lax.cond(
+            order.phase == ANNEAL, next_temperature, lambda s: (s, _BLANK), state
+        )
+        before = state.num_divergent.sum()
+        state, accepted = jax.lax.fori_loop(0, order.steps_per_slot, body, (state, jnp.zeros(())))
+        row = row._replace(
+            step_size=rule.size(state.memory, clock(state)).mean(),
+            acceptance_rate=accepted / order.steps_per_slot,
+            num_divergent=state.num_divergent.sum() - before,
+        )
+        kept = jax.lax.cond(order.phase == DRAW, keep, lambda _: nothing, state)
+        return state, row, kept
+
+    def slot(state: RunState, i: Array) -> tuple[RunState, tuple[TemperatureInfo, Any]]:
+        wanted = jnp.where(order.phase == ANNEAL, state.beta < last, i < order.num_slots)
+        state, *out = jax.lax.cond(wanted, run, lambda s: (s, _BLANK, nothing), state)
+        return state, tuple(out)
+
+    state, (rows, kept) = jax.lax.scan(slot, state, jnp.arange(length))
+    return state, rows, kept
+
+
+@functools.partial(jax.jit, static_argnames=("resample", "precondition"))
+def finish_annealing(
+    state: RunState, rule: StepRule, *, resample: str | None, precondition: bool
+) -> RunState:
+    """Make the weights equal by a last resampling, and let the rule start its warm-up."""
+    if resample is not None:
+        state = _resample_if(jnp.array(True), state, rule, resample)
+    if precondition:
+        state = state._replace(inverse_mass=_ensemble_variance(state))
+    return new_phase(state._replace(memory=rule.start_warmup(state.memory)))
+
+
+@jax.jit
+def finish_warm_up(state: RunState, rule: StepRule) -> RunState:
+    """The rule stops learning."""
+    return new_phase(state._replace(memory=rule.freeze(state.memory)))
+
+
+def log_evidence(state: RunState) -> tuple[Array, Array]:
+    """log Z at the present beta, and its standard error (`relative_standard_error`)."""
+    return (
+        state.log_z + log_mean_exp(state.log_weight),
+        relative_standard_error(state.log_weight, state.ancestor),
+    )
+
+
+def over_chains(function: Any, batched: tuple[Any, ...], tile: int | None) -> Any:
+    """`vmap(function)` over chains; with a tile, so many at a time, the last one padded.
+
+    XLA's sums depend on the shape of a batch, so only runs with the same tile agree to the
+    last bit.
+    """
+    mapped = jax.vmap(function)
+    if tile is None:
+        return mapped(*batched)
+    count = jax.tree.leaves(batched)[0].shape[0]
+    tiles = -(-count // tile)
+    index = jnp.minimum(jnp.arange(tiles * tile), count - 1).reshape(tiles, tile)
+    tiled = jax.tree.map(lambda x: x[index], batched)
+    out = jax.lax.map(lambda args: mapped(*args), tiled)
+    return jax.tree.map(lambda x: x.reshape(tiles * tile, *x.shape[2:])[:count], out)
+
+
+def _step(
+    state: RunState, path: AnnealedPath, kernel: Kernel, rule: StepRule, tile: int | None
+) -> tuple[RunState, Array]:
+    """Move every chain one kernel step; also returns the acceptance rates `[C]`."""
+    t = state.t + 1
+    count = state.log_weight.shape[0]
+    sizes = jnp.broadcast_to(rule.size(state.memory, clock(state)), (count,))
+
+    def one(chain_key: PRNGKey, chain: ChainState, step_size: Array) -> Any:
+        key = jax.random.fold_in(chain_key, t)
+        tuning = Tuning(step_size, state.inverse_mass)
+        return kernel.step(key, chain, path, state.beta, tuning, t)
+
+    chains, info = over_chains(one, (state.chain_keys, state.chains, sizes), tile)
+    state = state._replace(
+        chains=chains,
+        t=t,
+        accepted=state.accepted + info.acceptance_rate,
+        num_steps=state.num_steps + 1,
+        num_gradients=state.num_gradients + info.num_gradients,
+        num_divergent=state.num_divergent + info.is_divergent.astype(jnp.int32),
+    )
+    return state, info.acceptance_rate
+
+
+def _resample_if(wanted: Array, state: RunState, rule: StepRule, name: str) -> RunState:
+    """Replace chains by copies in proportion to their weights; weights become equal."""
+
+    def resampled(state: RunState) -> RunState:
+        key = jax.random.fold_in(state.key, state.temperature)
+        count = state.log_weight.shape[0]
+        index = scheme(name)(key, jax.nn.softmax(state.log_weight), count)
+        return state._replace(
+            chains=jax.tree.map(lambda x: x[index], state.chains),
+            log_weight=jnp.zeros(count),
+            log_z=state.log_z + log_mean_exp(state.log_weight),
+            ancestor=state.ancestor[index],
+            memory=rule.resample(state.memory, index),
+        )
+
+    return jax.lax.cond(wanted, resampled, lambda s: s, state)
+
+
+def _prior_variance(path: AnnealedPath, position: Any) -> Array:
+    """A Gaussian prior's variances as the first inverse mass, `[D]`; ones elsewhere."""
+    scale = getattr(path.start, "scale", None)
+    flat = ravel_pytree(position if scale is None else scale)[0]
+    return jnp.ones_like(flat) if scale is None else flat * flat
+
+
+def _ensemble_variance(state: RunState) -> Array:
+    """Weighted variances of the positions over chains, `[D]`, shrunk towards their mean."""
+    flat = jax.vmap(lambda z: ravel_pytree(z)[0])(state.chains.position)
+    weights = jax.nn.softmax(state.log_weight)[:, None]
+    mean = jnp.sum(weights * flat, axis=0)
+    variance = jnp.sum(weights * (flat - mean[None]) ** 2, axis=0)
+    ess = effective_sample_size(state.log_weight)
+    shrink = 10.0 / (10.0 + ess)
+    return (1 - shrink) * variance + shrink * variance.mean() + 1e-12
+
+
+def new_phase(state: RunState) -> RunState:
+    """Forget the acceptance rates of the phase before."""
+    return state._replace(
+        accepted=jnp.zeros_like(state.accepted), num_steps=jnp.zeros_like(state.num_steps)
+    )
+
+
+def clock(state: RunState) -> Clock:
+    """Where the run stands, for the step rule."""
+    return Clock(state.beta, state.temperature, state.t)
+
+
+def _zeros_like_output(function: Any, *args: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *args))
+
+
+_BLANK = TemperatureInfo(
+    active=np.array(False),
+    beta=np.zeros((), np.float32),
+    step_size=np.zeros((), np.float32),
+    acceptance_rate=np.zeros((), np.float32),
+    ess=np.zeros((), np.float32),
+    log_z=np.zeros((), np.float32),
+    resampled=np.array(False),
+    num_divergent=np.zeros((), np.int32),
+)
