@@ -98,9 +98,23 @@ class Graph(nnx.Module):
         return self._run(self._floats(inputs))[1]
 
     @property
-    def layer_names(self) -> tuple[str, ...]:
-        """The layers in the order in which they run."""
-        return tuple(name for name, *_ in self._wiring)
+    def layer_types(self) -> dict[str, str]:
+        """Layer name -> its type, in the order in which they run."""
+        return {layer["name"]: layer["type"] for layer in json.loads(self.description)["layers"]}
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The inputs' blobs, in the order in which the graph takes them."""
+        return tuple(name for name, _, _ in self._inputs)
+
+    @property
+    def sample_shapes(self) -> tuple[Shape, ...]:
+        """The shape of one sample of each input: `[H, W, C]` for images."""
+        shapes = []
+        for _, shape, batch in self._inputs:
+            rest = tuple(n for axis, n in enumerate(shape) if axis != batch)
+            shapes.append((*rest[1:], rest[0]) if len(rest) == 3 and len(shape) == 4 else rest)
+        return tuple(shapes)
 
     def _floats(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         if len(inputs) != len(self._inputs):
