@@ -87,8 +87,9 @@ def frechet_distance_from_moments(
         if jnp.shape(got) != wanted or jnp.ndim(mean_a) != 1:
             raise expected(name, f"shape {wanted} for means [D]", f"shape {jnp.shape(got)}")
     values, vectors = jnp.linalg.eigh(covariance_a)
-    root = (vectors * jnp.sqrt(jnp.maximum(values, 0.0))[None, :]) @ vectors.T
-    inner = root @ covariance_b @ root
+    with jax.default_matmul_precision("highest"):
+        root = (vectors * jnp.sqrt(jnp.maximum(values, 0.0))[None, :]) @ vectors.T
+        inner = root @ covariance_b @ root
     eigenvalues = jnp.linalg.eigvalsh((inner + inner.T) / 2)
     cross = jnp.sum(jnp.sqrt(jnp.maximum(eigenvalues, 0.0)))
     traces = jnp.trace(covariance_a) + jnp.trace(covariance_b)
@@ -251,8 +252,11 @@ def _squared_distances(samples: Array) -> Array:
 
 
 def _median_bandwidth(squared_distances: Array) -> Array:
-    rows, columns = jnp.triu_indices(squared_distances.shape[0], k=1)
-    return jnp.sqrt(jnp.median(squared_distances[rows, columns]))
+    size = squared_distances.shape[0]
+    # Sorted, the diagonal comes first and every pair twice, which moves no median.
+    ordered = jnp.sort(squared_distances - jnp.diag(jnp.full(size, jnp.inf)), axis=None)
+    middle = size + size * (size - 1) // 2
+    return (jnp.sqrt(ordered[middle - 1]) + jnp.sqrt(ordered[middle])) / 2
 
 
 def _gaussian_kernel(squared_distances: Array, bandwidth: Scalar) -> Array:
