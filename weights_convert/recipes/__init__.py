@@ -1,0 +1,165 @@
+"""Recipes: one file for each network, found by name.
+
+A recipe says which architecture of `jaxgen.models.ported` a state dict becomes, reads its
+configuration from the shapes, and says where in the state dict each layer's weights lie. The
+rest follows from the network itself: a layer's kind decides the names of its weights in
+PyTorch and the change of layout, so the rules are a bijection by construction and every
+mistake is reported (`weights_convert.rules`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from jaxgen.errors import InputError, expected
+from jaxgen.models.layers import Conv, ConvTranspose
+from jaxgen.models.ported import leaves
+from weights_convert.layouts import Transform
+from weights_convert.rules import Rule
+
+__all__ = ["RECIPES", "Recipe", "find_recipe", "layer_rules", "listing", "shape_of"]
+
+State = Mapping[str, np.ndarray]
+Config = Mapping[str, Any]
+
+RECIPES: dict[str, str] = {
+    "cifar-resnet": "cifar_resnet:RECIPE",
+    "dcgan": "dcgan:GENERATOR",
+    "dcgan-discriminator": "dcgan:DISCRIMINATOR",
+    "mlp": "mlp:MLP",
+    "vae-decoder": "mlp:VAE_DECODER",
+    "sequential": "sequential_file:RECIPE",
+    "alexnet": "torchvision:ALEXNET",
+    "googlenet": "torchvision:GOOGLENET",
+    "vgg": "torchvision:VGG",
+    "resnet": "torchvision:RESNET",
+    "inception-v3": "torchvision:INCEPTION_V3",
+    "squeezenet": "torchvision:SQUEEZENET",
+    "mobilenet-v2": "torchvision:MOBILENET_V2",
+    "progan": "progan:RECIPE",
+    "stylegan2": "stylegan2:RECIPE",
+    "biggan-deep": "biggan:RECIPE",
+}
+"""Name -> "file:attribute" in this folder; none is imported before it is used."""
+
+
+def _same(path: str, config: Config) -> str:
+    return path
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a state dict becomes a network of ours.
+
+    Attributes:
+      name: as on the command line.
+      about: whose state dicts these are, in a line.
+      architecture: a name in `jaxgen.models.ported.PORTED`.
+      config: state dict and options -> the network's configuration. Raises InputError with
+        all that does not fit.
+      source: path of a layer here and the configuration -> its path in the state dict.
+      special: configuration -> leaf path -> (source key, transform), for leaves that no
+        common layer has, or whose layout changes in another way.
+      ignore: options -> regular expressions of keys to leave over.
+      prepare: state dict and configuration -> the state dict the rules read; for weights
+        stored as a product, a norm, or a run of several.
+      options: option -> what it does.
+      metadata: configuration -> what else to write into the file: preprocessing, classes.
+      reference: configuration -> a torch module that takes the state dict as it is.
+      reference_input: configuration and a batch of ours (NumPy) -> the module's arguments.
+      reference_output: configuration and the module's output -> an array like ours.
+    """
+
+    name: str
+    about: str
+    architecture: str
+    config: Callable[[State, Config], dict[str, Any]]
+    source: Callable[[str, Config], str] = _same
+    special: Callable[[Config], dict[str, tuple[str, Transform]]] = lambda config: {}
+    ignore: Callable[[Config], Sequence[str]] = lambda options: ()
+    prepare: Callable[[State, Config], State] = lambda state, config: state
+    options: Mapping[str, str] = field(default_factory=dict)
+    metadata: Callable[[Config], dict[str, Any]] = lambda config: {}
+    reference: Callable[[Config], Any] | None = None
+    reference_input: Callable[[Config, np.ndarray], tuple[np.ndarray, ...]] | None = None
+    reference_output: Callable[[Config, np.ndarray], np.ndarray] | None = None
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+      InputError: listing those there are.
+    """
+    if name not in RECIPES:
+        raise expected("recipe", f"one of {', '.join(RECIPES)}", repr(name))
+    module, _, attribute = RECIPES[name].partition(":")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+
+
+def listing() -> list[tuple[str, str]]:
+    """Name and description of every recipe."""
+    return [(name, find_recipe(name).about) for name in RECIPES]
+
+
+def layer_rules(module: nnx.Module, recipe: Recipe, config: Config) -> list[Rule]:
+    """One rule for each leaf of the network, by the kind of layer it belongs to."""
+    layers = {
+        ".".join(map(str, path)): node
+        for path, node in nnx.iter_graph(module)
+        if isinstance(node, nnx.Module)
+    }
+    special = recipe.special(config)
+    rules = []
+    for leaf in leaves(module):
+        if leaf in special:
+            key, transform = special[leaf]
+        else:
+            layer, _, variable = leaf.rpartition(".")
+            name, transform = _leaf(layers[layer], variable)
+            source = recipe.source(layer, config)
+            key = f"{source}.{name}" if source else name
+        # A template expands backslashes: a path has none.
+        rules.append(Rule(re.escape(key), leaf, transform))
+    return rules
+
+
+def _leaf(layer: nnx.Module, variable: str) -> tuple[str, str | Transform]:
+    """A variable's name in PyTorch and the change of its layout."""
+    if isinstance(layer, nnx.BatchNorm):
+        return {
+            "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var",
+        }[variable], "identity"  # fmt: skip
+    if variable == "bias":
+        return "bias", "identity"
+    if variable == "embedding":
+        return "weight", "identity"
+    for kind, transform in ((ConvTranspose, "deconv"), (Conv, "conv"), (nnx.Linear, "dense")):
+        if isinstance(layer, kind):
+            return "weight", transform
+    return variable, "identity"
+
+
+def shape_of(state: State, key: str, rank: int, recipe: str) -> tuple[int, ...]:
+    """A tensor's shape, for reading a configuration from it.
+
+    Raises:
+      InputError: if it is not there or of another rank.
+    """
+    if key not in state:
+        some = ", ".join(list(state)[:5])
+        raise InputError(
+            f"recipe {recipe}: no {key!r} in the state dict, whose first entries are {some}; "
+            "is it another network, or in a checkpoint under --key?"
+        )
+    shape = tuple(state[key].shape)
+    if len(shape) != rank:
+        raise InputError(f"recipe {recipe}: {key}: expected {rank} axes; got shape {shape}")
+    return shape

@@ -1,0 +1,159 @@
+"""The DCGAN family (Radford et al. 2016): any depth, width and kernel, read from the shapes.
+
+What shapes do not say has the paper's defaults and can be set: strides, paddings, the slope
+of the activation, eps, the output. A generator's first layer is a transposed convolution of
+a 1x1 image or a matrix; batch normalisation stands where the state dict has it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxgen.errors import InputError, expected
+from jaxgen.models.ported.sequential import check_layers
+from weights_convert.recipes import Config, Recipe, State
+from weights_convert.recipes.sequential_file import reference, source
+from weights_convert.sequential import groups
+
+__all__ = ["DISCRIMINATOR", "GENERATOR"]
+
+_OPTIONS = {
+    "stride": "of every convolution, a number or a list",
+    "padding": "of every convolution, a number or a list",
+    "slope": "of the leaky ReLU between layers; 0 is ReLU",
+    "eps": "of batch normalisation, 1e-5",
+}
+
+
+def _generator(state: State, options: Config) -> dict[str, Any]:
+    chain = _chain(state, "dcgan")
+    convs = [path for path, kind in chain if kind == "conv"]
+    stride = _each(options, "stride", [2] * len(convs))
+    padding = _each(options, "padding", [1] * len(convs))
+    first = state[f"{chain[0][0]}.weight"]
+    layers: list[dict[str, Any]] = []
+    if chain[0][1] == "conv":
+        latent = first.shape[0]
+        if "stride" not in options:
+            stride[0] = 1
+        if "padding" not in options:
+            padding[0] = 0
+        layers.append({"type": "unflatten", "shape": [latent, 1, 1]})
+    else:
+        latent = first.shape[1]
+    act = _activation(options, 0.0)
+    last = chain[-1][0] if chain[-1][1] != "batch_norm" else None
+    if last is None:
+        raise InputError("recipe dcgan: the last layer is batch normalisation, not a convolution")
+    for number, (path, kind) in enumerate(chain):
+        weight = state[f"{path}.weight"]
+        if kind == "batch_norm":
+            layers.append({"type": kind, "eps": options.get("eps", 1e-5), "source": path})
+        elif kind == "linear":
+            if number or not convs:
+                raise InputError(f"recipe dcgan: {path}: a matrix that is not the first layer")
+            channels = state[f"{convs[0]}.weight"].shape[0]
+            side = round((weight.shape[0] / channels) ** 0.5)
+            layers.append(_layer("linear", path, state, out=weight.shape[0]))
+            layers.append({"type": "unflatten", "shape": [channels, side, side]})
+        else:
+            i = convs.index(path)
+            layers.append(
+                _layer("conv_transpose", path, state, out=weight.shape[1],
+                       kernel=weight.shape[2], stride=stride[i], padding=padding[i])
+            )  # fmt: skip
+        if path != last and (number + 1 == len(chain) or chain[number + 1][1] != "batch_norm"):
+            layers.append(act)
+    output = options.get("output", "tanh")
+    if output not in ("tanh", "sigmoid"):
+        raise expected("output", '"tanh" or "sigmoid"', repr(output))
+    layers += [{"type": "tanh"}, {"type": "to_unit"}] if output == "tanh" else [{"type": output}]
+    return _finish([latent], layers)
+
+
+def _discriminator(state: State, options: Config) -> dict[str, Any]:
+    chain = _chain(state, "dcgan-discriminator")
+    convs = [path for path, kind in chain if kind == "conv"]
+    if len(convs) + sum(kind == "batch_norm" for _, kind in chain) != len(chain):
+        raise InputError("recipe dcgan-discriminator: only convolutions and batch normalisation")
+    stride = _each(options, "stride", [2] * (len(convs) - 1) + [1])
+    padding = _each(options, "padding", [1] * (len(convs) - 1) + [0])
+    kernels = [state[f"{path}.weight"].shape[2] for path in convs]
+    size = 1
+    for k, s, p in reversed(list(zip(kernels, stride, padding, strict=True))):
+        size = (size - 1) * s + k - 2 * p
+    size = options.get("size", size)
+    act = _activation(options, 0.2)
+    layers: list[dict[str, Any]] = [{"type": "from_unit"}]
+    for number, (path, kind) in enumerate(chain):
+        if kind == "batch_norm":
+            layers.append({"type": kind, "eps": options.get("eps", 1e-5), "source": path})
+        else:
+            i = convs.index(path)
+            layers.append(
+                _layer("conv", path, state, out=state[f"{path}.weight"].shape[0],
+                       kernel=kernels[i], stride=stride[i], padding=padding[i])
+            )  # fmt: skip
+        if path != convs[-1] and chain[number + 1][1] != "batch_norm":
+            layers.append(act)
+    layers += [{"type": "flatten"}, {"type": "scalar"}]
+    return _finish([size, size, state[f"{convs[0]}.weight"].shape[1]], layers)
+
+
+def _finish(input_shape: list[int], layers: list[dict[str, Any]]) -> dict[str, Any]:
+    named = [{"name": str(i), **layer} for i, layer in enumerate(layers)]
+    return {"input_shape": input_shape, "layers": check_layers(input_shape, named)[0]}
+
+
+def _chain(state: State, recipe: str) -> list[tuple[str, str]]:
+    found = groups(state)
+    unknown = [path for path, kind in found.items() if kind == "unknown"]
+    if unknown or not found or "conv" not in found.values():
+        raise InputError(
+            f"recipe {recipe}: expected convolutions and batch normalisation; "
+            f"got {len(found)} layers, not understood: {', '.join(unknown[:20]) or 'none'}"
+        )
+    return list(found.items())
+
+
+def _each(options: Config, name: str, default: list[int]) -> list[int]:
+    value = options.get(name, default)
+    value = [value] * len(default) if isinstance(value, int) else list(value)
+    if len(value) != len(default) or not all(type(n) is int for n in value):
+        raise expected(name, f"a number or {len(default)} numbers", value)
+    return value
+
+
+def _activation(options: Config, default: float) -> dict[str, Any]:
+    slope = float(options.get("slope", default))
+    return {"type": "leaky_relu", "slope": slope} if slope else {"type": "relu"}
+
+
+def _layer(kind: str, path: str, state: State, **settings: Any) -> dict[str, Any]:
+    return {"type": kind, "source": path, "bias": f"{path}.bias" in state, **settings}
+
+
+GENERATOR = Recipe(
+    name="dcgan",
+    about="DCGAN generators: transposed convolutions, BatchNorm or not; latent to image",
+    architecture="sequential.Sequential",
+    config=_generator,
+    source=source,
+    options={**_OPTIONS, "output": '"tanh" (images in [-1, 1], mapped to [0, 1]) or "sigmoid"'},
+    metadata=lambda config: {"kind": "generator", "preprocessing": "latent standard normal"},
+    reference=reference,
+)
+
+DISCRIMINATOR = Recipe(
+    name="dcgan-discriminator",
+    about="DCGAN discriminators: strided convolutions; image to the logit of being real",
+    architecture="sequential.Sequential",
+    config=_discriminator,
+    source=source,
+    options={**_OPTIONS, "size": "side of the image, if the last output is more than 1x1"},
+    metadata=lambda config: {
+        "kind": "discriminator",
+        "preprocessing": "image in [0, 1], mapped to [-1, 1] by the network; no last sigmoid",
+    },
+    reference=reference,
+)

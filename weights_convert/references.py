@@ -1,0 +1,160 @@
+"""The same networks in torch, written anew, to compare with: used by `--verify` and tests.
+
+torch is imported when one is made. Names of layers are those of the state dicts they take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["cifar_resnet", "need_torch", "sequential"]
+
+
+def need_torch() -> Any:
+    """The torch module.
+
+    Raises:
+      ImportError: saying how to get it.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            "comparing with PyTorch needs it: pip install torch (the CPU build will do)"
+        ) from error
+    return torch
+
+
+def cifar_resnet(depth: int, classes: int) -> Any:
+    """He et al.'s CIFAR ResNet with option-A shortcuts."""
+    torch = need_torch()
+    nn, functional = torch.nn, torch.nn.functional
+
+    class Block(nn.Module):
+        def __init__(self, inputs: int, outputs: int, stride: int):
+            super().__init__()
+            self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(outputs)
+            self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+            self.bn2 = nn.BatchNorm2d(outputs)
+            self.stride, self.extra = stride, outputs - inputs
+
+        def forward(self, x: Any) -> Any:
+            y = functional.relu(self.bn1(self.conv1(x)))
+            y = self.bn2(self.conv2(y))
+            if self.extra:
+                x = x[:, :, :: self.stride, :: self.stride]
+                half = self.extra // 2
+                x = functional.pad(x, (0, 0, 0, 0, half, self.extra - half))
+            return functional.relu(x + y)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            count = (depth - 2) // 6
+            self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(16)
+            width = 16
+            for stage, outputs in enumerate((16, 32, 64), 1):
+                blocks = []
+                for i in range(count):
+                    blocks.append(Block(width, outputs, 2 if stage > 1 and i == 0 else 1))
+                    width = outputs
+                self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+            self.linear = nn.Linear(64, classes)
+
+        def forward(self, x: Any) -> Any:
+            x = functional.relu(self.bn1(self.conv1(x)))
+            x = self.layer3(self.layer2(self.layer1(x)))
+            return self.linear(x.mean((2, 3)))
+
+    return Net().eval()
+
+
+def sequential(
+    layers: Sequence[Mapping[str, Any]], shapes: Sequence[tuple[int, ...]], path: Any
+) -> Any:
+    """The torch modules of a description that `check_layers` completed.
+
+    Args:
+      layers: the completed description.
+      shapes: the shape before each layer.
+      path: layer -> dotted name of its weights in the state dict.
+    """
+    torch = need_torch()
+    nn, functional = torch.nn, torch.nn.functional
+    plain = {
+        "relu": lambda s: functional.relu,
+        "leaky_relu": lambda s: lambda x: functional.leaky_relu(x, s["slope"]),
+        "elu": lambda s: lambda x: functional.elu(x, s["alpha"]),
+        "gelu": lambda s: nn.GELU(approximate="tanh" if s["approximate"] else "none"),
+        "silu": lambda s: functional.silu,
+        "softplus": lambda s: functional.softplus,
+        "tanh": lambda s: torch.tanh,
+        "sigmoid": lambda s: torch.sigmoid,
+        "softmax": lambda s: lambda x: torch.softmax(x, 1),
+        "log_softmax": lambda s: lambda x: torch.log_softmax(x, 1),
+        "max_pool": lambda s: nn.MaxPool2d(
+            s["kernel"], s["stride"], s["padding"], ceil_mode=s["ceil"]
+        ),
+        "avg_pool": lambda s: nn.AvgPool2d(s["kernel"], s["stride"], s["padding"]),
+        "adaptive_avg_pool": lambda s: nn.AdaptiveAvgPool2d(s["size"]),
+        "flatten": lambda s: nn.Flatten(),
+        "unflatten": lambda s: nn.Unflatten(1, tuple(s["shape"])),
+        "upsample": lambda s: nn.Upsample(scale_factor=s["factor"]),
+        "pixel_norm": lambda s: lambda x: x / torch.sqrt((x**2).mean(1, keepdim=True) + s["eps"]),
+        "standardise": lambda s: (
+            lambda x: (
+                (x - torch.tensor(s["mean"]).view(1, -1, 1, 1))
+                / torch.tensor(s["std"]).view(1, -1, 1, 1)
+            )
+        ),
+        "to_unit": lambda s: lambda x: (x + 1) / 2,
+        "from_unit": lambda s: lambda x: x * 2 - 1,
+        "scalar": lambda s: lambda x: x[:, 0],
+        "identity": lambda s: nn.Identity(),
+        "dropout": lambda s: nn.Identity(),
+    }
+
+    def make(layer: Mapping[str, Any], shape: tuple[int, ...]) -> Any:
+        kind, inputs = layer["type"], shape[-1]
+        if kind == "linear":
+            return nn.Linear(inputs, layer["out"], bias=layer["bias"])
+        if kind == "batch_norm":
+            norm = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
+            return norm(inputs, eps=layer["eps"])
+        convolution = {"conv": nn.Conv2d, "conv_transpose": nn.ConvTranspose2d}[kind]
+        return convolution(
+            inputs,
+            layer["out"],
+            layer["kernel"],
+            layer["stride"],
+            layer["padding"],
+            groups=layer.get("groups", 1),
+            bias=layer["bias"],
+        )
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.steps = []
+            for layer, shape in zip(layers, shapes, strict=False):
+                if layer["type"] in plain:
+                    self.steps.append(plain[layer["type"]](layer))
+                    continue
+                *parents, last = path(layer).split(".")
+                owner = self
+                for name in parents:
+                    if not hasattr(owner, name):
+                        owner.add_module(name, nn.Module())
+                    owner = getattr(owner, name)
+                owner.add_module(last, made := make(layer, shape))
+                self.steps.append(made)
+
+        def forward(self, x: Any) -> Any:
+            for step in self.steps:
+                x = step(x)
+            return x
+
+    return Net().eval()

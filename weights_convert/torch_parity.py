@@ -1,0 +1,165 @@
+"""Prove a conversion: run both networks on the same input and compare layer by layer.
+
+The error of a layer is max |ours - theirs| / max |theirs| over a batch: relative to the
+largest activation of that layer, in float32 on both sides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxgen.errors import InputError, expected
+from weights_convert.recipes import Config, Recipe, layer_rules
+
+__all__ = ["LayerError", "activations", "compare_with_torch", "table"]
+
+
+class LayerError(NamedTuple):
+    """One line of the table."""
+
+    layer: str
+    source: str
+    shape: tuple[int, ...]
+    error: float
+
+
+def activations(module: nnx.Module, *inputs: Any) -> tuple[Any, dict[str, Any]]:
+    """The output, and what every sub-module returned: dotted path -> its last output."""
+    graphdef, state = nnx.split(module)
+
+    @jax.jit
+    def run(state: Any, *inputs: Any) -> Any:
+        copy = nnx.merge(graphdef, state)
+        taps: dict[str, Any] = {}
+        for path, layer in list(nnx.iter_graph(copy)):
+            if isinstance(layer, nnx.Module) and path and callable(layer):
+                _tap(layer, ".".join(map(str, path)), taps)
+        return copy(*inputs), taps  # type: ignore[operator]
+
+    output, taps = run(state, *map(jnp.asarray, inputs))
+    return np.asarray(output), {name: np.asarray(tap) for name, tap in taps.items()}
+
+
+def compare_with_torch(
+    module: nnx.Module,
+    recipe: Recipe,
+    config: Config,
+    state: Mapping[str, np.ndarray],
+    batch: np.ndarray,
+    ignored: Sequence[str] = (),
+) -> list[LayerError]:
+    """Errors of every layer with weights, in the order in which torch runs them, then of the
+    output (called "output").
+
+    Args:
+      module: the converted network.
+      recipe: whose reference to compare with.
+      config: the network's configuration.
+      state: the state dict as it came, without wrappers' prefixes.
+      batch: input of ours, `[N, ...]`, images in [0, 1].
+      ignored: regular expressions of keys that the reference need not take.
+
+    Raises:
+      InputError: if the recipe has no reference, or the reference does not take the state.
+    """
+    import torch
+
+    if recipe.reference is None:
+        raise expected("recipe", "one with a reference in torch", recipe.name)
+    theirs = recipe.reference(config)
+    tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
+    missing, unexpected = theirs.load_state_dict(tensors, strict=False)
+    unexpected = [key for key in unexpected if not any(re.fullmatch(p, key) for p in ignored)]
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise InputError(
+            f"recipe {recipe.name}: the reference lacks {unexpected} and wants {missing}"
+        )
+    theirs.eval()
+    sources = _sources(module, recipe, config)
+    seen: dict[str, np.ndarray] = {}
+    handles = [
+        layer.register_forward_hook(
+            lambda _, __, out, name=name: seen.__setitem__(name, out.detach().numpy())
+        )
+        for name, layer in theirs.named_modules()
+        if name in sources.values()
+    ]
+    make = recipe.reference_input or _images
+    with torch.no_grad():
+        answer = theirs(*(torch.from_numpy(np.ascontiguousarray(x)) for x in make(config, batch)))
+    for handle in handles:
+        handle.remove()
+    output, taps = activations(module, batch)
+    ours = {source: name for name, source in sources.items() if name in taps}
+    rows = [
+        _row(ours[source], source, taps[ours[source]], _ours_order(value))
+        for source, value in seen.items()
+        if source in ours
+    ]
+    final = answer.detach().numpy()
+    final = recipe.reference_output(config, final) if recipe.reference_output else final
+    return [*rows, _row("output", "output", output, _ours_order(final))]
+
+
+def table(rows: list[LayerError]) -> str:
+    """The rows as text, largest error last."""
+    width = max(len(row.layer) for row in rows)
+    lines = [f"{row.layer:<{width}}  {row.error:8.1e}  {row.shape}" for row in rows]
+    worst = max(rows, key=lambda row: row.error)
+    return "\n".join(
+        [
+            *lines,
+            f"largest relative error {worst.error:.1e} of {len(rows)} layers, at {worst.layer}",
+        ]
+    )
+
+
+def _sources(module: nnx.Module, recipe: Recipe, config: Config) -> dict[str, str]:
+    """Path of a layer with weights -> its path in the state dict."""
+    result = {}
+    for rule in layer_rules(module, recipe, config):
+        key = rule.source.replace("\\", "")
+        result[rule.target.rpartition(".")[0]] = key.rpartition(".")[0]
+    return {target: source for target, source in result.items() if target and source}
+
+
+def _images(config: Config, batch: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Standardised and with channels first, as torch's own input pipeline would."""
+    if batch.ndim == 4:
+        if config.get("mean"):
+            mean, std = (np.asarray(config[key], np.float32) for key in ("mean", "std"))
+            batch = (batch - mean) / std
+        batch = np.moveaxis(batch, -1, 1)
+    return (batch,)
+
+
+def _ours_order(value: np.ndarray) -> np.ndarray:
+    return np.moveaxis(value, 1, -1) if value.ndim == 4 else value
+
+
+def _row(layer: str, source: str, ours: np.ndarray, theirs: np.ndarray) -> LayerError:
+    if ours.shape != theirs.shape:
+        raise InputError(f"{layer}: our activation has shape {ours.shape}, torch's {theirs.shape}")
+    scale = max(float(np.abs(theirs).max()), 1e-30)
+    error = float(np.abs(ours - theirs).max()) / scale
+    return LayerError(layer, source, theirs.shape, error if np.isfinite(error) else np.inf)
+
+
+def _tap(layer: nnx.Module, name: str, taps: dict[str, Any]) -> None:
+    original = type(layer)
+
+    def call(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
+        output = original.__call__(self, *args, **kwargs)  # type: ignore[operator]
+        taps[name] = output
+        return output
+
+    made = type(original.__name__, (original,), {"__call__": call})
+    object.__setattr__(layer, "__class__", made)
