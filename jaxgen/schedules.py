@@ -104,7 +104,7 @@ class Adaptive:
       max_temperatures: give up after so many (static).
     """
 
-    cess: Scalar = 0.8
+    cess: Scalar = 0.9
     max_temperatures: int = static(default=1000)
 
     def next_beta(self, beta: Array, log_weight: Array, tilt: Array) -> Array:
