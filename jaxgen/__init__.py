@@ -1,6 +1,6 @@
 """jaxgen: samples from the posterior of a pretrained generator.
 
-    log p(z | condition) = log p(z) + log p(condition | G(z)) + const
+log p(z | condition) = log p(z) + log p(condition | G(z)) + const
 """
 
 from jaxgen import adapt, kernels, schedules
