@@ -103,6 +103,11 @@ class Graph(nnx.Module):
         return {layer["name"]: layer["type"] for layer in json.loads(self.description)["layers"]}
 
     @property
+    def layer_tops(self) -> dict[str, tuple[str, ...]]:
+        """Layer name -> the blobs it makes."""
+        return {name: tops for name, _, _, tops in self._wiring}
+
+    @property
     def input_names(self) -> tuple[str, ...]:
         """The inputs' blobs, in the order in which the graph takes them."""
         return tuple(name for name, _, _ in self._inputs)

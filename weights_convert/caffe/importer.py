@@ -77,7 +77,7 @@ class Wired(NamedTuple):
 
 def convert(
     prototxt: str | os.PathLike[str],
-    caffemodel: str | os.PathLike[str],
+    caffemodel: str | os.PathLike[str] | None,
     *,
     inputs: Mapping[str, Sequence[int]] | None = None,
     outputs: Sequence[str] = (),
@@ -91,7 +91,7 @@ def convert(
 
     Args:
       prototxt: the network's definition, best its `deploy.prototxt`.
-      caffemodel: its weights.
+      caffemodel: its weights; None for a network without any.
       inputs: blob -> full shape (N, C, H, W), for inputs whose shape the prototxt does not
         give, or to change one.
       outputs: blobs to return; the default is every blob that no layer consumes.
@@ -105,20 +105,21 @@ def convert(
     """
     net = read_prototxt(prototxt, level=level, stages=stages)
     wired = wire_up(net, inputs=inputs, outputs=outputs)
-    model = Caffemodel(caffemodel)
+    model = None if caffemodel is None else Caffemodel(caffemodel)
     patterns = [rf"(?:{pattern})(?:\[\d+\])?" for pattern in ignore]
     dropped = [rf"{re.escape(name)}\[\d+\]" for name in wired.skipped]
     arrays = _fill(wired.plans, model, [*patterns, *dropped])
     ignored = [
-        key for key in model if any(re.fullmatch(pattern, key) for pattern in [*patterns, *dropped])
+        key for key in model or () if any(re.fullmatch(pattern, key) for pattern in [*patterns, *dropped])
     ]
     notes = {
         **(metadata or {}),
         "architecture": ARCHITECTURE,
         "converter": CONVERTER,
         "source": {
-            "prototxt": {"name": Path(prototxt).name, "sha256": _digest(prototxt)},
-            "caffemodel": {"name": Path(caffemodel).name, "sha256": _digest(caffemodel)},
+            kind: {"name": Path(path).name, "sha256": _digest(path)}
+            for kind, path in (("prototxt", prototxt), ("caffemodel", caffemodel))
+            if path is not None
         },
     }
     converted = Converted(wired.description, arrays, notes, tuple(ignored))
@@ -254,7 +255,7 @@ def _tops(entry: dict[str, Any], made: Plan, bottoms: list[Shape]) -> list[Shape
 
 
 def _fill(
-    plans: Mapping[str, Plan], model: Caffemodel, ignore: Sequence[str]
+    plans: Mapping[str, Plan], model: Caffemodel | None, ignore: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Every parameter from its blob, by rules; all mistakes in one error."""
     rules: list[Rule] = []
@@ -262,7 +263,7 @@ def _fill(
     shapes: dict[str, Shape] = {}
     norms: set[str] = set()
     for name, made in plans.items():
-        if made.type == "BatchNorm" and model.layers.get(name, 0) == 3:
+        if made.type == "BatchNorm" and model and model.layers.get(name, 0) == 3:
             norms.add(name)
         for i, blob in enumerate(made.blobs):
             key = blob_key(name, i)
@@ -271,8 +272,9 @@ def _fill(
             rules.append(
                 Rule(re.escape(key), f"{name}.{blob.name}".replace("\\", r"\\"), blob.transform)
             )
-    source = _Source(model, shapes, norms)
-    return apply_rules(rules, source, target, ignore=ignore, where=model.path.name)
+    source = _Source(model, shapes, norms) if model else {}
+    where = model.path.name if model else "caffemodel"
+    return apply_rules(rules, source, target, ignore=ignore, where=where)
 
 
 class _Source(Mapping[str, np.ndarray]):
