@@ -14,11 +14,12 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from jaxgen.models.layers import Conv
+from jaxgen.models.layers import Conv, conv, conv_transpose
 from jaxgen.types import Array
 
 __all__ = [
     "ConvNorm",
+    "Depthwise",
     "adaptive_avg_pool",
     "avg_pool",
     "batch_norm",
@@ -26,6 +27,7 @@ __all__ = [
     "spatial_mean",
     "standardise",
     "upsample",
+    "upsample_conv",
 ]
 
 
@@ -67,10 +69,15 @@ def standardise(image: Array, mean: Sequence[float], std: Sequence[float]) -> Ar
 
 
 def max_pool(
-    x: Array, window: int, stride: int | None = None, padding: int = 0, ceil: bool = False
+    x: Array, window: int, stride: int | None = None, padding: Any = 0, ceil: bool = False
 ) -> Array:
-    """Largest value of each window; `ceil` lets the last window hang over the edge."""
+    """Largest value of each window; `ceil` lets the last window hang over the edge.
+
+    `padding` is a number of pixels, or (before, after) for both rows and columns.
+    """
     stride = stride or window
+    if not isinstance(padding, int):
+        return _reduce(x, window, stride, [padding, padding], -jnp.inf, lax.max)
     sides = [_sides(n, window, stride, padding, ceil) for n in x.shape[-3:-1]]
     return _reduce(x, window, stride, sides, -jnp.inf, lax.max)
 
@@ -100,6 +107,64 @@ def spatial_mean(x: Array) -> Array:
 def upsample(x: Array, factor: int = 2) -> Array:
     """Nearest neighbour: every pixel becomes `factor` x `factor` pixels."""
     return jnp.repeat(jnp.repeat(x, factor, axis=-3), factor, axis=-2)
+
+
+def upsample_conv(x: Array, kernel: Array) -> Array:
+    """A 3x3 convolution (zeros around) of the image upsampled by 2, as one transposed
+    convolution of the small image: 16 products for every four pixels in place of 36.
+
+    Upsampled pixels are equal in pairs, so the taps that meet the same pixel of `x` add up:
+    the 4x4 kernel is the 3x3 one added to itself shifted by one row, and by one column.
+
+    Args:
+      x: `[..., H, W, Cin]`.
+      kernel: `[3, 3, Cin, Cout]`.
+
+    Returns:
+      `[..., 2H, 2W, Cout]`.
+    """
+    for axis in (0, 1):
+        before = [(1, 0) if i == axis else (0, 0) for i in range(4)]
+        after = [(0, 1) if i == axis else (0, 0) for i in range(4)]
+        kernel = jnp.pad(kernel, before) + jnp.pad(kernel, after)
+    return conv_transpose(x, kernel, stride=2, padding=1)
+
+
+class Depthwise(nnx.Module):
+    """A convolution of each channel by itself, kernel `[kh, kw, 1, C]`, without bias.
+
+    On CPU it is a sum of shifted images: XLA's grouped convolution is slow there.
+    """
+
+    def __init__(
+        self, channels: int, kernel: int, *, stride: int = 1, padding: Any = 0, rngs: nnx.Rngs
+    ):
+        init = nnx.initializers.lecun_normal()
+        self.kernel = nnx.Param(init(rngs.params(), (kernel, kernel, 1, channels)))
+        self.stride = stride
+        pad = (padding, padding) if isinstance(padding, int) else padding[0]
+        self.padding = (pad, pad if isinstance(padding, int) else padding[1])
+
+    def __call__(self, x: Array) -> Array:
+        kernel, stride = self.kernel[...], self.stride
+        if jax.default_backend() != "cpu":
+            return conv(x, kernel, stride=stride, padding=self.padding, groups=x.shape[-1])
+        side = kernel.shape[0]
+        x = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [*self.padding, (0, 0)])
+        rows, cols = ((n - side) // stride + 1 for n in x.shape[-3:-1])
+        shape = (1,) * (x.ndim - 1) + (-1,)
+        taps = [
+            x[
+                ...,
+                a : a + (rows - 1) * stride + 1 : stride,
+                b : b + (cols - 1) * stride + 1 : stride,
+                :,
+            ]
+            * kernel[a, b, 0].reshape(shape)
+            for a in range(side)
+            for b in range(side)
+        ]
+        return sum(taps[1:], taps[0])
 
 
 def _sides(size: int, window: int, stride: int, padding: int, ceil: bool) -> tuple[int, int]:

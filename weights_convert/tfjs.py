@@ -1,0 +1,315 @@
+"""TensorFlow.js weights: manifests with uint8, uint16 and float16 quantisation, and ProGAN.
+
+A manifest is JSON: groups of `{"paths": [...], "weights": [{"name", "shape", "dtype",
+"quantization"}]}`; the files named in `paths`, one after another, hold the tensors of the group.
+A quantised value q stands for `q * scale + min`. `progan_celeba128` comes as an npz of the
+graph's tensors, `/` in their names written as `|`.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import math
+import re
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from jaxgen.errors import InputError, expected
+from jaxgen.models.ported import PORTED, build, leaves
+from jaxgen.weights import fill, save_weights
+from weights_convert.rules import Rule, apply_rules
+
+__all__ = ["NETWORKS", "convert_tfjs", "read_manifest", "read_npz"]
+
+_MAX_JSON = 16 * 1024 * 1024
+_MAX_NPZ = 4 * 1024**3
+_DTYPES = {"float32": "<f4", "int32": "<i4", "uint8": "u1", "bool": "?"}
+_STORED = {"uint8": "u1", "uint16": "<u2", "float16": "<f2"}
+
+
+def read_manifest(path: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of a weights manifest or of a `model.json` that holds one, dequantised.
+
+    Raises:
+      InputError: naming the file and the tensor; nothing outside the manifest's folder is
+        opened, and no memory is taken before sizes are found to agree.
+    """
+    path = Path(path)
+    if path.stat().st_size > _MAX_JSON:
+        raise InputError(f"{path}: a manifest of more than {_MAX_JSON} bytes")
+    try:
+        groups = json.loads(path.read_text("utf-8"))
+        groups = groups["weightsManifest"] if isinstance(groups, dict) else groups
+        plans = [
+            (group["paths"], [_entry(entry) for entry in group["weights"]]) for group in groups
+        ]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: damaged manifest: {str(error)[:200]}") from None
+    tensors: dict[str, np.ndarray] = {}
+    for names, entries in plans:
+        data = _shards(path, names)
+        at = 0
+        for name, shape, stored, scale, low, dtype in entries:
+            length = math.prod(shape) * stored.itemsize
+            if at + length > len(data):
+                raise InputError(
+                    f"{path}: {name[:80]!r}: {length} bytes at offset {at} of {len(data)}"
+                )
+            if name in tensors:
+                raise InputError(f"{path}: {name[:80]!r} occurs twice")
+            raw = np.frombuffer(data, stored, math.prod(shape), at).reshape(shape)
+            at += length
+            quantised = scale is not None
+            tensors[name] = (
+                (raw * np.float32(scale) + np.float32(low)).astype(dtype)
+                if quantised
+                else raw.astype(dtype)
+            )
+        if at != len(data):
+            raise InputError(f"{path}: {len(data) - at} bytes are left over in {names}")
+    return tensors
+
+
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, objects refused; `|` in names becomes `/`.
+
+    Raises:
+      InputError: for a damaged file or an entry whose header claims more than it holds.
+    """
+    path = Path(path)
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > _MAX_NPZ:
+                raise InputError(f"{path}: claims more than {_MAX_NPZ} bytes")
+            for entry in entries:
+                with archive.open(entry) as file:
+                    shape, fortran, dtype = _npy_header(file, path, entry.filename)
+                    length = math.prod(shape) * dtype.itemsize
+                    if dtype.hasobject or length > entry.file_size:
+                        raise InputError(f"{path}: {entry.filename[:80]!r}: {dtype}, {shape[:8]}")
+                    raw = file.read(length)
+                if len(raw) != length:
+                    raise InputError(f"{path}: {entry.filename[:80]!r}: truncated")
+                array = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
+                arrays[entry.filename.removesuffix(".npy").replace("|", "/")] = array
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: damaged npz: {str(error)[:200]}") from None
+    return arrays
+
+
+@dataclass(frozen=True)
+class TFJSNetwork:
+    """A network that is published for TensorFlow.js.
+
+    Attributes:
+      architecture: in `jaxgen.models.ported.PORTED`.
+      config: its configuration.
+      read: how its file is read.
+      rules: the recipe.
+      ignore: keys to leave over.
+      metadata: what else to record.
+    """
+
+    architecture: str
+    config: dict[str, Any]
+    read: Callable[[Path], dict[str, np.ndarray]]
+    rules: Sequence[Rule]
+    ignore: Sequence[str]
+    metadata: Mapping[str, Any]
+
+
+def convert_tfjs(
+    source: str | Path, network: str, out: str | Path | None = None
+) -> tuple[nnx.Module, dict[str, Any]]:
+    """Convert one of `NETWORKS`.
+
+    Args:
+      source: the manifest (its shards beside it), or ProGAN's npz.
+      network: a name in `NETWORKS`.
+      out: the safetensors file to write; None writes none.
+
+    Returns:
+      The network and its metadata.
+
+    Raises:
+      InputError: for a bad file, or one of another network, with every mistake.
+    """
+    if network not in NETWORKS:
+        raise expected("network", f"one of {', '.join(NETWORKS)}", repr(network))
+    source = Path(source)
+    if not source.is_file():
+        raise InputError(f"{source}: no such file")
+    plan = NETWORKS[network]
+    module = build(plan.architecture, plan.config)
+    arrays = apply_rules(
+        plan.rules, plan.read(source), leaves(module), ignore=plan.ignore, where=str(source)
+    )
+    arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    metadata = {
+        "architecture": {"name": plan.architecture, "config": plan.config},
+        "kind": PORTED[plan.architecture].kind,
+        "recipe": network,
+        "converter": "weights_convert.tfjs 1",
+        "source": {"file": source.name, "sha256": digest, "licence": plan.metadata["licence"]},
+        **plan.metadata,
+    }
+    if out is not None:
+        save_weights(out, arrays, metadata)
+    return fill(module, arrays, str(source)), metadata
+
+
+# Inside ------------------------------------------------------------------------------
+
+
+def _entry(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    """(name, shape, stored dtype, scale, min, dtype) of one tensor of a manifest."""
+    shape = tuple(entry["shape"])
+    if not all(type(n) is int and 0 <= n < 2**31 for n in shape) or len(shape) > 8:
+        raise ValueError(f"shape {shape[:8]}")
+    dtype = np.dtype(_DTYPES[entry["dtype"]])
+    quantised = entry.get("quantization")
+    if quantised is None:
+        return str(entry["name"]), shape, dtype, None, None, dtype
+    stored = np.dtype(_STORED[quantised["dtype"]])
+    scale, low = float(quantised.get("scale", 1.0)), float(quantised.get("min", 0.0))
+    return str(entry["name"]), shape, stored, scale, low, dtype
+
+
+def _shards(path: Path, names: Sequence[Any]) -> bytes:
+    parts = []
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
+            raise InputError(f"{path}: shard {str(name)[:80]!r}: expected a plain file name")
+        shard = path.parent / name
+        if not shard.is_file():
+            raise InputError(f"{path}: shard {shard} is missing")
+        parts.append(shard.read_bytes())
+    return b"".join(parts)
+
+
+def _npy_header(file: Any, path: Path, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    head = file.read(8)
+    if head[:6] != b"\x93NUMPY" or head[6] not in (1, 2, 3):
+        raise InputError(f"{path}: {name[:80]!r}: no npy header")
+    size = int.from_bytes(file.read(2 if head[6] == 1 else 4), "little")
+    if size > 10_000:
+        raise InputError(f"{path}: {name[:80]!r}: an npy header of {size} bytes")
+    try:
+        fields = ast.literal_eval(file.read(size).decode("latin-1").strip())
+        shape, dtype = tuple(fields["shape"]), np.dtype(str(fields["descr"]))
+        if not all(type(n) is int and 0 <= n < 2**40 for n in shape):
+            raise ValueError("shape")
+        return shape, bool(fields["fortran_order"]), dtype
+    except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError) as error:
+        raise InputError(f"{path}: {name[:80]!r}: npy header: {str(error)[:100]}") from None
+
+
+def _full_conv_to_dense(kernel: np.ndarray) -> np.ndarray:
+    """(4, 4, I, O), a convolution of one pixel amid zeros, to the matrix (I, 4*4*O)."""
+    return kernel[::-1, ::-1].transpose(2, 0, 1, 3).reshape(kernel.shape[2], -1)
+
+
+def _tiled(bias: np.ndarray) -> np.ndarray:
+    """One bias for each channel, for each of 4 x 4 pixels."""
+    return np.tile(bias, 16)
+
+
+def _depthwise(kernel: np.ndarray) -> np.ndarray:
+    """(kh, kw, C, 1) to (kh, kw, 1, C)."""
+    return kernel.transpose(0, 1, 3, 2)
+
+
+def _progan_rules() -> list[Rule]:
+    conv, bias = "module_apply_default/Conv2D{}/merged_input", "module/g_model/res_{}/conv{}/bias"
+    rules = [
+        Rule(conv.format(""), "dense.kernel", _full_conv_to_dense),
+        Rule(bias.format(0, 0), "dense.bias", _tiled),
+        Rule(conv.format("_1"), "conv.kernel"),
+        Rule(bias.format(0, 1), "conv.bias"),
+        Rule(conv.format("_12"), "rgb.kernel"),
+        Rule("module_apply_default/add_26", "rgb.bias"),
+    ]
+    for i in range(5):
+        for j in range(2):
+            rules.append(Rule(conv.format(f"_{2 * i + j + 2}"), f"blocks.{i}.conv{j}.kernel"))
+            rules.append(Rule(bias.format(i + 1, j), f"blocks.{i}.conv{j}.bias"))
+    return [rule._replace(source=re.escape(rule.source)) for rule in rules]
+
+
+def _separable(source: str, target: str) -> list[Rule]:
+    return [
+        Rule(f"{source}/depthwise_filter", rf"{target}.depthwise.kernel", _depthwise),
+        Rule(f"{source}/pointwise_filter", rf"{target}.pointwise.kernel"),
+        Rule(f"{source}/bias", rf"{target}.pointwise.bias"),
+    ]
+
+
+_EXPRESSION = [
+    Rule("dense0/conv0/filters", "dense0.conv0.kernel"),
+    Rule("dense0/conv0/bias", "dense0.conv0.bias"),
+    *_separable(r"(dense\d)/(conv[123])", r"\1.\2"),
+    *_separable(r"(dense[123])/(conv0)", r"\1.\2"),
+    Rule("fc/weights", "fc.kernel"),
+    Rule("fc/bias", "fc.bias"),
+]
+
+_REDUCTION = r"entry_flow/reduction_block_(\d)"
+_AGE_GENDER = [
+    Rule("entry_flow/conv_in/filters", "conv_in.kernel"),
+    Rule("entry_flow/conv_in/bias", "conv_in.bias"),
+    *_separable(_REDUCTION + r"/separable_conv(\d)", r"reduction\1.conv\2"),
+    Rule(_REDUCTION + "/expansion_conv/filters", r"reduction\1.expansion.kernel"),
+    Rule(_REDUCTION + "/expansion_conv/bias", r"reduction\1.expansion.bias"),
+    *_separable(r"middle_flow/main_block_(\d)/separable_conv(\d)", r"main.\1.conv\2"),
+    *_separable(r"exit_flow/reduction_block/separable_conv(\d)", r"reduction2.conv\1"),
+    Rule("exit_flow/reduction_block/expansion_conv/filters", "reduction2.expansion.kernel"),
+    Rule("exit_flow/reduction_block/expansion_conv/bias", "reduction2.expansion.bias"),
+    *_separable("exit_flow/separable_conv", "conv_out"),
+    Rule(r"fc/(age|gender)/weights", r"\1.kernel"),
+    Rule(r"fc/(age|gender)/bias", r"\1.bias"),
+]
+
+_FACE = "RGB face crop 112 x 112 in [0, 1]; the network subtracts the mean colour"
+
+NETWORKS: dict[str, TFJSNetwork] = {
+    # The published graph gives y = rgb in [0, 1] with a spread twice too wide, and clips it;
+    # y - 0.5 is the image in [-1, 1], so in [0, 1] it is 0.5 * rgb + 0.25, unclipped.
+    "progan-celeba128": TFJSNetwork(
+        architecture="progan.ProGAN",
+        config={"latent": 512, "channels": [512, 512, 512, 512, 256, 128], "gain": 0.5,
+                "shift": 0.25},
+        read=lambda path: read_npz(path),
+        rules=_progan_rules(),
+        ignore=[
+            r"module_apply_default/(LeakyRelu|Mean|add|Tile|Reshape|Pad|BatchToSpaceND"
+            r"|clip_by_value)(_\d+)?/.*"
+        ],
+        metadata={
+            "licence": "ISC (npm package); TF-Hub progan-128",
+            "preprocessing": "latent standard normal, 512; image = 0.5 * rgb + 0.25, not clipped",
+        },
+    ),
+    "face-expression": TFJSNetwork(
+        "faceapi.FaceExpression", {}, lambda path: read_manifest(path), _EXPRESSION, (),
+        {"licence": "MIT", "preprocessing": _FACE,
+         "classes": ["neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised"]},
+    ),
+    "face-age-gender": TFJSNetwork(
+        "faceapi.FaceAgeGender", {}, lambda path: read_manifest(path), _AGE_GENDER, (),
+        {"licence": "MIT", "preprocessing": _FACE,
+         "classes": ["age in years", "logit of male", "logit of female"]},
+    ),
+}  # fmt: skip
