@@ -5,6 +5,7 @@ log p(z | condition) = log p(z) + log p(condition | G(z)) + const
 
 from jaxgen import adapt, kernels, schedules
 from jaxgen.ais import ais
+from jaxgen.ascent import AscentResult, ascend
 from jaxgen.conditions import (
     BernoulliPixels,
     ClassLogit,
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AISResult",
     "AnnealedPath",
+    "AscentResult",
     "BernoulliPixels",
     "Box",
     "ClassLogSoftmax",
@@ -47,6 +49,7 @@ __all__ = [
     "Sphere",
     "adapt",
     "ais",
+    "ascend",
     "freeze",
     "geometric_path",
     "images",

@@ -102,14 +102,14 @@ class TemperatureInfo(NamedTuple):
       num_divergent: refused proposals at this temperature.
     """
 
-    active: Array
-    beta: Array
-    step_size: Array
-    acceptance_rate: Array
-    ess: Array
-    log_z: Array
-    resampled: Array
-    num_divergent: Array
+    active: Array | np.ndarray
+    beta: Array | np.ndarray
+    step_size: Array | np.ndarray
+    acceptance_rate: Array | np.ndarray
+    ess: Array | np.ndarray
+    log_z: Array | np.ndarray
+    resampled: Array | np.ndarray
+    num_divergent: Array | np.ndarray
 
 
 # Phases of a run.

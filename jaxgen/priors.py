@@ -202,9 +202,10 @@ class ScorePrior:
     def score(self, z: ArrayTree) -> ArrayTree:
         """The gradient of log p at z."""
         value = self.function(z)
-        if self.noise is None:
+        noise = self.noise
+        if noise is None:
             return value
-        return jax.tree.map(lambda r, x: (r - x) / self.noise**2, value, z)
+        return jax.tree.map(lambda r, x: (r - x) / noise**2, value, z)
 
     def latent(self, coordinates: ArrayTree) -> ArrayTree:
         """The identity."""

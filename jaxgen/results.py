@@ -67,7 +67,7 @@ class AISResult(NamedTuple):
     beta: float
     history: TemperatureInfo
     acceptance_rate: float
-    num_gradients: Array
+    num_gradients: np.ndarray
     num_divergent: int
     exactness: str
     notes: tuple[str, ...]
