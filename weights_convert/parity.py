@@ -188,6 +188,7 @@ def compare(
 def parity_table(rows: Sequence[LayerParity], title: str = "Parity") -> Any:
     """The rows as a `rich` table."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title, title_justify="left")
     for column in ("layer", "type", "shape", "relative error", ""):
@@ -197,7 +198,8 @@ def parity_table(rows: Sequence[LayerParity], title: str = "Parity") -> Any:
         verdict = "" if row.error is None else "ok" if row.passed else "FAILED"
         verdict = ", ".join(part for part in (verdict, row.note) if part)
         shape = " x ".join(str(n) for n in row.shape) or "scalar"
-        table.add_row(row.layer, row.type, shape, error, verdict)
+        # Text, because names come from files of strangers and may hold markup or escapes.
+        table.add_row(Text(row.layer), Text(row.type), shape, error, Text(verdict))
     return table
 
 
@@ -213,7 +215,9 @@ def _error(ours: np.ndarray, judge: np.ndarray) -> float | None:
     return relative_error(ours.reshape(-1), judge.reshape(-1))
 
 
-def to_blob(sample: np.ndarray, batch_axis: int = 0) -> np.ndarray:
-    """One of our samples as a Caffe blob."""
+def to_blob(sample: np.ndarray, batch_axis: int | None = 0) -> np.ndarray:
+    """One of our samples as a Caffe blob: `[H, W, C]` to (1, C, H, W)."""
+    if batch_axis is None:
+        return hwc_to_chw(sample) if sample.ndim == 4 else sample
     sample = hwc_to_chw(sample) if sample.ndim == 3 else sample
     return np.expand_dims(sample, batch_axis)

@@ -6,13 +6,14 @@ its weights and come back without its prototxt:
     {"format": "caffe-graph-1", "name": "LeNet",
      "inputs": [{"name": "data", "shape": [1, 1, 28, 28], "batch_axis": 0}],
      "layers": [{"name": "conv1", "type": "Convolution", "bottoms": ["data"],
-                 "tops": ["conv1"], "config": {"kernel_size": [5, 5]}}, ...],
+                 "tops": ["conv1"], "config": {"kernel_size": [5, 5]},
+                 "parameters": {"kernel": [5, 5, 1, 20], "bias": [20]}}, ...],
      "outputs": ["prob"]}
 
-Shapes are in Caffe's order, (N, C, H, W), with N = 1. A blob's name may be used again as a
-top (Caffe's in-place layers): from there on it means the new blob. `Graph` is one
-`flax.nnx.Module`; each layer is a sub-module under its own name, so `Network.at("relu5")`
-cuts the network there.
+Shapes of blobs are in Caffe's order, (N, C, H, W), with N = 1; of parameters, as ours.
+A blob's name may be used again as a top (Caffe's in-place layers): from there on it means
+the new blob. `Graph` is one `flax.nnx.Module`; each layer is a sub-module under its own
+name, so `Network.at("relu5")` cuts the network there.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from jaxgen.models import caffe_spatial as _caffe_spatial  # noqa: F401
 from jaxgen.models.caffe_layers import LAYERS, Layer, from_caffe, to_caffe
 from jaxgen.types import Array
 
-__all__ = ["FORMAT", "Graph", "abstract_tops", "build_layer"]
+__all__ = ["FORMAT", "Graph", "abstract_tops", "attribute_of", "build_layer"]
 
 FORMAT = "caffe-graph-1"
 _MOST_LAYERS = 10_000
@@ -54,13 +55,18 @@ class Graph(nnx.Module):
 
     Args:
       description: the document above, as a mapping or as JSON.
-      params: layer name -> parameter name -> array.
+      params: layer name -> parameter name -> array; without it all are zero, which is of
+        use inside `nnx.eval_shape`, for `jaxgen.weights.fill`.
 
     Raises:
       InputError: if the description is malformed, or layers and arrays do not fit.
     """
 
-    def __init__(self, description: Mapping[str, Any] | str, params: Mapping[str, Mapping]):
+    def __init__(
+        self,
+        description: Mapping[str, Any] | str,
+        params: Mapping[str, Mapping[str, Any]] | None = None,
+    ):
         text = description if isinstance(description, str) else json.dumps(description)
         document = _checked(text)
         self.description = text
@@ -70,16 +76,20 @@ class Graph(nnx.Module):
         self._outputs = tuple(document["outputs"])
         wiring: list[tuple[str, str, tuple[str, ...], tuple[str, ...]]] = []
         names = {layer["name"] for layer in document["layers"]}
-        for name in params:
+        for name in params or ():
             if name not in names:
                 raise expected("params", "arrays of the description's layers", f"layer {name!r}")
         for entry in document["layers"]:
-            layer = build_layer(entry, params.get(entry["name"], {}))
-            attribute = entry["name"]
-            # A layer may be called as one of our own attributes is: `train`, `eval`, ...
-            while attribute.startswith("_") or hasattr(self, attribute):
-                attribute = f"layer_{attribute}"
-            setattr(self, attribute, layer)
+            shapes = {k: tuple(v) for k, v in entry.get("parameters", {}).items()}
+            if params is None:
+                arrays = {name: jnp.zeros(shape) for name, shape in shapes.items()}
+            else:
+                arrays = params.get(entry["name"], {})
+                got = {name: tuple(np.shape(array)) for name, array in arrays.items()}
+                if got != shapes:
+                    raise expected(f"layer {entry['name']!r}: parameters", str(shapes), got)
+            attribute = attribute_of(entry["name"])
+            setattr(self, attribute, build_layer(entry, arrays))
             wiring.append((entry["name"], attribute, *_ends(entry)))
         self._wiring = tuple(wiring)
         self._infer_batch_axes()
@@ -111,6 +121,11 @@ class Graph(nnx.Module):
     def input_names(self) -> tuple[str, ...]:
         """The inputs' blobs, in the order in which the graph takes them."""
         return tuple(name for name, _, _ in self._inputs)
+
+    @property
+    def batch_axes(self) -> tuple[int | None, ...]:
+        """For each input's blob, in Caffe's order, its batch axis."""
+        return tuple(batch for _, _, batch in self._inputs)
 
     @property
     def sample_shapes(self) -> tuple[Shape, ...]:
@@ -177,6 +192,13 @@ class Graph(nnx.Module):
             one.update(zip(tops, first, strict=True))
             two.update(zip(tops, second, strict=True))
             layer.batch_out = tuple(_batch_axis(one[t], two[t]) for t in tops)
+
+
+def attribute_of(layer: str) -> str:
+    """Under which attribute a graph keeps a layer: its name, if that is not taken already."""
+    while layer.startswith("_") or layer in ("", "description") or hasattr(Graph, layer):
+        layer = f"layer_{layer}"
+    return layer
 
 
 def build_layer(entry: Mapping[str, Any], arrays: Mapping[str, Any]) -> Layer:
@@ -325,3 +347,12 @@ def _check_layer(i: int, entry: Any) -> None:
             raise expected(f"{field}.{key}", "a list of names", repr(names)[:80])
     if not isinstance(entry.get("config", {}), dict):
         raise expected(f"{field}.config", "an object", repr(entry["config"])[:80])
+    shapes = entry.get("parameters", {})
+    if not isinstance(shapes, dict) or not all(
+        isinstance(shape, list)
+        and all(type(n) is int and 0 <= n <= _MOST_ELEMENTS for n in shape)
+        and len(shape) <= 4
+        and _elements(tuple(shape)) <= _MOST_ELEMENTS
+        for shape in shapes.values()
+    ):
+        raise expected(f"{field}.parameters", "shapes by name", repr(shapes)[:80])

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from flax import nnx
 
 from jaxgen.errors import InputError, expected
-from jaxgen.models.graph import FORMAT, Graph, abstract_tops, build_layer
+from jaxgen.models.graph import FORMAT, Graph, abstract_tops, attribute_of, build_layer
 from jaxgen.networks import Network, freeze
-from jaxgen.weights import load_weights, save_weights
+from jaxgen.weights import fill, load_weights, save_weights
 from weights_convert.caffe.caffemodel import BlobRecord, Caffemodel, blob_key
 from weights_convert.caffe.layers import DATA, DROPPED, Plan, plan
 from weights_convert.caffe.preprocess import Preprocessing, add_preprocessing
@@ -28,7 +29,7 @@ from weights_convert.rules import Rule, apply_rules
 
 __all__ = ["ARCHITECTURE", "Converted", "convert", "load_converted", "save_converted", "wire_up"]
 
-ARCHITECTURE = "caffe-graph"
+ARCHITECTURE = "graph.Graph"
 CONVERTER = "weights_convert.caffe 1"
 _LARGEST_INPUT = 1 << 28
 
@@ -110,11 +111,12 @@ def convert(
     dropped = [rf"{re.escape(name)}\[\d+\]" for name in wired.skipped]
     arrays = _fill(wired.plans, model, [*patterns, *dropped])
     ignored = [
-        key for key in model or () if any(re.fullmatch(pattern, key) for pattern in [*patterns, *dropped])
+        key
+        for key in model or ()
+        if any(re.fullmatch(pattern, key) for pattern in [*patterns, *dropped])
     ]
     notes = {
         **(metadata or {}),
-        "architecture": ARCHITECTURE,
         "converter": CONVERTER,
         "source": {
             kind: {"name": Path(path).name, "sha256": _digest(path)}
@@ -130,9 +132,13 @@ def convert(
 
 def save_converted(path: str | os.PathLike[str], converted: Converted) -> None:
     """Write one safetensors file that holds the arrays, the graph and the metadata."""
-    save_weights(
-        Path(path), converted.arrays, {**converted.metadata, "graph": converted.description}
-    )
+    arrays = {}
+    for key, array in converted.arrays.items():
+        layer, _, parameter = key.rpartition(".")
+        arrays[f"{attribute_of(layer)}.{parameter}"] = array
+    config = {"description": converted.description}
+    metadata = {**converted.metadata, "architecture": {"name": ARCHITECTURE, "config": config}}
+    save_weights(Path(path), arrays, metadata)
 
 
 def load_converted(path: str | os.PathLike[str], *, outputs: Sequence[str] = ()) -> Network:
@@ -149,17 +155,19 @@ def load_converted(path: str | os.PathLike[str], *, outputs: Sequence[str] = ())
       InputError: if the file is damaged or is no converted Caffe network.
     """
     arrays, metadata = load_weights(Path(path))
-    if metadata.get("architecture") != ARCHITECTURE or "graph" not in metadata:
-        raise expected(
-            f"{path}: architecture", repr(ARCHITECTURE), repr(metadata.get("architecture"))
-        )
-    description = metadata["graph"]
+    entry = metadata.get("architecture")
+    if not isinstance(entry, dict) or entry.get("name") != ARCHITECTURE:
+        hint = "Other networks are loaded by jaxgen.load."
+        raise expected(f"{path}: architecture", ARCHITECTURE, repr(entry)[:80], hint)
+    config = entry.get("config")
+    description = config.get("description") if isinstance(config, dict) else None
     if outputs and isinstance(description, dict):
         description = {**description, "outputs": list(outputs)}
     try:
-        return freeze(Graph(description, _nested(arrays)))
+        graph = nnx.eval_shape(lambda: Graph(description))  # type: ignore[arg-type]
+        return freeze(fill(graph, arrays, str(path)))
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
 
 
 def wire_up(
@@ -205,6 +213,7 @@ def wire_up(
             "bottoms": list(layer.bottoms),
             "tops": list(layer.tops),
             "config": made.config,
+            "parameters": {blob.name: list(blob.shape) for blob in made.blobs},
         }
         try:
             tops = _tops(entry, made, [shapes[b] for b in layer.bottoms])

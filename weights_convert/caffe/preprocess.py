@@ -83,6 +83,7 @@ def add_preprocessing(converted: Any, preprocessing: Preprocessing) -> Any:
     arrays = dict(converted.arrays)
     if mean.size:
         arrays[f"{title}.mean"] = _fitted(mean, channels, shape)
+        layer["parameters"] = {"mean": list(arrays[f"{title}.mean"].shape)}
     record = {
         "channels": channels,
         "scale": scale,

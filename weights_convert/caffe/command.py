@@ -1,0 +1,196 @@
+"""The command `python -m weights_convert caffe DEPLOY.prototxt WEIGHTS.caffemodel`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgen.errors import expected
+from jaxgen.models.graph import Graph
+from weights_convert import parity
+from weights_convert.caffe.caffemodel import Caffemodel, read_binaryproto
+from weights_convert.caffe.importer import Converted, convert, save_converted
+from weights_convert.caffe.preprocess import PRESETS, Preprocessing, add_preprocessing
+
+__all__ = ["add_arguments", "inspect_rows", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the command."""
+    add = parser.add_argument
+    add("prototxt", help="the network's definition, best its deploy.prototxt")
+    add("caffemodel", help="its weights")
+    add("--out", required=True, help="the safetensors file to write")
+    add("--force", action="store_true", help="overwrite the output if it exists")
+    add("--verify", "--check", action="store_true",
+        help="compare every layer with OpenCV's Caffe importer before writing")  # fmt: skip
+    add("--against", metavar="NPZ", help="verify against stored activations instead of OpenCV")
+    add("--tolerance", type=float, default=parity.TOLERANCE, help="largest error for --verify")
+    add("--seed", type=int, default=0, help="of the random input for --verify")
+    add("--input", action="append", default=[], metavar="NAME=N,C,H,W", dest="inputs",
+        help="the shape of an input that the prototxt leaves open")  # fmt: skip
+    add("--output", action="append", default=[], metavar="BLOB", dest="outputs",
+        help="return this blob instead of the network's last ones; repeatable")  # fmt: skip
+    add("--ignore", action="append", default=[], metavar="REGEX",
+        help="layers of the caffemodel that may be left over; repeatable")  # fmt: skip
+    add("--stage", action="append", default=[], dest="stages", help="for include/exclude rules")
+    add("--level", type=int, default=0, help="for include/exclude rules")
+    add("--preset", choices=sorted(PRESETS), help="preprocessing by name")
+    add("--mean", help="a binaryproto, or numbers such as 104,117,123, for values in 0-255")
+    add("--scale", type=float, help="multiplies values in 0-255 after the mean (default 1)")
+    add("--channels", choices=("rgb", "bgr", "grey"), help="the network's order (default bgr)")
+    add("--generator", action="store_true", help="the network draws images, not reads them")
+    add("--licence", help="of the weights, for the record")
+    add("--classes", metavar="FILE", help="names of the classes, one a line, for the record")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out the command: 0, or 1 if the parity check fails. InputError is the caller's."""
+    from rich.console import Console
+
+    console = Console()
+    out = Path(args.out)
+    if out.exists() and not args.force:
+        raise expected("--out", "a new file", f"{out}, which exists", "Overwrite it with --force.")
+    if out.suffix != ".safetensors":
+        raise expected("--out", "a name that ends in .safetensors", repr(out.name))
+    preprocessing = _preprocessing(args)
+    converted = convert(
+        args.prototxt,
+        args.caffemodel,
+        inputs=dict(_shape(text) for text in args.inputs),
+        outputs=args.outputs,
+        ignore=args.ignore,
+        level=args.level,
+        stages=args.stages,
+        metadata=_record(args),
+    )
+    # Preprocessing comes after the judgement: the judge knows Caffe's blobs only.
+    final = converted if preprocessing is None else add_preprocessing(converted, preprocessing)
+    if converted.ignored:
+        console.print(f"left out: {len(converted.ignored)} blobs of ignored layers", markup=False)
+    graph = converted.graph
+    if args.verify or args.against:
+        rows = _judged(args, graph, 1.0 if preprocessing is None else 64.0)
+        console.print(parity.parity_table(rows, f"{Path(args.prototxt).name}: parity"))
+        judged = [row.error for row in rows if row.error is not None]
+        if not judged:
+            raise expected("--verify", "layers that the judge knows", "none")
+        failed = [row.layer for row in rows if not row.passed]
+        worst = f"worst relative error {max(judged):.1e} over {len(judged)} of {len(rows)} layers"
+        console.print(worst, markup=False)
+        if failed:
+            console.print(f"FAILED: {', '.join(failed)}; nothing was written", markup=False)
+            return 1
+    else:
+        console.print(_summary(converted, graph))
+    save_converted(out, final)
+    total = sum(array.size for array in final.arrays.values())
+    console.print(f"wrote {out}: {len(final.arrays)} arrays, {total:,} numbers", markup=False)
+    return 0
+
+
+def inspect_rows(path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
+    """(blob, type, shape) of everything in a caffemodel, without reading the numbers."""
+    names = {"<f2": "float16", "<f4": "float32", "<f8": "float64"}
+    return [(key, names[r.dtype], r.shape) for key, r in Caffemodel(path).records.items()]
+
+
+def _judged(args: argparse.Namespace, graph: Graph, spread: float) -> list[parity.LayerParity]:
+    inputs = parity.random_inputs(graph, args.seed, spread)
+    if args.against:
+        judge: Any = parity.stored_activations(args.against)
+        inputs = _stored_inputs(graph, judge)
+    else:
+        blobs = {
+            name: parity.to_blob(x, axis)
+            for name, x, axis in zip(graph.input_names, inputs, graph.batch_axes, strict=True)
+        }
+        judge = parity.opencv_activations(args.prototxt, args.caffemodel, blobs)
+    ours = parity.graph_activations(graph, inputs)
+    return parity.compare(graph, ours, judge, args.tolerance)
+
+
+def _stored_inputs(graph: Graph, judge: dict[str, tuple[np.ndarray, ...]]) -> list[np.ndarray]:
+    """The inputs that stored activations hold under the inputs' names."""
+    inputs = []
+    for name, shape in zip(graph.input_names, graph.sample_shapes, strict=True):
+        if name not in judge:
+            raise expected("--against", f"the input {name!r} among the arrays", ", ".join(judge))
+        blob = judge[name][0]
+        sample = np.moveaxis(blob[0], 0, -1) if blob.ndim == 4 else blob[0]
+        if sample.shape != shape:
+            raise expected(f"--against: {name}", f"one sample of {shape}", blob.shape)
+        inputs.append(sample)
+    return inputs
+
+
+def _summary(converted: Converted, graph: Graph) -> Any:
+    """A table of layers, the shapes of their tops and their numbers of parameters."""
+    from rich.table import Table
+    from rich.text import Text
+
+    samples = [jax.ShapeDtypeStruct(shape, np.float32) for shape in graph.sample_shapes]
+    tops = jax.eval_shape(lambda *xs: graph.activations(*xs), *samples)
+    table = Table(title=converted.description["name"] or "network", title_justify="left")
+    for column in ("layer", "type", "shape", "parameters"):
+        table.add_column(column, justify="right" if column == "parameters" else "left")
+    for layer in converted.description["layers"]:
+        count = sum(math.prod(shape) for shape in layer["parameters"].values())
+        shape = " x ".join(str(n) for n in tops[layer["name"]][0].shape) or "scalar"
+        table.add_row(Text(layer["name"]), layer["type"], shape, f"{count:,}" if count else "")
+    return table
+
+
+def _preprocessing(args: argparse.Namespace) -> Preprocessing | None:
+    given = (args.mean, args.scale, args.channels)
+    if args.preset is None and all(value is None for value in given) and not args.generator:
+        return None
+    base = PRESETS[args.preset] if args.preset else Preprocessing(mean=())
+    changes: dict[str, Any] = {}
+    if args.mean is not None:
+        changes["mean"] = _mean(args.mean)
+    if args.scale is not None:
+        changes["scale"] = args.scale
+    if args.channels is not None:
+        changes["channels"] = args.channels
+    if args.generator:
+        changes["draws"] = True
+    return base._replace(**changes)
+
+
+def _mean(text: str) -> Any:
+    if Path(text).is_file():
+        return read_binaryproto(text)
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        wanted = "a binaryproto that exists, or numbers such as 104,117,123"
+        raise expected("--mean", wanted, repr(text)) from error
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, numbers = text.partition("=")
+    try:
+        return name, tuple(int(part) for part in numbers.split(","))
+    except ValueError as error:
+        raise expected("--input", "NAME=N,C,H,W", repr(text)) from error
+
+
+def _record(args: argparse.Namespace) -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    if args.licence:
+        record["licence"] = args.licence
+    if args.classes:
+        try:
+            with Path(args.classes).open(encoding="utf-8") as file:
+                text = file.read(1 << 22)
+        except (OSError, UnicodeDecodeError) as error:
+            raise expected("--classes", "a text file", f"{args.classes} ({error})") from error
+        record["classes"] = [line.strip() for line in text.splitlines() if line.strip()]
+    return record

@@ -1,0 +1,120 @@
+"""The command line: `python -m weights_convert COMMAND ...`.
+
+Exit status: 0 if all went well, 1 if a comparison failed, 2 for input that cannot be used,
+with one line that says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxgen.errors import InputError, expected
+
+__all__ = ["main"]
+
+# Command -> (the module with `add_arguments(parser)` and `run(args)`, what it does, aliases).
+_COMMANDS = {
+    "caffe": ("weights_convert.caffe.command", "convert a Caffe network", ()),
+    "torch": ("weights_convert.pytorch", "convert PyTorch weights by a recipe", ("pytorch",)),
+    "tfjs": ("weights_convert.tfjs", "convert a TensorFlow.js model", ()),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m weights_convert",
+        description="Convert networks of other frameworks to Flax, and prove them equal.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, about, aliases) in _COMMANDS.items():
+        found = importlib.import_module(module) if importlib.util.find_spec(module) else None
+        if found is None or not hasattr(found, "add_arguments"):
+            continue
+        command = commands.add_parser(name, help=about, description=found.__doc__, aliases=aliases)
+        found.add_arguments(command)
+        command.set_defaults(run=found.run)
+    inspect = commands.add_parser("inspect", help="list what a file holds, running nothing in it")
+    inspect.add_argument("file")
+    inspect.set_defaults(run=_inspect)
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args)
+    except (InputError, ImportError) as error:
+        print(f"error: {_plain(str(error))}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {_plain(where + (error.strerror or str(error)))}", file=sys.stderr)
+        return 2
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    path = Path(args.file)
+    notes, rows = _contents(path)
+    table = Table(title=path.name, title_justify="left")
+    for column in ("name", "type", "shape"):
+        table.add_column(column)
+    for name, kind, shape in rows:
+        table.add_row(Text(name), Text(kind), " x ".join(str(n) for n in shape) or "scalar")
+    console = Console()
+    for name, value in notes.items():
+        console.print(_plain(f"{name}: {value}")[:500], markup=False, highlight=False)
+    console.print(table)
+    return 0
+
+
+def _contents(path: Path) -> tuple[dict[str, Any], list[tuple[str, str, tuple[int, ...]]]]:
+    """What a file says about itself, and (name, type, shape) of all it holds."""
+    if not path.is_file():
+        raise expected("FILE", "a file that exists", str(path))
+    if path.suffix == ".caffemodel":
+        from weights_convert.caffe.command import inspect_rows
+
+        return {}, inspect_rows(path)
+    if path.suffix == ".prototxt":
+        from weights_convert.caffe.prototxt import read_prototxt
+
+        net = read_prototxt(path)
+        blobs = [(name, "input", shape) for name, shape in net.inputs]
+        return {"name": net.name}, blobs + [(x.name, x.type, ()) for x in net.layers]
+    if path.suffix == ".binaryproto":
+        from weights_convert.caffe.caffemodel import read_binaryproto
+
+        return {}, [("mean", "float32", read_binaryproto(path).shape)]
+    if path.suffix == ".safetensors":
+        notes = _jaxgen_notes(path)
+        if notes is not None:
+            from jaxgen.weights import load_weights
+
+            arrays, _ = load_weights(path)
+            return notes, [(k, str(v.dtype), v.shape) for k, v in arrays.items()]
+    from weights_convert.torch_files import read_file
+
+    arrays = read_file(path)
+    return {}, [(name, str(a.dtype), tuple(a.shape)) for name, a in arrays.items()]
+
+
+def _jaxgen_notes(path: Path) -> dict[str, Any] | None:
+    """The metadata of a file that jaxgen wrote; None for other safetensors files."""
+    from jaxgen.weights import read_metadata
+
+    try:
+        return read_metadata(path)
+    except InputError:
+        return None
+
+
+def _plain(text: str) -> str:
+    """One line without control characters, which a hostile file might send to a terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
