@@ -192,15 +192,26 @@ def _parse(text: str, source: str) -> Any:
     try:
         return text_format.Parse(text, net_class())
     except text_format.ParseError as error:
-        line, column = error.GetLine(), error.GetColumn()
+        line, column = error.GetLine() or 1, error.GetColumn() or 1
         reason = re.sub(r"^\d+:\d+ ?: ", "", str(error).splitlines()[0])
-        reason = reason.replace('Message type "caffe.', 'message "')
-        hint = ""
-        if "has no field named" in reason:
-            hint = "; if that field does not change what the network computes, delete it"
-        raise InputError(f"{source}:{line or 1}:{column or 1}: {reason}{hint}") from error
+        # The library quotes the whole line first, which may be the whole file.
+        reason = re.sub(r"^'.*': (?=\S)", "", reason)[-300:].replace('"caffe.', '"')
+        if "LayerTypes.LayerType" in reason:
+            known = ", ".join(sorted(_V1_TYPES))
+            reason = f"{_layer_at(text, line)} has an unknown type: {reason} Known: {known}"
+        elif "has no field named" in reason:
+            reason += "; if that field does not change what the network computes, delete it"
+        raise InputError(f"{source}:{line}:{column}: {reason}") from error
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
         raise InputError(f"{source}: not a prototxt ({str(error).splitlines()[0]})") from error
+
+
+def _layer_at(text: str, line: int) -> str:
+    """In words, the layer whose block holds a line: the nearest name around it."""
+    rows = text.split("\n")
+    opening = max(i for i in range(line) if i == 0 or re.match(r"\s*layers?\s*[:{]", rows[i]))
+    match = re.search(r"\bname\s*:\s*[\"']([^\"'\n]{1,200})", "\n".join(rows[opening : line + 50]))
+    return f"layer {match.group(1)!r}" if match else "a layer"
 
 
 def _inputs(net: Any, source: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
