@@ -218,7 +218,7 @@ def _header(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], int, int]:
 def _tensor(path: Path, name: str, entry: Any, size: int) -> Tensor:
     """One tensor's entry of the header, checked."""
     field = f"{path}: {name}"
-    if not isinstance(entry, dict) or entry.get("dtype") not in _DTYPES:
+    if not isinstance(entry, dict) or str(entry.get("dtype")) not in _DTYPES:
         got = entry.get("dtype") if isinstance(entry, dict) else entry
         raise expected(f"{field}: dtype", " or ".join(_DTYPES), repr(got))
     shape, offsets = entry.get("shape"), entry.get("data_offsets")

@@ -1,15 +1,16 @@
-"""Convolutions as matrix products, exact, for a backend whose own are slow.
+"""Convolutions and transposed convolutions in two exact forms: XLA's and matrix products.
 
-XLA's CPU convolution reaches a fraction of what its matrix product does, so on CPU
-these layers compute the same sums as products:
+The same sums as products:
 
 - a convolution cuts the padded input into blocks of `stride` x `stride` pixels, gathers
   the blocks under every output pixel and makes one product with the kernel;
 - a transposed convolution makes one product of every input pixel with every tap,
   `[N*h*w, Cin] @ [Cin, kh*kw*Cout]`, and adds the taps that meet in one output pixel.
 
-On GPU and TPU the same layers are XLA's convolutions. `form` chooses: "auto" looks at
-the default backend when the function is traced, "matmul" and "xla" are explicit.
+`form` chooses: "xla", "matmul", or "auto", which is what was measured to be faster for a
+value and its gradient in the input (`benchmarks/conv_forms.py`; `_ON_CPU` below). Where
+the gradient in the kernel of a transposed convolution is wanted on CPU, as in training,
+"matmul" is about eight times faster than XLA.
 
 Shapes: images `[..., H, W, C]` with any number of leading axes, none included; kernels
 `[kh, kw, Cin, Cout]` (HWIO). The transposed kernel is stored as `jax.lax.conv_transpose`
@@ -34,6 +35,11 @@ __all__ = ["Conv", "ConvTranspose", "Form", "conv", "conv_transpose"]
 Form: TypeAlias = Literal["auto", "matmul", "xla"]
 Pair: TypeAlias = tuple[int, int]
 Padding: TypeAlias = int | tuple[Pair, Pair]
+
+# What "auto" means on CPU; elsewhere it is "xla". A convolution of one input channel is
+# the exception: its few products per output pixel are twice as fast as one product.
+_ON_CPU = "xla"
+_FEW_CHANNELS = 1
 
 # Kernels whose sides the stride does not divide are filled up with zero taps; beyond
 # this many products per useful one XLA's convolution is the better choice.
@@ -65,7 +71,7 @@ def conv(
     """
     stride, pads = _pair(stride), _pads(padding)
     lead, x = x.shape[:-3], x.reshape((-1, *x.shape[-3:]))
-    if _chosen(form) == "matmul" and groups <= 8:
+    if _chosen(form, kernel) == "matmul" and groups <= 8:
         if groups == 1:
             y = _conv_matmul(x, kernel, stride, pads)
         else:
@@ -280,9 +286,12 @@ def _pads(value: Padding) -> tuple[Pair, Pair]:
     return (top, bottom), (left, right)
 
 
-def _chosen(form: Form) -> str:
+def _chosen(form: Form, kernel: Array | None = None) -> str:
     if form not in ("auto", "matmul", "xla"):
         raise expected("form", '"auto", "matmul" or "xla"', repr(form))
-    if form == "auto":
-        return "matmul" if jax.default_backend() == "cpu" else "xla"
-    return form
+    if form != "auto":
+        return form
+    if jax.default_backend() != "cpu":
+        return "xla"
+    few = kernel is not None and kernel.shape[2] <= _FEW_CHANNELS
+    return "matmul" if few else _ON_CPU
