@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxgen.errors import InputError, expected
+from weights_convert.report import plain
 
 __all__ = ["main"]
 
@@ -47,11 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return args.run(args)
     except (InputError, ImportError) as error:
-        print(f"error: {_plain(str(error))}", file=sys.stderr)
+        print(f"error: {plain(str(error))}", file=sys.stderr)
         return 2
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {_plain(where + (error.strerror or str(error)))}", file=sys.stderr)
+        print(f"error: {plain(where + (error.strerror or str(error)))}", file=sys.stderr)
         return 2
 
 
@@ -62,14 +63,14 @@ def _inspect(args: argparse.Namespace) -> int:
 
     path = Path(args.file)
     notes, rows = _contents(path)
-    table = Table(title=path.name, title_justify="left")
+    table = Table(title=Text(plain(path.name)), title_justify="left")
     for column in ("name", "type", "shape"):
         table.add_column(column)
     for name, kind, shape in rows:
-        table.add_row(Text(name), Text(kind), " x ".join(str(n) for n in shape) or "scalar")
+        table.add_row(Text(plain(name)), Text(kind), " x ".join(str(n) for n in shape) or "scalar")
     console = Console()
     for name, value in notes.items():
-        console.print(_plain(f"{name}: {value}")[:500], markup=False, highlight=False)
+        print(plain(f"{name}: {value}", 500))
     console.print(table)
     return 0
 
@@ -113,8 +114,3 @@ def _jaxgen_notes(path: Path) -> dict[str, Any] | None:
         return read_metadata(path)
     except InputError:
         return None
-
-
-def _plain(text: str) -> str:
-    """One line without control characters, which a hostile file might send to a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)

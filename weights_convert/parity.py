@@ -23,6 +23,7 @@ from flax import nnx
 from jaxgen.errors import InputError, expected
 from jaxgen.models.graph import Graph
 from weights_convert.layouts import hwc_to_chw
+from weights_convert.report import plain
 
 __all__ = [
     "TOLERANCE",
@@ -137,7 +138,7 @@ def stored_activations(path: str | os.PathLike[str]) -> dict[str, tuple[np.ndarr
       InputError: if the file is no npz of plain arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: (np.asarray(file[name], np.float32),) for name in file.files}
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise expected(str(path), "an npz of plain arrays", str(error).splitlines()[0]) from error
@@ -161,11 +162,11 @@ def compare(
     """
     rows: list[LayerParity] = []
     judge = dict(judge)
-    for name, tops in graph.layer_tops.items():
-        # OpenCV calls some convolutions by their blob's name.
-        makers = [layer for layer, made in graph.layer_tops.items() if tops[0] in made]
-        if name not in judge and tops[0] in judge and makers == [name]:
-            judge[name] = judge[tops[0]]
+    for name, kind in graph.layer_types.items():
+        # OpenCV calls convolutions by the name of their top.
+        if kind == "Convolution" and name not in judge:
+            top = graph.layer_tops[name][0]
+            judge |= {name: judge[top]} if top in judge else {}
     for name, kind in graph.layer_types.items():
         tops = ours[name]
         shape = tuple(tops[0].shape)
@@ -190,7 +191,7 @@ def parity_table(rows: Sequence[LayerParity], title: str = "Parity") -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(plain(title)), title_justify="left")
     for column in ("layer", "type", "shape", "relative error", ""):
         table.add_column(column, justify="right" if column == "relative error" else "left")
     for row in rows:
@@ -198,8 +199,8 @@ def parity_table(rows: Sequence[LayerParity], title: str = "Parity") -> Any:
         verdict = "" if row.error is None else "ok" if row.passed else "FAILED"
         verdict = ", ".join(part for part in (verdict, row.note) if part)
         shape = " x ".join(str(n) for n in row.shape) or "scalar"
-        # Text, because names come from files of strangers and may hold markup or escapes.
-        table.add_row(Text(row.layer), Text(row.type), shape, error, Text(verdict))
+        # Text takes no markup, and names come from files of strangers.
+        table.add_row(Text(plain(row.layer)), Text(row.type), shape, error, verdict)
     return table
 
 

@@ -16,6 +16,7 @@ from weights_convert import parity
 from weights_convert.caffe.caffemodel import Caffemodel, read_binaryproto
 from weights_convert.caffe.importer import Converted, convert, save_converted
 from weights_convert.caffe.preprocess import PRESETS, Preprocessing, add_preprocessing
+from weights_convert.report import plain
 
 __all__ = ["add_arguments", "inspect_rows", "run"]
 
@@ -73,7 +74,11 @@ def run(args: argparse.Namespace) -> int:
     # Preprocessing comes after the judgement: the judge knows Caffe's blobs only.
     final = converted if preprocessing is None else add_preprocessing(converted, preprocessing)
     if converted.ignored:
-        console.print(f"left out: {len(converted.ignored)} blobs of ignored layers", markup=False)
+        console.print(
+            f"left out: {len(converted.ignored)} blobs of ignored layers",
+            markup=False,
+            soft_wrap=True,
+        )
     graph = converted.graph
     if args.verify or args.against:
         rows = _judged(args, graph, 1.0 if preprocessing is None else 64.0)
@@ -83,15 +88,21 @@ def run(args: argparse.Namespace) -> int:
             raise expected("--verify", "layers that the judge knows", "none")
         failed = [row.layer for row in rows if not row.passed]
         worst = f"worst relative error {max(judged):.1e} over {len(judged)} of {len(rows)} layers"
-        console.print(worst, markup=False)
+        console.print(worst, markup=False, soft_wrap=True)
         if failed:
-            console.print(f"FAILED: {', '.join(failed)}; nothing was written", markup=False)
+            console.print(
+                plain(f"FAILED: {', '.join(failed)}; nothing was written"),
+                markup=False,
+                soft_wrap=True,
+            )
             return 1
     else:
         console.print(_summary(converted, graph))
     save_converted(out, final)
     total = sum(array.size for array in final.arrays.values())
-    console.print(f"wrote {out}: {len(final.arrays)} arrays, {total:,} numbers", markup=False)
+    console.print(
+        f"wrote {out}: {len(final.arrays)} arrays, {total:,} numbers", markup=False, soft_wrap=True
+    )
     return 0
 
 
@@ -137,13 +148,17 @@ def _summary(converted: Converted, graph: Graph) -> Any:
 
     samples = [jax.ShapeDtypeStruct(shape, np.float32) for shape in graph.sample_shapes]
     tops = jax.eval_shape(lambda *xs: graph.activations(*xs), *samples)
-    table = Table(title=converted.description["name"] or "network", title_justify="left")
+    table = Table(
+        title=Text(plain(converted.description["name"] or "network")), title_justify="left"
+    )
     for column in ("layer", "type", "shape", "parameters"):
         table.add_column(column, justify="right" if column == "parameters" else "left")
     for layer in converted.description["layers"]:
         count = sum(math.prod(shape) for shape in layer["parameters"].values())
         shape = " x ".join(str(n) for n in tops[layer["name"]][0].shape) or "scalar"
-        table.add_row(Text(layer["name"]), layer["type"], shape, f"{count:,}" if count else "")
+        table.add_row(
+            Text(plain(layer["name"])), layer["type"], shape, f"{count:,}" if count else ""
+        )
     return table
 
 
