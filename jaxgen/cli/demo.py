@@ -1,0 +1,130 @@
+"""`jaxgen demo`: class-conditional samples and completed images, on the shipped weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxgen.cli.options import Parser, add_output, whole
+
+__all__ = ["add"]
+
+_COLUMNS = 16
+# One example of a class and what is hidden of it. example:5k is the first test image of
+# class k.
+_TASKS = (
+    (0, "lower-half"),
+    (15, "lower-half"),
+    (45, "lower-half"),
+    (10, "box:8,8,12,12"),
+    (35, "box:8,8,12,12"),
+    (40, "box:8,8,12,12"),
+)
+_NOISE = 0.2
+
+
+def add(commands: Any, name: str) -> None:
+    """Add the command to a parser."""
+    parser: Parser = commands.add_parser(
+        name,
+        help="both kinds of samples on the shipped weights, in about two minutes",
+        description="Draw images of all ten classes, and completions of real test images of "
+        "which a part is hidden.",
+        epilog="Example: jaxgen demo --out my-run",
+    )
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="(%(default)s)")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer chains, classes and images: a smoke test"
+    )
+    add_output(parser, "demo")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: Any) -> int:
+    import dataclasses
+
+    import jax
+
+    from jaxgen.cli import reconstruct, runs
+    from jaxgen.cli.progress import Reporter
+    from jaxgen.pictures import class_grid, reconstructions
+
+    classes = runs.Settings(chains=32, warmup=6, steps=6, thin=3, seed=options.seed)
+    pixels = runs.Settings(chains=32, warmup=10, steps=20, thin=4, seed=options.seed)
+    if options.quick:
+        small = {"chains": 8, "moves": 1, "warmup": 2, "steps": 2, "thin": 1}
+        classes, pixels = (dataclasses.replace(s, **small) for s in (classes, pixels))
+    path = runs.out_folder(options, "demo")
+    generator = runs.load("fashion-mnist/dcgan", "generator", "--model")
+    classifier = runs.load("fashion-mnist/cnn", "classifier", "--classifier")
+    names = classifier.info.classes
+    labels = range(2 if options.quick else len(names))
+    tasks = _TASKS[2:4] if options.quick else _TASKS
+    key_classes, key_pixels = jax.random.split(jax.random.key(options.seed))
+
+    sampled, completed, lines = [], [], []
+    total = len(labels) + len(tasks)
+    with Reporter(
+        total, quiet=options.quiet, moves=classes.moves, steps=classes.warmup + classes.steps
+    ) as reporter:
+        for label in labels:
+            target = runs.posterior(generator, _class(classifier, label))
+            key = runs.class_key(key_classes, label)
+            done = runs.run(key, target, classes, reporter, f"class_{label}", names[label])
+            sampled.append(done)
+        for index, hidden in tasks:
+            task, condition = _observed(index, hidden, names)
+            target = runs.posterior(generator, condition)
+            key = jax.random.fold_in(key_pixels, index)
+            name = f"example_{index}"
+            done = runs.run(key, target, pixels, reporter, name, f"{task.label}, {task.note}")
+            completed.append(reconstruct.finish(done, task))
+            lines.append(reconstruct.row(done, task))
+
+    columns = min(_COLUMNS, classes.chains)
+    grid = class_grid(
+        [reconstruct.pick(done, columns) for done in sampled],
+        [done.label for done in sampled],
+        title="Draws from p(z | class)",
+    )
+    rows = reconstructions(lines, title="Draws from p(z | observed pixels), real test images")
+    finished = [*sampled, *completed]
+    data = runs.summary(
+        "demo",
+        vars(options),
+        [generator, classifier],
+        finished,
+        settings={
+            "classes": dataclasses.asdict(classes),
+            "images": {**dataclasses.asdict(pixels), "noise": _NOISE},
+        },
+    )
+    data = runs.save(
+        path,
+        data,
+        finished,
+        {"classes.png": grid, "inpainting.png": rows},
+        force=options.force,
+        more=reconstruct.arrays(completed, lines),
+    )
+    runs.print_results(data, path, as_json=options.json)
+    return 0
+
+
+def _class(classifier: Any, label: int) -> Any:
+    import jaxgen
+    from jaxgen.cli.runs import label_array
+
+    return jaxgen.ClassLogSoftmax(classifier.network, label_array(label))
+
+
+def _observed(index: int, hidden: str, names: tuple[str, ...]) -> tuple[Any, Any]:
+    """A shipped example, what is known of it, and the condition on its visible pixels."""
+    from jaxgen.cli import examples, inputs, reconstruct
+    from jaxgen.pictures import masked
+
+    image = inputs.read_image(f"example:{index}", [(28, 28)], 1).image
+    mask = inputs.read_mask(hidden, (28, 28))
+    note = "lower half hidden" if hidden == "lower-half" else "box hidden"
+    label = names[int(examples.shipped().labels[index])]
+    task = reconstruct.Task(image, 1 - mask, masked(image, mask), label, note)
+    return task, reconstruct.pixel_condition(image, mask, _NOISE)

@@ -1,0 +1,239 @@
+"""Command-line options that several commands share, and what their texts mean.
+
+Every type here turns a text into a value or says in one line what it expected.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from jaxgen.errors import InputError, expected
+
+__all__ = [
+    "Parser",
+    "add_output",
+    "add_sampling",
+    "betas",
+    "class_index",
+    "kernel",
+    "nearest",
+    "step_size",
+    "whole",
+]
+
+_MOST_TEMPERATURES = 1_000_000
+_MOST_CHAINS = 1_000_000
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with an error of one line that `main` prints, and whole option names."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(**kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would have printed below its usage."""
+        text = message.removeprefix("argument ")
+        raise InputError(f"{text}. See `{self.prog} --help`")
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """An argparse type: an integer of at least `least` (and at most `most`)."""
+    wanted = f"an integer of at least {least}" if most is None else f"an integer {least} to {most}"
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least or (most is not None and value > most):
+            raise argparse.ArgumentTypeError(f"expected {wanted}; got {text}")
+        return value
+
+    return parse
+
+
+def positive(text: str) -> float:
+    """An argparse type: a positive finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"expected a positive number; got {text}")
+    return value
+
+
+def add_sampling(parser: argparse.ArgumentParser, *, chains: int = 64) -> None:
+    """Options of the sampler."""
+    group = parser.add_argument_group("sampler")
+    group.add_argument(
+        "--chains", type=whole(1, _MOST_CHAINS), default=chains, help="chains (%(default)s)"
+    )
+    group.add_argument(
+        "--kernel",
+        type=_text(kernel),
+        default="hmc",
+        metavar="NAME[:L]",
+        help="hmc[:L] (L leapfrog steps on average, 10), mala, nuts, barker, mclmc[:L], pcn, "
+        "elliptical, mh, langevin:STEP (%(default)s)",
+    )
+    group.add_argument(
+        "--betas",
+        type=_text(betas),
+        default="adaptive",
+        metavar="SCHEDULE",
+        help="inverse temperatures: adaptive[:CESS], sigmoid:T, linear:T, geometric:T, or a "
+        "published list: wu2017, cogen-toy, cogen-toy-paper, cogen-images (%(default)s)",
+    )
+    group.add_argument(
+        "--moves", type=whole(1), default=3, help="kernel steps at each temperature (%(default)s)"
+    )
+    group.add_argument(
+        "--warmup", type=whole(0), default=10, help="steps in which the step size settles"
+    )
+    group.add_argument(
+        "--steps", type=whole(1), default=20, help="kernel steps after warm-up (%(default)s)"
+    )
+    group.add_argument("--thin", type=whole(1), default=2, help="steps a draw (%(default)s)")
+    group.add_argument(
+        "--step-size", type=step_size, default="auto", help="a number, or auto: adapt, then freeze"
+    )
+    group.add_argument(
+        "--resample",
+        choices=("systematic", "stratified", "multinomial", "residual", "none"),
+        default="systematic",
+        help="how chains are resampled while annealing (%(default)s)",
+    )
+    group.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="(%(default)s)")
+
+
+def add_output(parser: argparse.ArgumentParser, folder: str) -> None:
+    """Options on where results go, and how much is said."""
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--out", metavar="DIR", help=f"folder to make (runs/{folder}, or the next free number)"
+    )
+    group.add_argument("--force", action="store_true", help="replace the run in --out")
+    add_talk(group)
+
+
+def add_talk(parser: Any) -> None:
+    """--json and --quiet."""
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def nearest(argument: str, value: str, names: Iterable[str]) -> InputError:
+    """The error for a name that is not among `names`, with the nearest one."""
+    names = list(names)
+    near = difflib.get_close_matches(value.lower(), [name.lower() for name in names], 1, 0.4)
+    hint = f"Did you mean {near[0]!r}?" if near else ""
+    return expected(argument, f"one of {', '.join(names)}", repr(value), hint)
+
+
+def class_index(text: str, names: tuple[str, ...]) -> int:
+    """A class by its index or its name (case, `-` and `_` do not matter)."""
+    if text.isdecimal():
+        if int(text) < len(names):
+            return int(text)
+        raise expected("--class", f"a class from 0 to {len(names) - 1}, or its name", text)
+
+    def fold(name: str) -> str:
+        return name.lower().replace("-", " ").replace("_", " ").replace("/", " ")
+
+    folded = [fold(name) for name in names]
+    if fold(text) in folded:
+        return folded.index(fold(text))
+    starts = [i for i, name in enumerate(folded) if name.startswith(fold(text)) and text]
+    if len(starts) == 1:
+        return starts[0]
+    raise nearest("--class", text, names)
+
+
+def kernel(text: str) -> Any:
+    """A kernel by its name: `hmc`, `hmc:20`, `mala`, `langevin:0.001` ..."""
+    from jaxgen import kernels
+
+    name, _, argument = text.partition(":")
+    counted = {
+        "hmc": lambda n: kernels.HMC(n or 10, jitter=True),
+        "nuts": lambda n: kernels.NUTS(n or 8),
+        "mclmc": lambda n: kernels.AdjustedMCLMC(n or 5),
+    }
+    single = {
+        "mala": kernels.MALA,
+        "barker": kernels.Barker,
+        "pcn": kernels.PreconditionedCrankNicolson,
+        "elliptical": kernels.EllipticalSlice,
+        "mh": kernels.RandomWalk,
+    }
+    if name == "langevin":
+        try:
+            return kernels.MALAApprox.langevin(positive(argument))
+        except argparse.ArgumentTypeError as error:
+            hint = "as in langevin:0.001"
+            raise expected("--kernel", f"a positive step, {hint}", repr(text)) from error
+    if name not in counted and name not in single:
+        raise nearest("--kernel", name, [*counted, *single, "langevin:STEP"])
+    if name in single:
+        if argument:
+            raise expected("--kernel", f"{name} without a number", repr(text))
+        return single[name]()
+    if not argument:
+        return counted[name](None)
+    try:
+        return counted[name](whole(1, 10_000)(argument))
+    except argparse.ArgumentTypeError as error:
+        raise InputError(f"--kernel {name}: {error}") from error
+
+
+def betas(text: str) -> Any:
+    """Inverse temperatures by name: `adaptive`, `sigmoid:500`, `cogen-toy` ..."""
+    from jaxgen import schedules
+
+    name, _, argument = text.partition(":")
+    made = {
+        "sigmoid": schedules.sigmoid,
+        "linear": schedules.linear,
+        "geometric": schedules.geometric,
+    }
+    published = ("wu2017", "cogen-toy", "cogen-toy-paper", "cogen-images")
+    if name == "adaptive":
+        if not argument:
+            return schedules.Adaptive()
+        try:
+            fraction = float(argument)
+        except ValueError:
+            fraction = math.nan
+        if not 0 < fraction < 1:
+            raise expected("--betas adaptive", "a fraction between 0 and 1", argument)
+        return schedules.Adaptive(cess=fraction)
+    if name in made:
+        try:
+            return made[name](whole(1, _MOST_TEMPERATURES)(argument))
+        except argparse.ArgumentTypeError as error:
+            raise InputError(f"--betas {name}: {error}, as in {name}:500") from error
+    if text in published:
+        return schedules.by_name(text)
+    raise nearest("--betas", text, ["adaptive", *(f"{m}:T" for m in made), *published])
+
+
+def step_size(text: str) -> float | str:
+    """An argparse type: a positive number, or auto."""
+    return text if text == "auto" else positive(text)
+
+
+def _text(check: Callable[[str], Any]) -> Callable[[str], str]:
+    """An argparse type that keeps the text, as the summary wants it, once it has a meaning."""
+
+    def parse(text: str) -> str:
+        check(text)
+        return text
+
+    return parse

@@ -1,0 +1,128 @@
+"""What `inpaint`, `superres` and `demo` share: an image from part of it, and its picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+import jaxgen
+from jaxgen.cli import options as texts
+from jaxgen.cli.runs import Finished, Model, draws, label_array, load
+from jaxgen.pictures import Reconstruction
+
+__all__ = [
+    "Task",
+    "add_class_term",
+    "add_models",
+    "arrays",
+    "finish",
+    "pick",
+    "pixel_condition",
+    "row",
+]
+
+
+class Task(NamedTuple):
+    """What is known of an image.
+
+    Attributes:
+      truth: the whole image `[H, W, channels]`, or None.
+      hidden: `[H, W]`, 1 where the sampler saw nothing, or None where it saw another view.
+      shown: what it saw, as a picture.
+      label, note: for tables and pictures.
+    """
+
+    truth: np.ndarray | None
+    hidden: np.ndarray | None
+    shown: np.ndarray
+    label: str
+    note: str
+
+
+def add_models(parser: Any) -> None:
+    """--model, --classifier, --class, --noise and --data-dir."""
+    parser.add_argument("image", metavar="IMAGE", help="PNG, JPEG, npy, example:N or test:N")
+    parser.add_argument("--model", default="fashion-mnist/dcgan", help="generator (%(default)s)")
+    parser.add_argument(
+        "--class", dest="label", metavar="CLASS", help="observe this class as well: name or index"
+    )
+    parser.add_argument(
+        "--classifier", default="fashion-mnist/cnn", help="for --class (%(default)s)"
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="Fashion-MNIST, for test:N")
+
+
+def add_class_term(options: Any, condition: Any, models: list[Model]) -> Any:
+    """The condition, and the class's log-softmax where --class was given."""
+    if options.label is None:
+        return condition
+    classifier = load(options.classifier, "classifier", "--classifier")
+    models.append(classifier)
+    label = texts.class_index(options.label, classifier.info.classes)
+    return condition + jaxgen.ClassLogSoftmax(classifier.network, label_array(label))
+
+
+def pixel_condition(image: np.ndarray, mask: np.ndarray, noise: float) -> jaxgen.ObservedPixels:
+    """Observed pixels as data; what is hidden is not even handed over."""
+    seen = np.where(mask[..., None] > 0, image, 0.0).astype(np.float32)
+    return jaxgen.ObservedPixels(
+        jnp.asarray(seen), jnp.asarray(mask), jnp.asarray(noise, jnp.float32)
+    )
+
+
+def pick(done: Finished, count: int) -> np.ndarray:
+    """The last draws of `count` chains, evenly spaced in the chains' weights.
+
+    After resampling neighbours may have a common ancestor, so evenly spaced chains are the
+    most different ones. Nothing looks at the images.
+    """
+    images, weights = done.result.draws["image"], np.asarray(done.result.weights, np.float64)
+    edges = np.cumsum(weights) / weights.sum()
+    chains = np.searchsorted(edges, (np.arange(count) + 0.5) / count)
+    return images[np.minimum(chains, len(edges) - 1), -1]
+
+
+def finish(done: Finished, task: Task) -> Finished:
+    """Add how far the posterior mean, and a draw on average, are from the truth."""
+    facts = {"image": task.label, "observed": task.note}
+    if task.truth is not None:
+        images, weights = draws(done)
+        mean = np.tensordot(weights, images, 1)
+        where = np.ones(task.truth.shape[:2]) if task.hidden is None else task.hidden
+        if where.any():
+            name = "mse" if task.hidden is None else "hidden_mse"
+            facts[name] = _mse(mean, task.truth, where)
+            facts[f"{name}_of_a_draw"] = float(
+                np.dot(weights, [_mse(image, task.truth, where) for image in images])
+            )
+    return dataclasses.replace(done, facts={**done.facts, **facts})
+
+
+def row(done: Finished, task: Task) -> Reconstruction:
+    """A row of the picture: posterior mean, three draws and the deviation of each pixel."""
+    images, weights = draws(done)
+    mean = np.tensordot(weights, images, 1)
+    deviation = np.sqrt(np.tensordot(weights, (images - mean) ** 2, 1))
+    return Reconstruction(
+        task.label, task.note, task.truth, task.shown, mean, list(pick(done, 3)), deviation
+    )
+
+
+def arrays(finished: Sequence[Finished], rows: Sequence[Reconstruction]) -> dict[str, np.ndarray]:
+    """Posterior means and deviations, to be saved beside the draws."""
+    result = {}
+    for done, line in zip(finished, rows, strict=True):
+        result[f"{done.name}/mean"] = np.asarray(line.mean, np.float32)
+        result[f"{done.name}/deviation"] = np.asarray(line.deviation, np.float32)
+        if line.truth is not None:
+            result[f"{done.name}/truth"] = np.asarray(line.truth, np.float32)
+    return result
+
+
+def _mse(image: np.ndarray, truth: np.ndarray, where: np.ndarray) -> float:
+    square = np.mean((np.asarray(image) - truth) ** 2, axis=-1)
+    return float(np.sum(where * square) / np.sum(where))

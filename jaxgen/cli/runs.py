@@ -1,0 +1,316 @@
+"""What the sampling commands share: load models, sample one posterior, save, print."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxgen
+from jaxgen import folder
+from jaxgen.cli import options as texts
+from jaxgen.cli.progress import Reporter
+from jaxgen.errors import expected
+from jaxgen.models.registry import ModelInfo, describe
+from jaxgen.networks import Network
+from jaxgen.posterior import Posterior
+from jaxgen.results import SampleResult
+
+__all__ = [
+    "Finished",
+    "Model",
+    "Settings",
+    "class_key",
+    "draws",
+    "image_shape",
+    "label_array",
+    "load",
+    "out_folder",
+    "posterior",
+    "print_results",
+    "run",
+    "save",
+    "summary",
+]
+
+
+class Model(NamedTuple):
+    """A loaded network and what it is."""
+
+    network: Network
+    info: ModelInfo
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The sampler's settings, as the command line has them."""
+
+    chains: int = 64
+    kernel: str = "hmc"
+    betas: str = "adaptive"
+    moves: int = 3
+    warmup: int = 10
+    steps: int = 20
+    thin: int = 2
+    step_size: float | str = "auto"
+    resample: str = "systematic"
+    seed: int = 0
+
+    @classmethod
+    def of(cls, options: Any) -> Settings:
+        """From parsed options; `thin` may not exceed `steps`, or nothing would be drawn."""
+        if options.thin > options.steps:
+            raise expected("--thin", f"at most --steps, {options.steps}", options.thin)
+        return cls(**{name: getattr(options, name) for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One sampled posterior.
+
+    Attributes:
+      name: short and unique in its command: it names arrays in files.
+      label: for tables and pictures.
+      result: from `jaxgen.sample`, with positions and images as draws.
+      seconds: wall time, compiling included.
+      facts: what else belongs into the summary.
+    """
+
+    name: str
+    label: str
+    result: SampleResult
+    seconds: float
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def load(name: str, kind: str, argument: str) -> Model:
+    """A model of a kind ("generator", "classifier"), or an `InputError`."""
+    info = describe(name)
+    if info.kind != kind:
+        raise expected(argument, f"a {kind}", f"{name}, a {info.kind}", "See `jaxgen models`")
+    return Model(jaxgen.load(name), info)
+
+
+def image_shape(generator: Model) -> tuple[int, int, int]:
+    """Height, width and channels of what a generator makes."""
+    shape = generator.info.output_shape
+    if len(shape) != 3 or shape[-1] not in (1, 3):
+        raise expected("--model", "a generator of images", f"{generator.info.name}: {list(shape)}")
+    return shape
+
+
+def posterior(generator: Model, condition: Any) -> Posterior:
+    """A standard normal prior of the generator's latent shape, and a condition."""
+    return Posterior(
+        jaxgen.Gaussian.standard(generator.info.input_shape), generator.network, condition
+    )
+
+
+def run(
+    key: Any,
+    target: Posterior,
+    settings: Settings,
+    reporter: Reporter,
+    name: str,
+    label: str,
+) -> Finished:
+    """Sample one posterior with the settings of a command line."""
+    begun = time.monotonic()
+    reporter.start(label)
+    resample = None if settings.resample == "none" else settings.resample
+    result = jaxgen.sample(
+        key,
+        target,
+        texts.kernel(settings.kernel),
+        num_chains=settings.chains,
+        num_steps=settings.steps,
+        thin=settings.thin,
+        warmup=settings.warmup,
+        betas=texts.betas(settings.betas),
+        moves=settings.moves,
+        step_size=None if settings.step_size == "auto" else settings.step_size,
+        resample=resample,
+        collect=jaxgen.images,
+        progress=reporter.update,
+    )
+    jax.block_until_ready(result.position)
+    return Finished(name, label, result, time.monotonic() - begun)
+
+
+def draws(done: Finished) -> tuple[np.ndarray, np.ndarray]:
+    """All draws as one sample: images `[C * S, H, W, channels]`, weights `[C * S]`."""
+    images = done.result.draws["image"]
+    count = images.shape[1]
+    weights = np.repeat(np.asarray(done.result.weights, np.float64) / count, count)
+    return images.reshape(-1, *images.shape[2:]), weights / weights.sum()
+
+
+def figures(done: Finished) -> dict[str, Any]:
+    """A posterior's entry in the summary."""
+    result = done.result
+    gradients = np.asarray(result.num_gradients)
+    return {
+        "name": done.name,
+        "label": done.label,
+        **done.facts,
+        "log_z": result.log_z,
+        "log_z_standard_error": result.log_z_standard_error,
+        "ess": result.ess,
+        "num_chains": len(gradients),
+        "num_ancestors": result.num_ancestors,
+        "draws_per_chain": int(result.draws["image"].shape[1]),
+        "num_temperatures": len(result.history.beta),
+        "acceptance_rate": float(np.mean(result.acceptance_rate)),
+        "step_size": result.step_size,
+        "gradients_per_chain": float(gradients.mean()),
+        "gradients": int(gradients.sum()),
+        "num_divergent": int(np.sum(result.num_divergent)),
+        "exactness": result.exactness,
+        "notes": list(result.notes),
+        "seconds": round(done.seconds, 2),
+    }
+
+
+def summary(
+    command: str,
+    arguments: Mapping[str, Any],
+    models: Sequence[Model],
+    finished: Sequence[Finished],
+    **more: Any,
+) -> dict[str, Any]:
+    """Everything that is needed to know what a run was, and to repeat it."""
+    entries = [figures(done) for done in finished]
+    return {
+        "format": folder.FORMAT,
+        "command": command,
+        "arguments": {k: v for k, v in arguments.items() if k != "run"},
+        **more,
+        "models": [_identity(model.info) for model in models],
+        "runs": entries,
+        "seconds": round(sum(entry["seconds"] for entry in entries), 2),
+        "gradients": sum(entry["gradients"] for entry in entries),
+        "versions": {
+            "python": platform.python_version(),
+            **{n: version(n) for n in ("jax", "jaxlib", "flax", "blackjax", "numpy", "pillow")},
+            "jaxgen": jaxgen.__version__,
+        },
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def out_folder(options: Any, stem: str) -> Path:
+    """Where results will go: refused now, before anything is computed, if it is taken."""
+    if options.out is None:
+        if options.force:
+            raise expected("--force", "an --out folder to replace", "none")
+        return folder.free_name("runs", stem)
+    folder.check_free(options.out, force=options.force)
+    return Path(options.out)
+
+
+def save(
+    path: Path,
+    data: dict[str, Any],
+    finished: Sequence[Finished],
+    pictures: Mapping[str, Any],
+    *,
+    force: bool,
+    more: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """Write pictures, draws and summary as one folder; returns the summary as written."""
+    arrays: dict[str, np.ndarray] = dict(more or {})
+    for done in finished:
+        result = done.result
+        for name, leaf in result.draws.items():
+            arrays[f"{done.name}/{name}"] = np.asarray(leaf, np.float32)
+        arrays[f"{done.name}/log_weight"] = np.asarray(result.log_weight, np.float32)
+        arrays[f"{done.name}/weights"] = np.asarray(result.weights, np.float32)
+        for column in ("beta", "step_size", "acceptance_rate", "ess", "log_z"):
+            values = np.asarray(getattr(result.history, column), np.float32)
+            arrays[f"{done.name}/history/{column}"] = values
+    data = {**data, "files": [*pictures, "draws.safetensors", "summary.json"]}
+    shapes = "position [chains, draws, ...], image [chains, draws, H, W, channels] in [0, 1]"
+    with folder.writing(path, force=force) as place:
+        for name, picture in pictures.items():
+            folder.write_picture(place / name, picture)
+        folder.write_arrays(place / "draws.safetensors", arrays, {"arrays": shapes})
+        folder.write_json(place / "summary.json", data)
+    return data
+
+
+def print_results(data: dict[str, Any], path: Path, *, as_json: bool) -> None:
+    """The summary on stdout: a table and the folder, or JSON."""
+    if as_json:
+        print(json.dumps(folder.plain({**data, "folder": path}), indent=2, allow_nan=False))
+        return
+    print_table(data["runs"])
+    print(
+        f"{data['gradients']:,} gradients of one image, {data['seconds']:.1f} s "
+        f"(compiling included)\n{path}: {', '.join(data['files'])}"
+    )
+
+
+def print_table(entries: Sequence[Mapping[str, Any]]) -> None:
+    """Figures of posteriors as a table, and their notes below it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=sys.stdout)
+    if not sys.stdout.isatty():
+        console.width = 140
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    columns = {"posterior": "left", "log Z": "right", "ESS": "right", "acceptance": "right"}
+    columns |= {"gradients": "right", "refused": "right", "s": "right", "label": "left"}
+    extra = {"judge": "judge_agreement", "hidden MSE": "hidden_mse", "MSE": "mse"}
+    extra = {k: v for k, v in extra.items() if any(v in entry for entry in entries)}
+    for name, justify in columns.items():
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for name in extra:
+        table.add_column(name, justify="right", no_wrap=True)
+    for entry in entries:
+        evidence = f"{entry['log_z']:.2f} ± {entry['log_z_standard_error']:.2f}"
+        table.add_row(
+            str(entry["label"]),
+            evidence,
+            f"{entry['ess']:.1f}/{entry['num_chains']}",
+            f"{entry['acceptance_rate']:.2f}",
+            f"{entry['gradients_per_chain']:.0f} x {entry['num_chains']}",
+            str(entry["num_divergent"]),
+            f"{entry['seconds']:.1f}",
+            entry["exactness"],
+            *(f"{entry[key]:.3f}" if key in entry else "" for key in extra.values()),
+        )
+    console.print(table)
+    for entry in entries:
+        for note in entry["notes"]:
+            console.print(f"note: {entry['label']}: {note}", style="yellow", highlight=False)
+
+
+def class_key(key: Any, label: int) -> Any:
+    """A class's own key: the same draws, whether it is sampled alone or among others."""
+    return jax.random.fold_in(key, label)
+
+
+def label_array(label: int) -> Any:
+    """A class label as data, so that another one compiles nothing."""
+    return jnp.asarray(label, jnp.int32)
+
+
+def _identity(info: ModelInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "kind": info.kind,
+        "sha256": info.metadata["sha256"],
+        "parameters": info.size,
+        "licence": info.metadata.get("licence"),
+    }

@@ -1,0 +1,101 @@
+"""`jaxgen superres`: a sharp image, drawn from the posterior given a coarse view of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxgen.cli.options import Parser, add_output, add_sampling, positive, whole
+from jaxgen.cli.reconstruct import add_models
+
+__all__ = ["add"]
+
+
+def add(commands: Any, name: str) -> None:
+    """Add the command to a parser."""
+    parser: Parser = commands.add_parser(
+        name,
+        help="sharpen an image from a low-resolution view",
+        description="Draw sharp images of which IMAGE is a coarse view: "
+        "p(z) N(view; A G(z), noise^2), annealed. An IMAGE of full size is reduced first.",
+        epilog="Example: jaxgen superres example:33 --factor 4",
+    )
+    add_models(parser)
+    parser.add_argument(
+        "--factor", type=whole(2), default=4, help="pixels in one, each way (%(default)s)"
+    )
+    parser.add_argument(
+        "--method",
+        choices=("average", "stride"),
+        default="average",
+        help="how the view came about: box averages, or every factor-th pixel (%(default)s)",
+    )
+    parser.add_argument(
+        "--noise", type=positive, default=0.05, help="s.d. of the view (%(default)s)"
+    )
+    add_sampling(parser)
+    add_output(parser, "superres")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: Any) -> int:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    import jaxgen
+    from jaxgen.cli import inputs, reconstruct, runs
+    from jaxgen.cli.progress import Reporter
+    from jaxgen.errors import expected
+    from jaxgen.pictures import reconstructions
+
+    settings = runs.Settings.of(options)
+    generator = runs.load(options.model, "generator", "--model")
+    height, width, channels = runs.image_shape(generator)
+    factor = options.factor
+    if height % factor or width % factor:
+        raise expected("--factor", f"a divisor of {height} and {width}", factor)
+    sizes = [(height, width), (height // factor, width // factor)]
+    picture = inputs.read_image(options.image, sizes, channels, options.data_dir)
+    if picture.mask is not None:
+        raise expected("IMAGE", "an opaque image", f"{picture.name}, partly transparent")
+    whole_image = picture.image.shape[:2] == sizes[0]
+
+    def condition(view: Any) -> jaxgen.LowResolution:
+        noise = jnp.asarray(options.noise, jnp.float32)
+        return jaxgen.LowResolution(jnp.asarray(view), noise, factor, options.method)
+
+    view = picture.image
+    if whole_image:
+        blank = np.zeros((*sizes[1], channels), np.float32)
+        view = np.asarray(condition(blank).view(jnp.asarray(picture.image)))
+    models = [generator]
+    full = reconstruct.add_class_term(options, condition(view), models)
+    target = runs.posterior(generator, full)
+    target.check()
+    path = runs.out_folder(options, "superres")
+
+    with Reporter(
+        1, quiet=options.quiet, moves=settings.moves, steps=settings.warmup + settings.steps
+    ) as reporter:
+        key = jax.random.key(settings.seed)
+        done = runs.run(key, target, settings, reporter, "image", picture.name)
+    task = reconstruct.Task(
+        truth=picture.image if whole_image else None,
+        hidden=None,
+        shown=view,
+        label=picture.name,
+        note=f"{factor}x {options.method}",
+    )
+    done = reconstruct.finish(done, task)
+    row = reconstruct.row(done, task)
+    data = runs.summary("superres", vars(options), models, [done])
+    data = runs.save(
+        path,
+        data,
+        [done],
+        {"superresolution.png": reconstructions([row], observed="low-resolution")},
+        force=options.force,
+        more={**reconstruct.arrays([done], [row]), "image/view": view},
+    )
+    runs.print_results(data, path, as_json=options.json)
+    return 0

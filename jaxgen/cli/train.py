@@ -1,0 +1,72 @@
+"""`jaxgen train`: train a network again from its recipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jaxgen.cli.options import Parser, add_talk, nearest, whole
+
+__all__ = ["add"]
+
+
+def add(commands: Any, name: str) -> None:
+    """Add the command to a parser."""
+    parser: Parser = commands.add_parser(
+        name,
+        help="train a network again from its recipe",
+        description="Train a network of `jaxgen models` from its recipe. A run that was stopped "
+        "goes on from its checkpoint in --out.",
+        epilog="Example: jaxgen train fashion-mnist/cnn --out weights",
+    )
+    parser.add_argument("name", metavar="NAME", help="as in `jaxgen models`")
+    parser.add_argument("--out", metavar="DIR", default="weights", help="(%(default)s)")
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), help="another seed than the recipe's")
+    parser.add_argument("--steps", type=whole(1), help="another number of updates")
+    parser.add_argument("--data-dir", metavar="DIR", help="the four idx files of Fashion-MNIST")
+    parser.add_argument("--force", action="store_true", help="replace weights that are there")
+    add_talk(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: Any) -> int:
+    from jaxgen.errors import expected
+    from jaxgen.train import RECIPES, run
+
+    if options.name not in RECIPES:
+        raise nearest("NAME", options.name, RECIPES)
+    if Path(options.out).exists() and not Path(options.out).is_dir():
+        raise expected("--out", "a folder", f"{options.out}, a file")
+    weights = Path(options.out) / f"{options.name.replace('/', '_').replace('-', '_')}.safetensors"
+    if weights.exists() and not options.force:
+        raise expected("--out", "no weights of that name yet", str(weights), "Give --force")
+    begun = time.monotonic()
+
+    def progress(step: int, metrics: dict[str, float]) -> None:
+        if not options.quiet:
+            values = " · ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            total = options.steps or RECIPES[options.name].steps
+            seconds = time.monotonic() - begun
+            line = f"{step}/{total} updates · {values} · {seconds:.0f} s"
+            print(line, file=sys.stderr, flush=True)
+
+    try:
+        paths = run(
+            options.name,
+            out=options.out,
+            seed=options.seed,
+            steps=options.steps,
+            data_dir=options.data_dir,
+            progress=progress,
+        )
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from its checkpoint", file=sys.stderr)
+        return 130
+    if options.json:
+        print(json.dumps({"name": options.name, "files": [str(path) for path in paths]}))
+    else:
+        print("\n".join(str(path) for path in paths))
+    return 0

@@ -1,0 +1,186 @@
+"""Pictures of draws: labelled grids, drawn with Pillow alone.
+
+Images are `[H, W, channels]` floats in [0, 1] with one or three channels. Pixels are
+enlarged by repetition, so that a grid shows what the generator made and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from jaxgen.errors import expected
+
+__all__ = ["Reconstruction", "class_grid", "heat", "masked", "reconstructions", "tile"]
+
+_PAPER, _INK, _FAINT = (255, 255, 255), (24, 24, 27), (113, 113, 122)
+_HIDDEN = (56, 104, 140)
+# Dark to bright with rising luminance, so that it also reads in grey.
+_HEAT = np.array([[8, 8, 24], [66, 22, 110], [190, 52, 92], [246, 140, 40], [255, 246, 190]])
+_GAP = 3
+
+
+class Reconstruction(NamedTuple):
+    """One row of `reconstructions`; images `[H, W, channels]`.
+
+    Attributes:
+      label, note: the row's name, and a fainter line under it.
+      truth: the whole image, or None where nobody knows it.
+      observed: what the sampler was shown, any size (see `masked`).
+      mean: posterior mean.
+      draws: three draws, or any number that all rows share.
+      deviation: standard deviation of each pixel over the draws.
+    """
+
+    label: str
+    note: str
+    truth: np.ndarray | None
+    observed: np.ndarray
+    mean: np.ndarray
+    draws: Sequence[np.ndarray]
+    deviation: np.ndarray
+
+
+def tile(image: np.ndarray, scale: int = 1) -> Image.Image:
+    """One image `[H, W, 1 or 3]` in [0, 1] as a picture, each pixel `scale` wide."""
+    values = np.asarray(image, np.float32)
+    if values.ndim != 3 or values.shape[-1] not in (1, 3):
+        raise expected("image", "shape [H, W, 1] or [H, W, 3]", list(values.shape))
+    pixels = np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)
+    pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    return Image.fromarray(pixels.repeat(scale, 0).repeat(scale, 1))
+
+
+def masked(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """An image with its hidden pixels in blue: `[H, W, 3]`; mask 1 where observed."""
+    seen = np.asarray(mask).reshape(*image.shape[:2], -1)[..., :1] > 0
+    return np.where(seen, image, np.asarray(_HIDDEN, np.float32) / 255)
+
+
+def heat(values: np.ndarray, largest: float) -> np.ndarray:
+    """Numbers `[H, W]` from 0 to `largest` as colours `[H, W, 3]` in [0, 1]."""
+    position = np.clip(np.asarray(values) / largest, 0, 1)
+    stops = np.linspace(0, 1, len(_HEAT))
+    return np.stack([np.interp(position, stops, _HEAT[:, k] / 255) for k in range(3)], axis=-1)
+
+
+def class_grid(
+    rows: Sequence[np.ndarray], labels: Sequence[str], *, title: str = "", scale: int = 2
+) -> Image.Image:
+    """Rows of images, one row a label.
+
+    Args:
+      rows: arrays `[N, H, W, channels]`, as many as there are labels.
+      labels: the rows' names.
+      title: a line above the grid.
+      scale: how wide a pixel is drawn.
+    """
+    if len(rows) != len(labels) or not rows:
+        raise expected("labels", f"{len(rows)} names, one for each row", len(labels))
+    cells = [[tile(image, scale) for image in row] for row in rows]
+    return _table(cells, [(label, "") for label in labels], title=title)
+
+
+def reconstructions(
+    rows: Sequence[Reconstruction], *, title: str = "", observed: str = "observed", scale: int = 3
+) -> Image.Image:
+    """A row for each image: truth, what was observed, posterior mean, draws, deviation.
+
+    Args:
+      rows: what to draw.
+      title: a line above.
+      observed: heading of the second column.
+      scale: how wide a pixel is drawn.
+    """
+    if not rows:
+        raise expected("rows", "at least one reconstruction", "none")
+    # One scale for all rows, so that rows can be compared: tenths, at most the 0.5 that is
+    # the largest standard deviation a number in [0, 1] can have.
+    spread = [np.sqrt(np.mean(np.square(row.deviation), axis=-1)) for row in rows]
+    largest = min(0.5, max(0.1, math.ceil(10 * max(float(s.max()) for s in spread) - 1e-6) / 10))
+    size = (scale * rows[0].mean.shape[1], scale * rows[0].mean.shape[0])
+    cells = []
+    for row, deviation in zip(rows, spread, strict=True):
+        truth = _unknown(size) if row.truth is None else tile(row.truth, scale)
+        shown = tile(row.observed).resize(size, Image.Resampling.NEAREST)
+        draws = [tile(draw, scale) for draw in row.draws]
+        last = tile(heat(deviation, largest), scale)
+        cells.append([truth, shown, tile(row.mean, scale), *draws, last])
+    headings = ["truth", observed, "posterior mean"]
+    headings += [f"sample {k + 1}" for k in range(len(rows[0].draws))]
+    labels = [(row.label, row.note) for row in rows]
+    table = _table(cells, labels, title=title, headings=[*headings, "std. deviation"])
+    return _with_bar(table, largest)
+
+
+def _table(
+    cells: Sequence[Sequence[Image.Image]],
+    labels: Sequence[tuple[str, str]],
+    *,
+    title: str = "",
+    headings: Sequence[str] = (),
+) -> Image.Image:
+    """Pictures of one size in rows, with labels on the left and headings above."""
+    width, height = cells[0][0].size
+    small, normal, large = _font(11), _font(13), _font(15)
+    left = 16 + max(max(normal.getlength(label), small.getlength(note)) for label, note in labels)
+    left, right = math.ceil(left), 8
+    top = 8 + (28 if title else 0) + (20 if headings else 0)
+    columns = max(len(row) for row in cells)
+    wide = left + columns * (width + _GAP) + right
+    if title:
+        wide = max(wide, math.ceil(large.getlength(title)) + 16)
+    sheet = Image.new("RGB", (wide, top + len(cells) * (height + _GAP) + 8), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    if title:
+        draw.text((8, 10), title, _INK, large)
+    for column, heading in enumerate(headings):
+        middle = left + column * (width + _GAP) + width / 2
+        draw.text((middle, top - 5), heading, _INK, _fitting(heading, width + _GAP), anchor="mb")
+    for index, (row, (label, note)) in enumerate(zip(cells, labels, strict=True)):
+        y = top + index * (height + _GAP)
+        draw.text((left - 8, y + height / 2), label, _INK, normal, anchor="rb" if note else "rm")
+        if note:
+            draw.text((left - 8, y + height / 2 + 4), note, _FAINT, small, anchor="rt")
+        for column, cell in enumerate(row):
+            sheet.paste(cell, (left + column * (width + _GAP), y))
+    return sheet
+
+
+def _with_bar(sheet: Image.Image, largest: float) -> Image.Image:
+    """Add the colour scale of the last column below a table."""
+    bar, font = (160, 10), _font(11)
+    result = Image.new("RGB", (sheet.width, sheet.height + 42), _PAPER)
+    result.paste(sheet, (0, 0))
+    draw = ImageDraw.Draw(result)
+    x, y = sheet.width - bar[0] - 16, sheet.height + 6
+    ramp = np.broadcast_to(np.linspace(0, largest, bar[0]), bar[::-1])
+    result.paste(tile(heat(ramp, largest)), (x, y))
+    for fraction in (0.0, 0.5, 1.0):
+        text = f"{fraction * largest:.2g}"
+        draw.line([x + fraction * (bar[0] - 1), y + bar[1], x + fraction * (bar[0] - 1), y + 13])
+        draw.text((x + fraction * (bar[0] - 1), y + 15), text, _INK, font, anchor="mt")
+    caption = "standard deviation of a pixel over the draws (black 0, white 1)"
+    draw.text((x - 12, y + bar[1] / 2), caption, _INK, font, anchor="rm")
+    return result
+
+
+def _unknown(size: tuple[int, int]) -> Image.Image:
+    cell = Image.new("RGB", size, (228, 228, 231))
+    ImageDraw.Draw(cell).text((size[0] / 2, size[1] / 2), "?", _FAINT, _font(24), anchor="mm")
+    return cell
+
+
+def _fitting(text: str, width: int) -> ImageFont.FreeTypeFont:
+    sizes = [size for size in (13, 12, 11, 10, 9) if _font(size).getlength(text) <= width]
+    return _font(sizes[0] if sizes else 9)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow's own, since 10.1
+    return font
