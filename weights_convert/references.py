@@ -5,10 +5,15 @@ torch is imported when one is made. Names of layers are those of the state dicts
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["cifar_resnet", "need_torch", "sequential"]
+__all__ = ["cifar_resnet", "need_torch", "need_torchvision", "sequential"]
+
+
+_KEPT: list[Any] = []  # torch forgets a library's operators with the library
 
 
 def need_torch() -> Any:
@@ -24,6 +29,39 @@ def need_torch() -> Any:
             "comparing with PyTorch needs it: pip install torch (the CPU build will do)"
         ) from error
     return torch
+
+
+def need_torchvision() -> Any:
+    """The torchvision package, its models at least.
+
+    Its compiled operators (for detection) belong to one build of torch. The classifiers need
+    none of them, so with another build they are declared, without an implementation.
+
+    Raises:
+      ImportError: saying how to get it.
+    """
+    torch = need_torch()
+    library = None
+    for _ in range(20):
+        try:
+            import torchvision
+            import torchvision.models
+        except ImportError as error:
+            raise ImportError(
+                "comparing with torchvision needs it: pip install --no-deps torchvision"
+            ) from error
+        except RuntimeError as error:
+            missing = re.search(r"operator torchvision::(\w+) does not exist", str(error))
+            if not missing:
+                raise
+            for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+                del sys.modules[name]
+            library = library or torch.library.Library("torchvision", "FRAGMENT")
+            library.define(f"{missing[1]}(Tensor a) -> Tensor")
+            _KEPT.append(library)
+        else:
+            return torchvision
+    raise ImportError("torchvision does not fit this build of torch")
 
 
 def cifar_resnet(depth: int, classes: int) -> Any:

@@ -106,7 +106,7 @@ def complete(description: Mapping[str, Any], state: Mapping[str, np.ndarray]) ->
         position += bool(counts)
         settings = {_SETTINGS.get(k, k): v for k, v in layer.items() if k not in _KNOWN_FROM_SHAPES}
         names = {"type": kind, "name": str(len(made)), "source": source}
-        made.append({**_from_weights(kind, source, state), **settings, **names})
+        made.append(_from_weights(kind, source, state) | settings | names)
     input_shape = size if len(size) == 1 else [*size[1:], size[0]]
     return {"input_shape": input_shape, "layers": check_layers(input_shape, made)[0]}
 

@@ -87,7 +87,10 @@ def compare_with_torch(
     seen: dict[str, np.ndarray] = {}
     handles = [
         layer.register_forward_hook(
-            lambda _, __, out, name=name: seen.__setitem__(name, out.detach().numpy())
+            lambda _, __, out, name=name: seen.__setitem__(
+                name,
+                out.detach().numpy().copy(),  # the ReLU after it may work in place
+            )
         )
         for name, layer in theirs.named_modules()
         if name in sources.values()

@@ -21,6 +21,7 @@ from flax import nnx
 from jaxgen.errors import InputError, expected
 from jaxgen.models.layers import Conv, ConvTranspose
 from jaxgen.models.ported import leaves
+from jaxgen.models.ported.blocks import Depthwise, UpConv
 from weights_convert.layouts import Transform
 from weights_convert.rules import Rule
 
@@ -141,9 +142,12 @@ def _leaf(layer: nnx.Module, variable: str) -> tuple[str, str | Transform]:
         return "bias", "identity"
     if variable == "embedding":
         return "weight", "identity"
-    for kind, transform in ((ConvTranspose, "deconv"), (Conv, "conv"), (nnx.Linear, "dense")):
-        if isinstance(layer, kind):
-            return "weight", transform
+    if isinstance(layer, ConvTranspose):
+        return "weight", "deconv"
+    if isinstance(layer, Conv | Depthwise | UpConv):
+        return "weight", "conv"
+    if isinstance(layer, nnx.Linear):
+        return "weight", "dense"
     return variable, "identity"
 
 

@@ -20,6 +20,7 @@ from jaxgen.types import Array
 __all__ = [
     "ConvNorm",
     "Depthwise",
+    "UpConv",
     "adaptive_avg_pool",
     "avg_pool",
     "batch_norm",
@@ -128,6 +129,19 @@ def upsample_conv(x: Array, kernel: Array) -> Array:
         after = [(0, 1) if i == axis else (0, 0) for i in range(4)]
         kernel = jnp.pad(kernel, before) + jnp.pad(kernel, after)
     return conv_transpose(x, kernel, stride=2, padding=1)
+
+
+class UpConv(nnx.Module):
+    """Nearest-neighbour upsampling by 2 and a 3x3 convolution, as one transposed convolution."""
+
+    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
+        init = nnx.initializers.lecun_normal()
+        self.kernel = nnx.Param(init(rngs.params(), (3, 3, inputs, outputs)))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x: Array) -> Array:
+        y = upsample_conv(x, self.kernel[...])
+        return y + jnp.broadcast_to(self.bias[...], y.shape)
 
 
 class Depthwise(nnx.Module):

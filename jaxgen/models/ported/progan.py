@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxgen.models.layers import Conv
-from jaxgen.models.ported.blocks import upsample_conv
+from jaxgen.models.ported.blocks import UpConv
 from jaxgen.types import Array
 
 __all__ = ["ProGAN"]
@@ -36,19 +36,6 @@ class _Block(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         return _normalised(self.conv1(_normalised(self.conv0(x), self.slope)), self.slope)
-
-
-class UpConv(nnx.Module):
-    """Nearest-neighbour upsampling by 2 and a 3x3 convolution, as one transposed convolution."""
-
-    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
-        init = nnx.initializers.lecun_normal()
-        self.kernel = nnx.Param(init(rngs.params(), (3, 3, inputs, outputs)))
-        self.bias = nnx.Param(jnp.zeros(outputs))
-
-    def __call__(self, x: Array) -> Array:
-        y = upsample_conv(x, self.kernel[...])
-        return y + jnp.broadcast_to(self.bias[...], y.shape)
 
 
 class ProGAN(nnx.Module):
