@@ -161,7 +161,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="options",
                         help="an option of the recipe; VALUE is JSON or text")  # fmt: skip
     parser.add_argument("--licence", help="the licence of the weights, for the record")
-    parser.add_argument("--verify", action="store_true", help="compare with torch, layer by layer")
+    parser.add_argument(
+        "--verify", "--check", action="store_true", help="compare with torch, layer by layer"
+    )
     parser.add_argument("--tolerance", type=float, default=1e-5, help="largest error for --verify")
     parser.add_argument("--list", action="store_true", help="list the file's tensors and stop")
 

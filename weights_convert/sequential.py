@@ -104,7 +104,9 @@ def complete(description: Mapping[str, Any], state: Mapping[str, np.ndarray]) ->
         counts = layer.pop("position", kind not in _OURS)
         source = layer.pop("source", f"{prefix}{position}")
         position += bool(counts)
-        settings = {_SETTINGS.get(k, k): v for k, v in layer.items() if k not in _KNOWN_FROM_SHAPES}
+        settings: dict[str, Any] = {
+            str(_SETTINGS.get(k, k)): v for k, v in layer.items() if k not in _KNOWN_FROM_SHAPES
+        }
         names = {"type": kind, "name": str(len(made)), "source": source}
         made.append(_from_weights(kind, source, state) | settings | names)
     input_shape = size if len(size) == 1 else [*size[1:], size[0]]

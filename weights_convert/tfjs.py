@@ -8,6 +8,7 @@ graph's tensors, `/` in their names written as `|`.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import hashlib
 import json
@@ -27,7 +28,7 @@ from jaxgen.models.ported import PORTED, build, leaves
 from jaxgen.weights import fill, save_weights
 from weights_convert.rules import Rule, apply_rules
 
-__all__ = ["NETWORKS", "convert_tfjs", "read_manifest", "read_npz"]
+__all__ = ["NETWORKS", "add_arguments", "convert_tfjs", "read_manifest", "read_npz", "run"]
 
 _MAX_JSON = 16 * 1024 * 1024
 _MAX_NPZ = 4 * 1024**3
@@ -169,6 +170,22 @@ def convert_tfjs(
     if out is not None:
         save_weights(out, arrays, metadata)
     return fill(module, arrays, str(source)), metadata
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `python -m weights_convert tfjs`."""
+    parser.add_argument("file", help="the weights manifest, or the npz of ProGAN's tensors")
+    parser.add_argument("--network", required=True, help=f"one of {', '.join(NETWORKS)}")
+    parser.add_argument("--out", required=True, help="the safetensors file to write")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out the command; the exit status. InputError is for the caller to print."""
+    module, metadata = convert_tfjs(args.file, args.network, args.out)
+    count = sum(math.prod(shape) for shape in leaves(module).values())
+    print(f"{args.file}: {metadata['architecture']['name']}, {count:,} numbers")
+    print(f"wrote {args.out}")
+    return 0
 
 
 # Inside ------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from flax import nnx
 from jaxgen.data import CLASS_NAMES
 from jaxgen.errors import InputError, expected
 from jaxgen.models import cnn, dcgan, judge, mlp, vae
+from jaxgen.models.ported import PORTED
 from jaxgen.networks import Network, freeze
 from jaxgen.weights import fill, load_weights, read_metadata
 
@@ -57,6 +58,7 @@ ARCHITECTURES = {
     "judge.Judge": Architecture(judge.Judge, "classifier", _image),
     "mlp.ToyGenerator": Architecture(mlp.ToyGenerator, "generator", _plane),
     "mlp.ToyDiscriminator": Architecture(mlp.ToyDiscriminator, "discriminator", _plane),
+    **{name: Architecture(net.make, net.kind, net.input_shape) for name, net in PORTED.items()},
 }
 
 _SHIPPED = {
@@ -133,10 +135,10 @@ def describe(name: str | Path) -> ModelInfo:
         lambda module, x: module(x), module, jax.ShapeDtypeStruct(shape, jnp.float32)
     )
     size = sum(prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
-    classes = CLASS_NAMES if architecture.kind == "classifier" else ()
-    return ModelInfo(
-        str(name), architecture.kind, shape, tuple(output.shape), classes, metadata, size
-    )
+    kind = metadata.get("kind", architecture.kind)
+    classes = CLASS_NAMES if kind == "classifier" else ()
+    classes = tuple(metadata.get("classes", classes))
+    return ModelInfo(str(name), kind, shape, tuple(output.shape), classes, metadata, size)
 
 
 def build(architecture: str, config: dict[str, Any]) -> nnx.Module:

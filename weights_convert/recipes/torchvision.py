@@ -42,6 +42,7 @@ def _recipe(name: str, about: str, architecture: str, size: int, config: Callabl
         metadata=lambda config: {
             "preprocessing": f"RGB {size} x {size} in [0, 1] (torchvision: resize the short side, "
             "crop the centre); the network subtracts mean, divides by std",
+            "classes": [],
             "labels": "in the order of torchvision's ImageNet-1k classes",
         },
         **more,
