@@ -15,7 +15,7 @@ import numpy as np
 from blackjax.adaptation.step_size import dual_averaging_adaptation
 
 from jaxgen.errors import expected
-from jaxgen.pytree import pytree, static
+from jaxgen.pytree import as_data, pytree, static
 from jaxgen.types import Array, Scalar
 
 __all__ = [
@@ -144,9 +144,16 @@ class InverseSqrtBeta(StepRule):
 
 @pytree
 class Scheduled(StepRule):
-    """A step size that follows a schedule of the step count (`jaxgen.schedules`)."""
+    """A step size that follows a schedule of the step count.
+
+    Attributes:
+      schedule: an `optax.Schedule`, or one of `jaxgen.schedules`, whose numbers are data.
+    """
 
     schedule: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "schedule", as_data(self.schedule))
 
     def size(self, memory: Any, clock: Clock) -> Array:
         """schedule(t)."""

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxgen.conditions import as_condition
 from jaxgen.engine import over_chains
 from jaxgen.errors import InputError, expected
 from jaxgen.posterior import Posterior
@@ -130,11 +129,10 @@ def _ascend(
     best_of: int,
     tile: int | None,
 ) -> tuple[ArrayTree, Array, Array]:
-    condition = as_condition(posterior.condition)
     has_density = hasattr(posterior.prior, "log_prob")
 
     def objective(z: ArrayTree) -> Array:
-        log_likelihood = condition(posterior.image(z))
+        log_likelihood = posterior.log_likelihood(z)
         if not has_density:
             return log_likelihood
         return log_likelihood + prior_weight * posterior.log_prior(z)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxgen.conditions import as_condition, split_tempered
+from jaxgen.conditions import split_tempered
 from jaxgen.errors import expected
 from jaxgen.posterior import Posterior
 from jaxgen.pytree import pytree, static
@@ -104,7 +104,7 @@ def likelihood_path(posterior: Posterior) -> AnnealedPath:
     Untempered conditions belong to the base. This is the default path, and that of
     Wu et al. (2017).
     """
-    tempered, held = split_tempered(as_condition(posterior.condition))
+    tempered, held = split_tempered(posterior.condition)
     return AnnealedPath(
         base=LogPrior(posterior, held),
         tilt=LogLikelihood(posterior, tempered),

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxgen.conditions import as_condition
 from jaxgen.errors import expected
-from jaxgen.pytree import pytree
+from jaxgen.pytree import as_data, pytree
 from jaxgen.types import Array, ArrayTree, PRNGKey
 
 __all__ = ["Posterior"]
@@ -25,13 +25,20 @@ class Posterior:
 
     Attributes:
       prior: a distribution over latents (`jaxgen.priors`).
-      generator: z -> image `[H, W, channels]`, in [0, 1] for the models we ship.
+      generator: z -> image `[H, W, channels]`, in [0, 1] for the models we ship; a
+        `Network`, another callable pytree, or a plain function.
       condition: image -> log likelihood (`jaxgen.conditions`), or any function of an image.
     """
 
     prior: Any
     generator: Any
     condition: Any
+
+    def __post_init__(self) -> None:
+        # JAX also builds posteriors out of placeholders: leave what is not callable alone.
+        object.__setattr__(self, "generator", as_data(self.generator))
+        if callable(self.condition):
+            object.__setattr__(self, "condition", as_condition(self.condition))
 
     def image(self, position: ArrayTree) -> Array:
         """The image at a chain's position: G(prior.latent(position))."""
@@ -43,7 +50,7 @@ class Posterior:
 
     def log_likelihood(self, position: ArrayTree) -> Array:
         """log p(condition | G(z))."""
-        return as_condition(self.condition)(self.image(position))
+        return self.condition(self.image(position))
 
     def __call__(self, position: ArrayTree, beta: Array | float = 1.0) -> Array:
         """log p(z) + beta * log p(condition | G(z)): a scalar, not normalised."""
@@ -63,9 +70,10 @@ class Posterior:
         image = self._image_struct()
         if not isinstance(image, jax.ShapeDtypeStruct) or image.dtype != jnp.float32:
             raise expected("generator", "one float32 array for one latent", image)
-        condition = as_condition(self.condition)
-        condition.check(image.shape)
-        out = jax.eval_shape(condition, image)
+        if not callable(self.condition):
+            raise expected("condition", "a condition or a function of an image", self.condition)
+        self.condition.check(image.shape)
+        out = jax.eval_shape(self.condition, image)
         if out.shape != ():
             raise expected("condition", "a scalar for one image", f"shape {out.shape}")
 

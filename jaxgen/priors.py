@@ -23,12 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.errors import expected
-from jaxgen.pytree import pytree, static
+from jaxgen.pytree import as_data, pytree
 from jaxgen.types import Array, ArrayTree, PRNGKey, Scalar
 
 __all__ = [
     "Box",
-    "FunctionScore",
     "Gaussian",
     "ScorePrior",
     "Sphere",
@@ -181,7 +180,8 @@ class ScorePrior:
     approximately (R(z) - z) / sigma^2 (Alain & Bengio 2014; PPGN Eq. 6): see `denoising`.
 
     Attributes:
-      function: z -> gradient of log p(z), of the shape of z; a pytree such as a `Network`.
+      function: z -> gradient of log p(z), of the shape of z; a pytree such as a `Network`,
+        or a plain function.
       start: a density prior; first states are drawn from it and nothing else uses it.
       noise: sigma of the denoising autoencoder, or None where `function` is the score.
     """
@@ -189,6 +189,9 @@ class ScorePrior:
     function: Any
     start: Any
     noise: Scalar | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "function", as_data(self.function))
 
     @classmethod
     def denoising(cls, autoencoder: Any, noise: float, start: Any) -> ScorePrior:
@@ -217,17 +220,6 @@ class ScorePrior:
             raise expected("ScorePrior.start", "a prior to draw first states from", self.start)
         if self.noise is not None and not np.asarray(self.noise) > 0:
             raise expected("ScorePrior.noise", "a positive number", self.noise)
-
-
-@pytree
-class FunctionScore:
-    """A plain function as a score, for `ScorePrior(function=FunctionScore(f), ...)`."""
-
-    function: Any = static()
-
-    def __call__(self, z: ArrayTree) -> ArrayTree:
-        """function(z)."""
-        return self.function(z)
 
 
 def _shape(shape: Shape) -> tuple[int, ...]:

@@ -9,11 +9,12 @@ again.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
 
-__all__ = ["pytree", "replace", "static"]
+__all__ = ["StaticFunction", "as_data", "pytree", "replace", "static"]
 
 T = TypeVar("T")
 
@@ -36,3 +37,24 @@ def pytree(cls: type[T]) -> type[T]:
 def replace(obj: T, **changes: Any) -> T:
     """A copy of a `pytree` object with some fields changed."""
     return dataclasses.replace(obj, **changes)  # type: ignore[type-var]
+
+
+@pytree
+class StaticFunction:
+    """A plain function where data is expected: a pytree without leaves."""
+
+    function: Callable[..., Any] = static()
+
+    def __call__(self, *args: Any) -> Any:
+        """function(*args)."""
+        return self.function(*args)
+
+
+def as_data(value: Any) -> Any:
+    """Wrap a plain function (or any callable that JAX takes for a leaf) in `StaticFunction`.
+
+    Callable pytrees, such as a `Network`, stay as they are: their arrays are data.
+    """
+    if callable(value) and jax.tree_util.all_leaves([value]):
+        return StaticFunction(value)
+    return value

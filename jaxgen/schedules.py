@@ -4,8 +4,8 @@ A list of inverse temperatures is an array `[T + 1]` that begins at 0, where cha
 drawn, and increases to 1; chains move at each of the T that follow. `Adaptive` chooses
 them on the way instead.
 
-Step and noise schedules are callables of the step count, as `optax.Schedule` is; those
-here are pytrees as well, so that new numbers compile nothing.
+Step and noise schedules are callables of the step count: any `optax.Schedule` will do.
+Those here are pytrees as well, so that new numbers compile nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from jaxgen.types import Array, Scalar
 __all__ = [
     "Adaptive",
     "PolynomialDecay",
-    "Schedule",
     "by_name",
     "check_betas",
     "geometric",
@@ -153,17 +152,6 @@ class PolynomialDecay:
     def __call__(self, t: Array) -> Array:
         """The value at step t."""
         return jnp.asarray(self.a * (self.b + t) ** (-self.gamma))
-
-
-@pytree
-class Schedule:
-    """Any `optax.Schedule`, or plain function of the step count, where data is expected."""
-
-    function: Any = static()
-
-    def __call__(self, t: Array) -> Array:
-        """function(t)."""
-        return jnp.asarray(self.function(t))
 
 
 def check_betas(betas: Any) -> np.ndarray:

@@ -7,7 +7,6 @@ import pytest
 from scipy import stats
 
 from jaxgen import Box, Gaussian, InputError, ScorePrior, Sphere
-from jaxgen.priors import FunctionScore
 
 
 def draws(prior, n=4000):
@@ -58,7 +57,7 @@ def test_sphere_latents_have_its_radius_and_any_direction():
 def test_denoising_score_of_a_gaussian_is_its_score():
     # The optimal denoiser of N(0, 1) data under noise s is R(z) = z / (1 + s^2).
     s = 0.1
-    prior = ScorePrior.denoising(FunctionScore(lambda z: z / (1 + s**2)), s, Gaussian.standard(2))
+    prior = ScorePrior.denoising(lambda z: z / (1 + s**2), s, Gaussian.standard(2))
     z = jnp.array([1.0, -2.0])
     np.testing.assert_allclose(prior.score(z), -z / (1 + s**2), rtol=1e-4)
 

@@ -19,7 +19,7 @@ from jaxgen.errors import expected
 from jaxgen.kernels.base import ChainState, Kernel, StepInfo, Tuning, keep_if
 from jaxgen.path import AnnealedPath
 from jaxgen.priors import normal_like
-from jaxgen.pytree import pytree
+from jaxgen.pytree import as_data, pytree
 from jaxgen.types import Array, PRNGKey, Scalar
 
 __all__ = ["MALAApprox"]
@@ -33,7 +33,7 @@ class MALAApprox(Kernel):
       epsilon1: weight of the prior's score.
       epsilon2: weight of the condition's gradient.
       epsilon3: standard deviation of the noise.
-      step_decay: a_t, a schedule over the step count (`jaxgen.schedules`), or None for 1.
+      step_decay: a_t, an `optax.Schedule` of the step count, or None for 1.
       noise_decay: b_t, likewise.
 
     The tuning's step size is not used. 1 gradient a step. A step to a place that is not
@@ -49,6 +49,10 @@ class MALAApprox(Kernel):
     exactness: ClassVar[str] = "approximate"
     needs_density: ClassVar[bool] = False
     adapts: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step_decay", as_data(self.step_decay))
+        object.__setattr__(self, "noise_decay", as_data(self.noise_decay))
 
     @classmethod
     def langevin(cls, step_size: float) -> MALAApprox:
