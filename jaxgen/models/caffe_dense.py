@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -202,15 +204,24 @@ class MVN(Layer):
 class FromImage(Layer):
     """An RGB (or grey) image in [0, 1] as the network wants it: scale * (255 x - mean).
 
-    `swap` makes it BGR first. The mean is (C,) or (H, W, C), in the network's order.
+    `swap` makes it BGR first. The mean is (C,) or (H, W, C), in the network's order. Of an
+    image larger than `size` (H, W) the middle is taken, from row (height - H) // 2 on, as
+    Caffe does at test time.
     """
 
     parameters = ("mean",)
 
-    def __init__(self, scale: float = 1.0, swap: bool = False):
+    def __init__(self, scale: float = 1.0, swap: bool = False, size: Sequence[int] | None = None):
         self.scale, self.swap = float(scale), bool(swap)
+        self.size = None if size is None else (int(size[0]), int(size[1]))
 
     def forward(self, x: Array) -> Array:
+        if self.size is not None:
+            top, left = ((n - m) // 2 for n, m in zip(x.shape[1:3], self.size, strict=True))
+            if top < 0 or left < 0:
+                wanted = f"at least {self.size[0]} x {self.size[1]} pixels"
+                raise InputError(f"image: expected {wanted}; got {x.shape[1]} x {x.shape[2]}")
+            x = x[:, top : top + self.size[0], left : left + self.size[1]]
         x = 255.0 * (x[..., ::-1] if self.swap else x)
         mean = self.get("mean", x)
         if mean is not None:

@@ -69,7 +69,8 @@ class Graph(nnx.Module):
     ):
         text = description if isinstance(description, str) else json.dumps(description)
         document = _checked(text)
-        self.description = text
+        # One text for equal descriptions: it is part of what jit compares.
+        self.description = json.dumps(document, sort_keys=True)
         self._inputs = tuple(
             (i["name"], tuple(i["shape"]), i.get("batch_axis", 0)) for i in document["inputs"]
         )

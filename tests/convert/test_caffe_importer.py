@@ -4,6 +4,7 @@ import json
 import re
 import time
 
+import jax
 import numpy as np
 import pytest
 from caffe_files import encode, net_text, write_net
@@ -419,6 +420,32 @@ def test_preprocessing_is_part_of_the_network(tmp_path):
     ):
         network = caffe.convert(*files, preprocessing=preprocessing).network
         np.testing.assert_allclose(network(x), raw(expected), rtol=1e-4, atol=1e-3)
+
+
+def test_the_middle_of_larger_images_is_taken(tmp_path):
+    files = write_net(tmp_path, net_text(X, CONV))
+    network = caffe.convert(*files, preprocessing=caffe.PRESETS["imagenet"]).network
+    large = image(shape=(9, 8, 3))
+    np.testing.assert_array_equal(network(large), network(large[1:7, 1:7]))
+    with pytest.raises(InputError, match="at least 6 x 6 pixels; got 5 x 8"):
+        network(large[:5])
+
+
+def test_other_weights_compile_nothing(tmp_path):
+    traces = []
+
+    @jax.jit
+    def run(network, x):
+        traces.append(1)
+        return network(x)
+
+    text = net_text(X, CONV, RELU)
+    for seed in range(3):
+        network = caffe.convert(*write_net(tmp_path, text, seed=seed)).network
+        run(network, image())
+    caffe.save_converted(tmp_path / "net.safetensors", caffe.convert(*write_net(tmp_path, text)))
+    run(caffe.load_converted(tmp_path / "net.safetensors"), image())
+    assert len(traces) == 1
 
 
 def test_a_generator_draws_images(tmp_path):

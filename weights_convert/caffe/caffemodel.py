@@ -68,6 +68,7 @@ class Caffemodel(Mapping[str, np.ndarray]):
         self.layers: dict[str, int] = {}
         with _mapped(self.path) as data:
             where = self.path.name
+            _refuse_other_files(data, where)
             for field in wire.fields(data, 0, len(data), where):
                 if field.number == _LAYER and field.wire_type == wire.BYTES:
                     self._scan(data, field, 1, 7)
@@ -239,6 +240,19 @@ def _load(path: Path, record: BlobRecord, where: str) -> np.ndarray:
         raise InputError(f"{where}: cannot be read ({error.strerror})") from error
     array = pieces[0] if len(pieces) == 1 else np.concatenate([np.zeros(0, record.dtype), *pieces])
     return array.astype(np.float32, copy=False).reshape(record.shape)
+
+
+def _refuse_other_files(data: mmap.mmap, where: str) -> None:
+    """Say plainly what a file is that a user may well mistake for a caffemodel."""
+    head = data[:64]
+    if head.startswith(b"\x89HDF\r\n"):
+        hint = "Load it in Caffe and save it with snapshot_format: BINARYPROTO."
+        raise expected(where, "a caffemodel", "an HDF5 snapshot", hint)
+    if head.startswith(b"PK\x03\x04"):
+        raise expected(where, "a caffemodel", "a zip archive (a .pth or .npz file?)")
+    # A protocol buffer may begin with letters, but not go on with them for long.
+    if len(head) >= 16 and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
+        raise expected(where, "a caffemodel", "text", "The prototxt comes first.")
 
 
 def _text(raw: bytes, where: str) -> str:

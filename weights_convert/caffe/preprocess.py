@@ -28,6 +28,7 @@ class Preprocessing(NamedTuple):
         channel, or a [C, H, W] image, whose middle is taken if it is larger.
       scale: multiplies what is left.
       resize: length to which images of any size should be resized first; only recorded.
+        Of images larger than the network's input the middle is taken.
       draws: whether the network is a generator, and its output, not its input, an image.
     """
 
@@ -77,6 +78,7 @@ def add_preprocessing(converted: Any, preprocessing: Preprocessing) -> Any:
         shape = list(blob["shape"])
         if len(shape) != 4 or shape[1] != (1 if channels == "grey" else 3):
             raise expected("channels", f"the order of {shape[1:2]} channels", channels)
+        layer["config"] = {**layer["config"], "size": shape[2:]}
         layer |= {"type": "FromImage", "bottoms": ["image"], "tops": [blob["name"]]}
         description["layers"] = [layer, *description["layers"]]
         description["inputs"] = [{**blob, "name": "image"}]
