@@ -1,0 +1,27 @@
+"""Every benchmark runs at its smoke size and prints one JSON line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+SCRIPTS = ["class_conditional", "log_z", "overhead", "toy_cogeneration"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_smoke(name):
+    out = subprocess.run(
+        [sys.executable, FOLDER / f"{name}.py", "--smoke"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "XLA_FLAGS": ""},
+    ).stdout
+    figures = json.loads(out.strip().splitlines()[-1])
+    assert figures["benchmark"] == name
+    assert figures["rows"]
