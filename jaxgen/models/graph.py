@@ -131,11 +131,14 @@ class Graph(nnx.Module):
     @property
     def sample_shapes(self) -> tuple[Shape, ...]:
         """The shape of one sample of each input: `[H, W, C]` for images."""
-        shapes = []
-        for _, shape, batch in self._inputs:
-            rest = tuple(n for axis, n in enumerate(shape) if axis != batch)
-            shapes.append((*rest[1:], rest[0]) if len(rest) == 3 and len(shape) == 4 else rest)
-        return tuple(shapes)
+        return tuple(
+            tuple(
+                shape[axis]
+                for axis in ((0, 2, 3, 1) if len(shape) == 4 else range(len(shape)))
+                if axis != batch
+            )
+            for _, shape, batch in self._inputs
+        )
 
     def _floats(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         if len(inputs) != len(self._inputs):

@@ -98,6 +98,8 @@ def test_levels(tmp_path):
     assert len(caffe.read_prototxt(prototxt).layers) == 1
     assert len(caffe.read_prototxt(prototxt, level=2).layers) == 2
     assert caffe.read_prototxt(prototxt, level=3).excluded == ("a",)
+    prototxt.write_text(text + "state { level: 1 }")
+    assert len(caffe.read_prototxt(prototxt).layers) == 2
 
 
 def test_v1_and_current_definitions_agree(tmp_path):

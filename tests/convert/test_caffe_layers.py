@@ -364,6 +364,27 @@ def test_lstm_equals_numpy(static, tmp_path):
         np.testing.assert_allclose(ours, expected[:, n], rtol=1e-5, atol=1e-6)
 
 
+def test_frames_folded_into_the_batch_reach_the_lstm(tmp_path):
+    """As in LRCN's activity recognition: images (T * N, C, H, W), then (T, N, C * H * W)."""
+    text = net_text(
+        {"frames": (6, 2, 3, 4), "marks": (3, 2)},
+        'name: "p" type: "Pooling" bottom: "frames" top: "p" pooling_param { kernel_size: 2 }',
+        'name: "f" type: "Reshape" bottom: "p" top: "f" '
+        "reshape_param { shape { dim: 3 dim: 2 dim: 12 } }",
+        'name: "l" type: "LSTM" bottom: "f" bottom: "marks" top: "l" '
+        "recurrent_param { num_output: 3 }",
+    )
+    rng = np.random.default_rng(0)
+    blobs = [rng.standard_normal(s).astype(np.float32) for s in ((12, 12), (12,), (12, 3))]
+    converted = caffe.convert(*write_net(tmp_path, text, {"l": blobs}))
+    assert converted.graph.sample_shapes == ((6, 3, 4, 2), (3, 2))
+    frames = rng.standard_normal((6, 2, 3, 4)).astype(np.float32)
+    marks = np.float32([[0, 0], [1, 1], [1, 0]])
+    pooled = reference.pooling(frames, "MAX", 2, 1, 0).reshape(3, 2, 12)
+    ours = converted.network(frames.transpose(0, 2, 3, 1), marks)
+    np.testing.assert_allclose(ours, reference.lstm(pooled, marks, blobs), rtol=1e-5, atol=1e-6)
+
+
 def test_embed_looks_up_rows_and_marks_strangers(tmp_path):
     params = "embed_param { input_dim: 7 num_output: 3 }"
     rng = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +32,15 @@ __all__ = ["ARCHITECTURE", "Converted", "convert", "load_converted", "save_conve
 ARCHITECTURE = "graph.Graph"
 CONVERTER = "weights_convert.caffe 1"
 _LARGEST_INPUT = 1 << 28
+
+# Layers that leave axes 0 and 1, time and batch, as they are, for a given `axis`.
+_POINTWISE = {"AbsVal", "Dropout", "ELU", "Exp", "Log", "Power", "ReLU", "Sigmoid", "TanH"}
+_KEEPS_SEQUENCES: dict[str, Callable[[int], bool]] = {
+    **dict.fromkeys({*_POINTWISE, "Eltwise", "Embed", "Scale", "Split"}, lambda axis: True),
+    **dict.fromkeys(
+        ("Concat", "InnerProduct", "Slice", "Softmax"), lambda axis: axis not in (0, 1)
+    ),
+}
 
 Shape = tuple[int, ...]
 
@@ -361,13 +370,23 @@ def _made_by(bottom: str, dropped: Sequence[LayerText]) -> str:
     return "an input or an earlier layer that makes it"
 
 
-def _batch_axes(entries: Sequence[Mapping[str, Any]], declared: Mapping[str, Shape]):
-    """The batch axis of each input: the second for sequences (T, N, ...), else the first."""
+def _batch_axes(
+    entries: Sequence[Mapping[str, Any]], declared: Mapping[str, Shape]
+) -> dict[str, int | None]:
+    """The batch axis of each input: the second for sequences (T, N, ...), else the first.
+
+    Where a network folds frames into the batch and unfolds them before an LSTM, no axis of
+    the frames is the batch's: then all inputs are whole blobs of the declared sizes.
+    """
     sequences: set[str] = set()
     for entry in reversed(entries):
         if entry["type"] == "LSTM":
             sequences |= set(entry["bottoms"][:2])
         elif sequences & set(entry["tops"]):
+            axis = entry["config"].get("axis", 1)
+            keeps = _KEEPS_SEQUENCES.get(entry["type"], lambda axis: False)
+            if not keeps(axis):
+                return dict.fromkeys(declared)
             sequences |= set(entry["bottoms"])
     return {
         name: 1 if name in sequences and len(shape) > 1 else 0 for name, shape in declared.items()

@@ -116,6 +116,8 @@ def read_prototxt(
     net = _parse(text, path.name)
     if net.layer and net.layers:
         raise expected(path.name, "`layer` or `layers` blocks", "both; Caffe refuses this too")
+    level = level or net.state.level
+    stages = [*stages, *net.state.stage]
     layers: list[LayerText] = []
     excluded: list[str] = []
     pads: dict[str, tuple[str, int]] = {}
