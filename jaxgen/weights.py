@@ -221,7 +221,8 @@ def _tensor(path: Path, name: str, entry: Any, size: int) -> Tensor:
     if not isinstance(entry, dict) or str(entry.get("dtype")) not in _DTYPES:
         got = entry.get("dtype") if isinstance(entry, dict) else entry
         raise expected(f"{field}: dtype", " or ".join(_DTYPES), repr(got))
-    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    shape: Any = entry.get("shape")
+    offsets: Any = entry.get("data_offsets")
     for what, value in (("shape", shape), ("data_offsets", offsets)):
         if not isinstance(value, list) or not all(type(n) is int and n >= 0 for n in value):
             raise expected(f"{field}: {what}", "a list of whole numbers", repr(value)[:80])

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxgen.models.layers import Conv, ConvTranspose, Form
+from jaxgen.models.layers import Conv, ConvTranspose
 from jaxgen.types import Array
 
 __all__ = ["Discriminator", "Generator"]
@@ -26,7 +26,6 @@ class Generator(nnx.Module):
       latent: size of the latent, standard normal.
       width: channels at 14 x 14; there are twice as many at 7 x 7.
       norm: batch normalisation before each ReLU, as in training. `fold` removes it.
-      form: how the transposed convolutions are computed, see `layers`.
     """
 
     def __init__(
@@ -35,7 +34,6 @@ class Generator(nnx.Module):
         width: int = 64,
         *,
         norm: bool = False,
-        form: Form = "auto",
         rngs: nnx.Rngs,
     ):
         init = nnx.initializers.normal(0.02)
@@ -44,7 +42,7 @@ class Generator(nnx.Module):
         self.project = nnx.Linear(
             latent, 7 * 7 * 2 * width, use_bias=bias, kernel_init=init, rngs=rngs
         )
-        options = {"stride": 2, "padding": 1, "form": form, "kernel_init": init, "rngs": rngs}
+        options = {"stride": 2, "padding": 1, "kernel_init": init, "rngs": rngs}
         self.up1 = ConvTranspose(2 * width, width, 4, use_bias=bias, **options)
         self.up2 = ConvTranspose(width, 1, 4, **options)
         self.norm0 = nnx.BatchNorm(2 * width, momentum=0.9, rngs=rngs) if norm else None
@@ -83,9 +81,9 @@ class Discriminator(nnx.Module):
     (Miyato et al. 2018), and the weights are kept after that division.
     """
 
-    def __init__(self, width: int = 64, *, form: Form = "auto", rngs: nnx.Rngs):
+    def __init__(self, width: int = 64, *, rngs: nnx.Rngs):
         init = nnx.initializers.orthogonal()
-        options = {"stride": 2, "padding": 1, "form": form, "kernel_init": init, "rngs": rngs}
+        options = {"stride": 2, "padding": 1, "kernel_init": init, "rngs": rngs}
         self.conv1 = Conv(1, width, 4, **options)
         self.conv2 = Conv(width, 2 * width, 4, **options)
         self.conv3 = Conv(2 * width, 4 * width, 4, **options)

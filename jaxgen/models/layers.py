@@ -7,10 +7,10 @@ The same sums as products:
 - a transposed convolution makes one product of every input pixel with every tap,
   `[N*h*w, Cin] @ [Cin, kh*kw*Cout]`, and adds the taps that meet in one output pixel.
 
-`form` chooses: "xla", "matmul", or "auto", which is what was measured to be faster for a
-value and its gradient in the input (`benchmarks/conv_forms.py`; `_ON_CPU` below). Where
-the gradient in the kernel of a transposed convolution is wanted on CPU, as in training,
-"matmul" is about eight times faster than XLA.
+`form` chooses: "xla", "matmul", or "auto": products on CPU, XLA's own on GPU and TPU. On
+CPU the products are 3 to 4 times faster inside a compiled loop (`lax.scan`), where
+samplers run them and where XLA gives its convolutions one plain thread; outside a loop
+XLA's are up to twice as fast. `benchmarks/conv_forms.py` measures both.
 
 Shapes: images `[..., H, W, C]` with any number of leading axes, none included; kernels
 `[kh, kw, Cin, Cout]` (HWIO). The transposed kernel is stored as `jax.lax.conv_transpose`
@@ -35,11 +35,6 @@ __all__ = ["Conv", "ConvTranspose", "Form", "conv", "conv_transpose"]
 Form: TypeAlias = Literal["auto", "matmul", "xla"]
 Pair: TypeAlias = tuple[int, int]
 Padding: TypeAlias = int | tuple[Pair, Pair]
-
-# What "auto" means on CPU; elsewhere it is "xla". A convolution of one input channel is
-# the exception: its few products per output pixel are twice as fast as one product.
-_ON_CPU = "xla"
-_FEW_CHANNELS = 1
 
 # Kernels whose sides the stride does not divide are filled up with zero taps; beyond
 # this many products per useful one XLA's convolution is the better choice.
@@ -71,7 +66,7 @@ def conv(
     """
     stride, pads = _pair(stride), _pads(padding)
     lead, x = x.shape[:-3], x.reshape((-1, *x.shape[-3:]))
-    if _chosen(form, kernel) == "matmul" and groups <= 8:
+    if _chosen(form) == "matmul" and groups <= 8:
         if groups == 1:
             y = _conv_matmul(x, kernel, stride, pads)
         else:
@@ -155,7 +150,8 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape))
         self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else None
         self.stride, self.padding = _pair(stride), _pads(padding)
-        self.groups, self.form = groups, form
+        self.groups = groups
+        self.form: Form = form
 
     def __call__(self, x: Array) -> Array:
         y = conv(
@@ -191,7 +187,8 @@ class ConvTranspose(nnx.Module):
         shape = (*_pair(kernel_size), in_features, out_features)
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape))
         self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else None
-        self.stride, self.padding, self.form = _pair(stride), _pads(padding), form
+        self.stride, self.padding = _pair(stride), _pads(padding)
+        self.form: Form = form
 
     def __call__(self, x: Array) -> Array:
         y = conv_transpose(
@@ -286,12 +283,9 @@ def _pads(value: Padding) -> tuple[Pair, Pair]:
     return (top, bottom), (left, right)
 
 
-def _chosen(form: Form, kernel: Array | None = None) -> str:
+def _chosen(form: Form) -> str:
     if form not in ("auto", "matmul", "xla"):
         raise expected("form", '"auto", "matmul" or "xla"', repr(form))
-    if form != "auto":
-        return form
-    if jax.default_backend() != "cpu":
-        return "xla"
-    few = kernel is not None and kernel.shape[2] <= _FEW_CHANNELS
-    return "matmul" if few else _ON_CPU
+    if form == "auto":
+        return "matmul" if jax.default_backend() == "cpu" else "xla"
+    return form

@@ -18,7 +18,6 @@ import optax
 from flax import nnx
 
 from jaxgen.models.dcgan import Discriminator, Generator
-from jaxgen.models.layers import Form
 from jaxgen.train.loop import Step
 from jaxgen.types import Array, ArrayTree, PRNGKey
 
@@ -84,9 +83,7 @@ def make_step(config: GANConfig) -> Step:
     The batch is images `[B, 28, 28, 1]` in [0, 1].
     """
     g_def, *_ = nnx.split(nnx.eval_shape(lambda: _train_generator(config)), nnx.Param, ...)
-    d_def, _ = nnx.split(
-        nnx.eval_shape(lambda: Discriminator(config.width, form=_form(), rngs=nnx.Rngs(0)))
-    )
+    d_def, _ = nnx.split(nnx.eval_shape(lambda: Discriminator(config.width, rngs=nnx.Rngs(0))))
     opt_g, opt_d = _optimisers(config)
 
     def generate(params: ArrayTree, statistics: ArrayTree, z: Array) -> tuple[Array, ArrayTree]:
@@ -205,12 +202,7 @@ def _unit(v: Array) -> Array:
 
 
 def _train_generator(config: GANConfig) -> Generator:
-    return Generator(config.latent, config.width, norm=True, form=_form(), rngs=nnx.Rngs(0))
-
-
-def _form() -> Form:
-    """Training wants the gradient in the kernels, for which XLA's form is slow on CPU."""
-    return "matmul" if jax.default_backend() == "cpu" else "xla"
+    return Generator(config.latent, config.width, norm=True, rngs=nnx.Rngs(0))
 
 
 def _optimisers(

@@ -51,6 +51,7 @@ def train_loop(
     chunk: int = 100,
     checkpoint: str | Path | None = None,
     fingerprint: str = "",
+    scan: bool = True,
     every: int = 10,
     progress: Callable[[int, dict[str, float]], None] | None = None,
     visit: Callable[[int, ArrayTree], None] | None = None,
@@ -68,6 +69,8 @@ def train_loop(
       chunk: updates per compiled call.
       checkpoint: a file to resume from if it exists, and to write to as the run goes on.
       fingerprint: what the checkpoint must have been written with (the recipe).
+      scan: one compiled loop per chunk; if not, one compiled step, called from Python. XLA's
+        CPU convolutions are several times slower inside a compiled loop than outside.
       every: chunks between checkpoints.
       progress: called with the number of updates done and the chunk's mean metrics.
       visit: called with (updates done, state) at each of `stops` and at the end.
@@ -77,23 +80,37 @@ def train_loop(
       The state after `steps` updates.
     """
 
+    def body(state: ArrayTree, data: ArrayTree, t: Array) -> tuple[ArrayTree, Metrics]:
+        batch_key, step_key = jax.random.split(jax.random.fold_in(key, t))
+        return step(state, batcher(data, batch_key), step_key)
+
     @partial(jax.jit, static_argnames="length")
     def advance(
         state: ArrayTree, data: ArrayTree, start: Array, length: int
     ) -> tuple[ArrayTree, Metrics]:
-        def body(state: ArrayTree, t: Array) -> tuple[ArrayTree, Metrics]:
-            batch_key, step_key = jax.random.split(jax.random.fold_in(key, t))
-            return step(state, batcher(data, batch_key), step_key)
-
-        state, metrics = jax.lax.scan(body, state, start + jnp.arange(length))
+        state, metrics = jax.lax.scan(
+            lambda state, t: body(state, data, t), state, start + jnp.arange(length)
+        )
         return state, jax.tree.map(jnp.mean, metrics)
+
+    one = jax.jit(body)
+
+    def advance_stepwise(
+        state: ArrayTree, data: ArrayTree, start: Array, length: int
+    ) -> tuple[ArrayTree, Metrics]:
+        metrics: list[Metrics] = []
+        for t in range(length):
+            state, values = one(state, data, start + t)
+            metrics.append(values)
+        return state, jax.tree.map(lambda *v: jnp.mean(jnp.stack(v)), *metrics)
 
     done = 0
     if checkpoint is not None and Path(checkpoint).exists():
         done, state = load_state(checkpoint, state, fingerprint)
     ends = sorted({*range(chunk, steps, chunk), *(s for s in stops if s < steps), steps})
     for count, end in enumerate(e for e in ends if e > done):
-        state, metrics = advance(state, data, jnp.asarray(done), end - done)
+        run = advance if scan else advance_stepwise
+        state, metrics = run(state, data, jnp.asarray(done), end - done)
         done = end
         if progress is not None:
             progress(done, {name: float(value) for name, value in metrics.items()})
@@ -112,7 +129,8 @@ def save_state(path: str | Path, step: int, state: ArrayTree, fingerprint: str =
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, step=np.asarray(step), fingerprint=np.asarray(fingerprint), **leaves)
+            leaves |= {"step": np.asarray(step), "fingerprint": np.asarray(fingerprint)}
+            np.savez(file, **leaves)  # type: ignore[arg-type]
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -127,7 +145,8 @@ def load_state(path: str | Path, like: ArrayTree, fingerprint: str = "") -> tupl
     """
     hint = "Delete it, or give another --out."
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: `np.load` leaves the file open when it is not a whole zip archive.
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
     except Exception as error:  # zipfile, zlib, numpy and the OS each have their own
         raise expected(str(path), "a training checkpoint", error, hint) from error

@@ -1,0 +1,60 @@
+"""`jaxgen.train.run`: weight files with their recipe, the same again after a stop."""
+
+import pytest
+
+from jaxgen.errors import InputError
+from jaxgen.models import describe, load
+from jaxgen.models.registry import available
+from jaxgen.train import RECIPES, run
+from jaxgen.train.__main__ import main
+
+
+def test_every_shipped_model_has_a_recipe():
+    for name in available():
+        assert any(name.startswith(recipe) for recipe in RECIPES), name
+
+
+def test_run_writes_weights_that_load_and_say_how_they_were_made(tmp_path):
+    seen = []
+    paths = run(
+        "toy2d/gan",
+        out=tmp_path / "a",
+        steps=30,
+        seed=5,
+        progress=lambda step, metrics: seen.append((step, metrics)),
+    )
+    assert [path.name for path in paths] == ["toy2d_gan_30.safetensors"]
+    info = describe(paths[0])
+    assert info.metadata["recipe"] == {
+        "method": "jaxgen.train.toy",
+        "seed": 5,
+        "steps": 30,
+        "batch": 256,
+        "lr": 1e-3,
+        "beta1": 0.5,
+        "beta2": 0.999,
+        "hidden_discriminator": 64,
+    }
+    assert 0 <= info.metadata["figures"]["within_0.2_of_a_mode"] <= 1
+    assert seen[-1][0] == 30
+    again = run("toy2d/gan", out=tmp_path / "b", steps=30, seed=5)
+    assert again[0].read_bytes() == paths[0].read_bytes()
+    other = run("toy2d/gan", out=tmp_path / "c", steps=30, seed=6)
+    assert other[0].read_bytes() != paths[0].read_bytes()
+    assert load(other[0]).graphdef == load(paths[0]).graphdef
+
+
+def test_errors(tmp_path):
+    with pytest.raises(InputError, match="one of fashion-mnist/dcgan"):
+        run("stylegan", out=tmp_path)
+    with pytest.raises(InputError, match="steps"):
+        run("toy2d/gan", out=tmp_path, steps=0)
+    with pytest.raises(InputError, match="apt-get install dataset-fashion-mnist"):
+        run("fashion-mnist/cnn", out=tmp_path, steps=1, data_dir=str(tmp_path))
+
+
+def test_command_line(tmp_path, capsys):
+    assert main(["toy2d/gan", "--out", str(tmp_path), "--steps", "5"]) == 0
+    assert "toy2d_gan_5.safetensors" in capsys.readouterr().out
+    assert main(["nothing", "--out", str(tmp_path)]) == 2
+    assert "nothing" in capsys.readouterr().err
