@@ -86,7 +86,7 @@ def convert_state(
     label = f"{where}, recipe {recipe.name}"
     ignored = tuple(recipe.ignore(options))
     arrays = apply_rules(rules, prepared, leaves(module), ignore=ignored, where=label)
-    arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+    arrays = {name: np.asarray(array, np.float32, order="C") for name, array in arrays.items()}
     metadata = {
         "architecture": {"name": recipe.architecture, "config": config},
         "kind": PORTED[recipe.architecture].kind,

@@ -44,7 +44,8 @@ def activations(module: nnx.Module, *inputs: Any) -> tuple[Any, dict[str, Any]]:
         return copy(*inputs), taps  # type: ignore[operator]
 
     output, taps = run(state, *map(jnp.asarray, inputs))
-    return np.asarray(output), {name: np.asarray(tap) for name, tap in taps.items()}
+    arrays = {name: np.asarray(tap) for name, tap in taps.items() if isinstance(tap, jax.Array)}
+    return np.asarray(output), arrays
 
 
 def compare_with_torch(
@@ -131,6 +132,7 @@ def _sources(module: nnx.Module, recipe: Recipe, config: Config) -> dict[str, st
     for rule in layer_rules(module, recipe, config):
         key = rule.source.replace("\\", "")
         result[rule.target.rpartition(".")[0]] = key.rpartition(".")[0]
+    result |= recipe.taps(config)
     return {target: source for target, source in result.items() if target and source}
 
 

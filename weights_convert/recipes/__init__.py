@@ -76,6 +76,8 @@ class Recipe:
       reference: configuration -> a torch module that takes the state dict as it is.
       reference_input: configuration and a batch of ours (NumPy) -> the module's arguments.
       reference_output: configuration and the module's output -> an array like ours.
+      taps: configuration -> layer here -> the torch module to compare it with ("" for none),
+        where that is not the one its weights came from.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Recipe:
     reference: Callable[[Config], Any] | None = None
     reference_input: Callable[[Config, np.ndarray], tuple[np.ndarray, ...]] | None = None
     reference_output: Callable[[Config, np.ndarray], np.ndarray] | None = None
+    taps: Callable[[Config], dict[str, str]] = lambda config: {}
 
 
 def find_recipe(name: str) -> Recipe:
