@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxgen.errors import InputError
-from jaxgen.models.caffe_layers import Layer, axis_of, from_caffe, register, to_caffe, whole_axis
+from jaxgen.models.caffe_base import Layer, axis_of, from_caffe, register, to_caffe, whole_axis
 from jaxgen.types import Array
 
 __all__ = [

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from jaxgen.errors import InputError
-from jaxgen.models.caffe_layers import Layer, axis_of, register, whole_axis
+from jaxgen.models.caffe_base import Layer, axis_of, register, whole_axis
 from jaxgen.types import Array
 
 __all__ = ["Convolution", "Crop", "Deconvolution", "Interp", "LocalResponse", "Pooling"]
@@ -211,12 +211,12 @@ class Crop(Layer):
         if x.ndim != reference.ndim:
             raise InputError("bottoms: expected equal numbers of axes")
         axes = range(whole_axis(x.ndim, self.axis), x.ndim)
-        offsets: tuple[int, ...] = self.offsets or (0,)
+        offsets = list(self.offsets or (0,))
         if len(offsets) not in (1, len(axes)):
             raise InputError(f"offset: expected 1 or {len(axes)} numbers; got {offsets}")
-        for i, caffe_axis in enumerate(axes):
+        starts = offsets * len(axes) if len(offsets) == 1 else offsets
+        for start, caffe_axis in zip(starts, axes, strict=True):
             axis = axis_of(x.ndim, caffe_axis)
-            start = offsets[i] if len(offsets) > 1 else offsets[0]
             stop = start + reference.shape[axis]
             if start < 0 or stop > x.shape[axis]:
                 have = f"{start} to {stop} of {x.shape[axis]}"

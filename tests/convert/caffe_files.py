@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from weights_convert.caffe import read_prototxt
-from weights_convert.caffe.importer import wire_up
 from weights_convert.caffe.random_blobs import random_blobs
 from weights_convert.caffe.schema import message_class
+from weights_convert.caffe.wiring import wire_up
 
 WEIGHTS = Path(
     os.environ.get(

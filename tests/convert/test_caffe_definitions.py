@@ -7,8 +7,8 @@ import pytest
 from caffe_files import opencv, weights
 
 from weights_convert import caffe, parity
-from weights_convert.caffe.importer import wire_up
 from weights_convert.caffe.random_blobs import random_blobs, write_caffemodel
+from weights_convert.caffe.wiring import wire_up
 
 BIG = [
     "bvlc_alexnet.deploy.prototxt",

@@ -8,8 +8,8 @@ import pytest
 from caffe_files import encode, net_text, opencv, write_net
 
 from weights_convert import caffe, parity
-from weights_convert.caffe.importer import wire_up
 from weights_convert.caffe.random_blobs import random_blobs
+from weights_convert.caffe.wiring import wire_up
 
 IMAGE = {"x": (1, 4, 7, 9)}
 PAIR = {"x": (1, 4, 3, 5), "y": (1, 4, 3, 5)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,30 +17,21 @@ import numpy as np
 from flax import nnx
 
 from jaxgen.errors import InputError, expected
-from jaxgen.models.graph import FORMAT, Graph, abstract_tops, attribute_of, build_layer
+from jaxgen.models.graph import Graph, attribute_of
 from jaxgen.networks import Network, freeze
 from jaxgen.weights import fill, load_weights, save_weights
 from weights_convert.caffe.caffemodel import BlobRecord, Caffemodel, blob_key
-from weights_convert.caffe.layers import DATA, DROPPED, Plan, plan
+from weights_convert.caffe.layers import Plan
 from weights_convert.caffe.preprocess import Preprocessing, add_preprocessing
-from weights_convert.caffe.prototxt import LayerText, NetText, read_prototxt
+from weights_convert.caffe.prototxt import read_prototxt
+from weights_convert.caffe.wiring import wire_up
 from weights_convert.layouts import fold_caffe_batch_norm
 from weights_convert.rules import Rule, apply_rules
 
-__all__ = ["ARCHITECTURE", "Converted", "convert", "load_converted", "save_converted", "wire_up"]
+__all__ = ["ARCHITECTURE", "Converted", "convert", "load_converted", "save_converted"]
 
 ARCHITECTURE = "graph.Graph"
 CONVERTER = "weights_convert.caffe 1"
-_LARGEST_INPUT = 1 << 28
-
-# Layers that leave axes 0 and 1, time and batch, as they are, for a given `axis`.
-_POINTWISE = {"AbsVal", "Dropout", "ELU", "Exp", "Log", "Power", "ReLU", "Sigmoid", "TanH"}
-_KEEPS_SEQUENCES: dict[str, Callable[[int], bool]] = {
-    **dict.fromkeys({*_POINTWISE, "Eltwise", "Embed", "Scale", "Split"}, lambda axis: True),
-    **dict.fromkeys(
-        ("Concat", "InnerProduct", "Slice", "Softmax"), lambda axis: axis not in (0, 1)
-    ),
-}
 
 Shape = tuple[int, ...]
 
@@ -69,20 +60,6 @@ class Converted(NamedTuple):
     def network(self) -> Network:
         """The network, frozen: callable on one sample."""
         return freeze(self.graph)
-
-
-class Wired(NamedTuple):
-    """A network before its weights.
-
-    Attributes:
-      description: of the graph.
-      plans: layer name -> `Plan`, in order.
-      skipped: names of layers that the prototxt has but the TEST phase drops.
-    """
-
-    description: dict[str, Any]
-    plans: dict[str, Plan]
-    skipped: tuple[str, ...]
 
 
 def convert(
@@ -179,99 +156,6 @@ def load_converted(path: str | os.PathLike[str], *, outputs: Sequence[str] = ())
         raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
 
 
-def wire_up(
-    net: NetText,
-    *,
-    inputs: Mapping[str, Sequence[int]] | None = None,
-    outputs: Sequence[str] = (),
-) -> Wired:
-    """The graph of a network definition: layers in order, their plans and all shapes."""
-    declared = dict(net.inputs)
-    data = [layer for layer in net.layers if layer.type in DATA]
-    dropped = [layer for layer in net.layers if layer.type in DROPPED]
-    kept = [layer for layer in net.layers if layer.type not in DATA | DROPPED]
-    if not kept:
-        raise expected(net.source, "a network with layers", "none in the TEST phase")
-    for layer in data:
-        declared.update(_data_shapes(layer, net.source))
-    for name, shape in (inputs or {}).items():
-        if name not in declared:
-            known = ", ".join(declared) or "none"
-            raise expected(f"inputs: {name}", f"an input of {net.source} ({known})", "another")
-        declared[name] = tuple(int(n) for n in shape)
-    used = {bottom for layer in kept for bottom in layer.bottoms}
-    declared = {name: shape for name, shape in declared.items() if name in used}
-    for name, shape in declared.items():
-        _check_input(name, shape, net.source)
-    shapes: dict[str, Shape] = dict(declared)
-    origin: dict[str, str] = {}
-    consumed: set[str] = set()
-    plans: dict[str, Plan] = {}
-    entries: list[dict[str, Any]] = []
-    for layer in kept:
-        where = f"{net.source}:{layer.line}: layer {layer.name!r}"
-        if layer.name in plans or not layer.name:
-            raise expected(where, "a name of its own", "none" if not layer.name else "a second use")
-        for bottom in layer.bottoms:
-            if bottom not in shapes:
-                raise expected(f"{where}: bottom {bottom!r}", _made_by(bottom, dropped), "nothing")
-        made = plan(layer, [shapes[b] for b in layer.bottoms], net.source)
-        entry = {
-            "name": layer.name,
-            "type": made.type,
-            "bottoms": list(layer.bottoms),
-            "tops": list(layer.tops),
-            "config": made.config,
-            "parameters": {blob.name: list(blob.shape) for blob in made.blobs},
-        }
-        try:
-            tops = _tops(entry, made, [shapes[b] for b in layer.bottoms])
-        except InputError as error:
-            raise InputError(f"{net.source}:{layer.line}: {error}") from error
-        if len(tops) != len(layer.tops):
-            raise expected(f"{where}: top", f"{len(tops)}", len(layer.tops))
-        for top in layer.tops:
-            if top in shapes and top not in layer.bottoms:
-                by = origin.get(top, "the inputs")
-                raise expected(f"{where}: top {top!r}", "a new name", f"one that {by} uses")
-        consumed |= set(layer.bottoms) - set(layer.tops)
-        shapes.update(zip(layer.tops, tops, strict=True))
-        origin.update(dict.fromkeys(layer.tops, layer.name))
-        plans[layer.name] = made
-        entries.append(entry)
-    results = list(outputs) or [name for name in origin if name not in consumed]
-    for name in results:
-        if name not in origin:
-            raise expected("outputs", f"blobs of {net.source}", repr(name))
-    batch = _batch_axes(entries, declared)
-    description = {
-        "format": FORMAT,
-        "name": net.name,
-        "inputs": [
-            {
-                "name": name,
-                "shape": [1 if a == batch[name] else n for a, n in enumerate(shape)],
-                "batch_axis": batch[name],
-            }
-            for name, shape in declared.items()
-        ],
-        "layers": entries,
-        "outputs": results,
-    }
-    skipped = tuple(layer.name for layer in [*data, *dropped]) + net.excluded
-    return Wired(description, plans, tuple(name for name in skipped if name not in plans))
-
-
-def _tops(entry: dict[str, Any], made: Plan, bottoms: list[Shape]) -> list[Shape]:
-    """A layer's top shapes, from abstract parameters."""
-    # A view of one zero has any shape and takes no memory.
-    zeros = {
-        blob.name: np.broadcast_to(np.zeros((), np.float32), blob.shape) for blob in made.blobs
-    }
-    layer = build_layer(entry, zeros)
-    return abstract_tops(entry["name"], layer, bottoms)
-
-
 def _fill(
     plans: Mapping[str, Plan], model: Caffemodel | None, ignore: Sequence[str]
 ) -> dict[str, np.ndarray]:
@@ -327,70 +211,6 @@ def _reshaped(array: np.ndarray, record: BlobRecord, shape: Shape | None) -> np.
     if (record.legacy and array.shape == padded) or (shape == () and array.shape == (1,)):
         return array.reshape(shape)
     return array
-
-
-def _data_shapes(layer: LayerText, source: str) -> dict[str, Shape]:
-    """The tops of a data layer and the shapes it states, () where it states none."""
-    message, tops = layer.message, layer.tops
-    shapes: list[Shape] = []
-    if layer.type == "Input":
-        shapes = [tuple(s.dim) for s in message.input_param.shape]
-    elif layer.type == "DummyData":
-        p = message.dummy_data_param
-        shapes = [tuple(s.dim) for s in p.shape] or list(
-            zip(p.num, p.channels, p.height, p.width, strict=False)
-        )
-    elif layer.type == "MemoryData":
-        p = message.memory_data_param
-        shapes = [(p.batch_size, p.channels, p.height, p.width), (p.batch_size,)][: len(tops)]
-    if len(shapes) == 1:
-        shapes *= len(tops)
-    if shapes and len(shapes) != len(tops):
-        where = f"{source}:{layer.line}: layer {layer.name!r}: shape"
-        raise expected(where, f"1 or {len(tops)}", len(shapes))
-    return dict(zip(tops, shapes or [()] * len(tops), strict=True))
-
-
-def _check_input(name: str, shape: Shape, source: str) -> None:
-    if not shape:
-        hint = f"Give it: --input {name}=1,3,227,227, or inputs={{{name!r}: (1, 3, 227, 227)}}."
-        raise expected(f"{source}: input {name!r}", "a shape", "none", hint)
-    count = 1
-    for n in shape:
-        count *= max(int(n), 0)
-    if len(shape) > 4 or not 1 <= count <= _LARGEST_INPUT:
-        wanted = f"up to 4 positive lengths, at most {_LARGEST_INPUT} numbers"
-        raise expected(f"{source}: input {name!r}", wanted, shape)
-
-
-def _made_by(bottom: str, dropped: Sequence[LayerText]) -> str:
-    for layer in dropped:
-        if bottom in layer.tops:
-            return f"a layer that runs at test time, not {layer.name!r} ({layer.type})"
-    return "an input or an earlier layer that makes it"
-
-
-def _batch_axes(
-    entries: Sequence[Mapping[str, Any]], declared: Mapping[str, Shape]
-) -> dict[str, int | None]:
-    """The batch axis of each input: the second for sequences (T, N, ...), else the first.
-
-    Where a network folds frames into the batch and unfolds them before an LSTM, no axis of
-    the frames is the batch's: then all inputs are whole blobs of the declared sizes.
-    """
-    sequences: set[str] = set()
-    for entry in reversed(entries):
-        if entry["type"] == "LSTM":
-            sequences |= set(entry["bottoms"][:2])
-        elif sequences & set(entry["tops"]):
-            axis = entry["config"].get("axis", 1)
-            keeps = _KEEPS_SEQUENCES.get(entry["type"], lambda axis: False)
-            if not keeps(axis):
-                return dict.fromkeys(declared)
-            sequences |= set(entry["bottoms"])
-    return {
-        name: 1 if name in sequences and len(shape) > 1 else 0 for name, shape in declared.items()
-    }
 
 
 def _nested(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:

@@ -20,7 +20,7 @@ __all__ = ["random_blobs", "write_caffemodel"]
 
 
 def random_blobs(plans: Mapping[str, Plan], seed: int = 0) -> dict[str, list[np.ndarray]]:
-    """Layer -> blobs in Caffe's layout, for the plans of `importer.wire_up`."""
+    """Layer -> blobs in Caffe's layout, for the plans of `wiring.wire_up`."""
     rng = np.random.default_rng(seed)
     blobs: dict[str, list[np.ndarray]] = {}
     for name, made in plans.items():
