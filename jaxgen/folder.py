@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgen.errors import InputError, expected
+from jaxgen.errors import expected
 
 __all__ = [
     "FORMAT",
@@ -100,6 +100,7 @@ def writing(path: str | Path, *, force: bool = False) -> Iterator[Path]:
             raise expected("--out", "a folder that can be written", error) from error
         temporary.chmod(0o755)
         yield temporary
+        check_free(path, force=force)  # again: it may have appeared meanwhile
         _put(temporary, path)
     except BaseException:
         if temporary is not None:
@@ -185,6 +186,6 @@ def _put(temporary: Path, path: Path) -> None:
     except OSError as error:
         if old is not None:
             os.replace(old, path)
-        raise InputError(f"--out: {path} appeared meanwhile; nothing was written") from error
+        raise expected("--out", f"to name the new folder {path}", error) from error
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)

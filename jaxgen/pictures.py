@@ -126,7 +126,7 @@ def _table(
 ) -> Image.Image:
     """Pictures of one size in rows, with labels on the left and headings above."""
     width, height = cells[0][0].size
-    small, normal, large = _font(11), _font(13), _font(15)
+    small, normal, large = _font(12), _font(14), _font(16)
     left = 16 + max(max(normal.getlength(label), small.getlength(note)) for label, note in labels)
     left, right = math.ceil(left), 8
     top = 8 + (28 if title else 0) + (20 if headings else 0)
@@ -153,7 +153,7 @@ def _table(
 
 def _with_bar(sheet: Image.Image, largest: float) -> Image.Image:
     """Add the colour scale of the last column below a table."""
-    bar, font = (160, 10), _font(11)
+    bar, font = (160, 10), _font(12)
     result = Image.new("RGB", (sheet.width, sheet.height + 42), _PAPER)
     result.paste(sheet, (0, 0))
     draw = ImageDraw.Draw(result)
@@ -176,7 +176,7 @@ def _unknown(size: tuple[int, int]) -> Image.Image:
 
 
 def _fitting(text: str, width: int) -> ImageFont.FreeTypeFont:
-    sizes = [size for size in (13, 12, 11, 10, 9) if _font(size).getlength(text) <= width]
+    sizes = [size for size in (14, 13, 12, 11, 10, 9) if _font(size).getlength(text) <= width]
     return _font(sizes[0] if sizes else 9)
 
 

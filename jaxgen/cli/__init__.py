@@ -58,8 +58,7 @@ def _parse(arguments: list[str]):
     for name, module in _COMMANDS.items():
         module.add(commands, name)
     if not arguments:
-        parser.print_help(sys.stderr)
-        raise expected("COMMAND", f"one of {', '.join(_COMMANDS)}", "nothing")
+        raise expected("COMMAND", f"one of {', '.join(_COMMANDS)}", "nothing", "See jaxgen --help")
     if not arguments[0].startswith("-") and arguments[0] not in _COMMANDS:
         near = difflib.get_close_matches(arguments[0], _COMMANDS, 1, 0.4)
         hint = f"Did you mean {near[0]!r}?" if near else ""

@@ -49,7 +49,7 @@ def _run(options: Any) -> int:
     from jaxgen.pictures import class_grid, reconstructions
 
     classes = runs.Settings(chains=32, warmup=6, steps=6, thin=3, seed=options.seed)
-    pixels = runs.Settings(chains=32, warmup=10, steps=20, thin=4, seed=options.seed)
+    pixels = runs.Settings(chains=32, moves=2, warmup=10, steps=20, thin=4, seed=options.seed)
     if options.quick:
         small = {"chains": 8, "moves": 1, "warmup": 2, "steps": 2, "thin": 1}
         classes, pixels = (dataclasses.replace(s, **small) for s in (classes, pixels))
@@ -80,6 +80,7 @@ def _run(options: Any) -> int:
             completed.append(reconstruct.finish(done, task))
             lines.append(reconstruct.row(done, task))
 
+    sampled = runs.judged(sampled, labels, names)
     columns = min(_COLUMNS, classes.chains)
     grid = class_grid(
         [reconstruct.pick(done, columns) for done in sampled],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
@@ -39,12 +40,18 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would have printed below its usage."""
         text = message.removeprefix("argument ")
-        raise InputError(f"{text}. See `{self.prog} --help`")
+        choice = re.fullmatch(r"(.*): invalid choice: (.*) \(choose from (.*)\)", text)
+        if choice:
+            name, got, names = choice.groups()
+            text = f"{name}: expected one of {names.replace(chr(39), '')}; got {got}"
+        raise InputError(f"{text}{'' if text.endswith('?') else '.'} See `{self.prog} --help`")
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     """An argparse type: an integer of at least `least` (and at most `most`)."""
-    wanted = f"an integer of at least {least}" if most is None else f"an integer {least} to {most}"
+    wanted = (
+        f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
+    )
 
     def parse(text: str) -> int:
         try:
@@ -52,7 +59,7 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
         except ValueError:
             value = least - 1
         if value < least or (most is not None and value > most):
-            raise argparse.ArgumentTypeError(f"expected {wanted}; got {text}")
+            raise argparse.ArgumentTypeError(f"expected {wanted}; got {text or 'nothing'}")
         return value
 
     return parse
@@ -132,8 +139,9 @@ def add_talk(parser: Any) -> None:
 def nearest(argument: str, value: str, names: Iterable[str]) -> InputError:
     """The error for a name that is not among `names`, with the nearest one."""
     names = list(names)
-    near = difflib.get_close_matches(value.lower(), [name.lower() for name in names], 1, 0.4)
-    hint = f"Did you mean {near[0]!r}?" if near else ""
+    folded = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(value.lower(), folded, 1, 0.4)
+    hint = f"Did you mean {folded[near[0]]!r}?" if near else ""
     return expected(argument, f"one of {', '.join(names)}", repr(value), hint)
 
 
@@ -233,7 +241,10 @@ def _text(check: Callable[[str], Any]) -> Callable[[str], str]:
     """An argparse type that keeps the text, as the summary wants it, once it has a meaning."""
 
     def parse(text: str) -> str:
-        check(text)
+        try:
+            check(text)
+        except InputError as error:  # a ValueError, which argparse would hide
+            raise argparse.ArgumentTypeError(str(error).split(": ", 1)[1]) from error
         return text
 
     return parse

@@ -60,7 +60,7 @@ class Reporter:
         """The `progress` callback of `jaxgen.sample`."""
         before, self._latest = self._latest, progress
         self._first = self._first or progress
-        ended = progress.beta >= 1 if progress.phase == "anneal" else self._ended(progress)
+        ended = self._ended(progress) or (progress.phase == "anneal" and progress.beta >= 1)
         if self.mode == "plain" and (before is None or before.phase != progress.phase or ended):
             print(f"  {self._figures(progress)}", file=sys.stderr, flush=True)
 

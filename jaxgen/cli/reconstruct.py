@@ -88,7 +88,7 @@ def pick(done: Finished, count: int) -> np.ndarray:
 
 def finish(done: Finished, task: Task) -> Finished:
     """Add how far the posterior mean, and a draw on average, are from the truth."""
-    facts = {"image": task.label, "observed": task.note}
+    facts: dict[str, Any] = {"image": task.label, "observed": task.note}
     if task.truth is not None:
         images, weights = draws(done)
         mean = np.tensordot(weights, images, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 import sys
@@ -20,7 +21,7 @@ import jaxgen
 from jaxgen import folder
 from jaxgen.cli import options as texts
 from jaxgen.cli.progress import Reporter
-from jaxgen.errors import expected
+from jaxgen.errors import InputError, expected
 from jaxgen.models.registry import ModelInfo, describe
 from jaxgen.networks import Network
 from jaxgen.posterior import Posterior
@@ -33,6 +34,7 @@ __all__ = [
     "class_key",
     "draws",
     "image_shape",
+    "judged",
     "label_array",
     "load",
     "out_folder",
@@ -153,6 +155,29 @@ def draws(done: Finished) -> tuple[np.ndarray, np.ndarray]:
     count = images.shape[1]
     weights = np.repeat(np.asarray(done.result.weights, np.float64) / count, count)
     return images.reshape(-1, *images.shape[2:]), weights / weights.sum()
+
+
+def judged(finished: Sequence[Finished], labels: Sequence[int], names: Any) -> list[Finished]:
+    """Add the share of draws that the judge gives their class, where it knows the classes.
+
+    The judge is another classifier than the one conditioned on, of another architecture and
+    seed. Without its weights, or for other classes, nothing is added.
+    """
+    try:
+        judge = load("fashion-mnist/judge", "classifier", "judge")
+    except InputError:  # not installed
+        return list(finished)
+    shape = finished[0].result.draws["image"].shape[2:]
+    if judge.info.classes != names or judge.info.input_shape != shape:
+        return list(finished)
+    classify = jax.jit(lambda network, images: jnp.argmax(jax.vmap(network)(images), axis=-1))
+    result = []
+    for done, label in zip(finished, labels, strict=True):
+        images, weights = draws(done)
+        right = np.asarray(classify(judge.network, jnp.asarray(images))) == label
+        facts = {**done.facts, "judge_agreement": float(np.dot(weights, right))}
+        result.append(dataclasses.replace(done, facts=facts))
+    return result
 
 
 def figures(done: Finished) -> dict[str, Any]:

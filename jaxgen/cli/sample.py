@@ -59,6 +59,7 @@ def _run(options: Any) -> int:
             chain_key = runs.class_key(key, label)
             finished.append(runs.run(chain_key, target, settings, reporter, name, names[label]))
 
+    finished = runs.judged(finished, labels, names)
     columns = min(_COLUMNS, settings.chains)
     grid = class_grid([pick(done, columns) for done in finished], [d.label for d in finished])
     data = runs.summary("sample", vars(options), [generator, classifier], finished)
