@@ -162,10 +162,11 @@ def compare(
     """
     rows: list[LayerParity] = []
     judge = dict(judge)
+    blobs = graph.layer_tops
     for name, kind in graph.layer_types.items():
         # OpenCV calls convolutions by the name of their top.
         if kind == "Convolution" and name not in judge:
-            top = graph.layer_tops[name][0]
+            top = blobs[name][0]
             judge |= {name: judge[top]} if top in judge else {}
     for name, kind in graph.layer_types.items():
         tops = ours[name]

@@ -65,9 +65,16 @@ def apply_rules(
     result: dict[str, np.ndarray] = {}
     origin: dict[str, str] = {}
     ignored = [_compiled(pattern, "ignore") for pattern in ignore]
-    compiled = [(_compiled(rule.source, "rule"), rule) for rule in rules]
+    # A converter of whole graphs writes one literal rule for each key: look those up.
+    literal: dict[str, list[Rule]] = {}
+    for rule in rules:
+        if re.escape(plain := re.sub(r"\\(.)", r"\1", rule.source)) == rule.source:
+            literal.setdefault(plain, []).append(rule)
+    looked_up = {id(rule) for found in literal.values() for rule in found}
+    others = [(_compiled(rule.source, "rule"), rule) for rule in rules if id(rule) not in looked_up]
     for key, value in source.items():
-        matches = [(m, rule) for pattern, rule in compiled if (m := pattern.fullmatch(key))]
+        candidates = [(re.compile(rule.source), rule) for rule in literal.get(key, ())] + others
+        matches = [(m, rule) for pattern, rule in candidates if (m := pattern.fullmatch(key))]
         if any(pattern.fullmatch(key) for pattern in ignored):
             continue
         if not matches:

@@ -11,11 +11,11 @@ from typing import Any
 
 from jaxgen.errors import expected
 
-__all__ = ["FORMAT", "MOST_ELEMENTS", "checked"]
+__all__ = ["FORMAT", "MOST_ELEMENTS", "MOST_LAYERS", "checked"]
 
 FORMAT = "caffe-graph-1"
 MOST_ELEMENTS = 1 << 28
-_MOST_LAYERS = 10_000
+MOST_LAYERS = 4_000
 
 
 def checked(text: str) -> dict[str, Any]:
@@ -30,8 +30,8 @@ def checked(text: str) -> dict[str, Any]:
     for field in ("inputs", "layers", "outputs"):
         if not isinstance(document.get(field), list):
             raise expected(f"description.{field}", "a list", type(document.get(field)).__name__)
-    if len(document["layers"]) > _MOST_LAYERS:
-        raise expected("description.layers", f"at most {_MOST_LAYERS}", len(document["layers"]))
+    if len(document["layers"]) > MOST_LAYERS:
+        raise expected("description.layers", f"at most {MOST_LAYERS}", len(document["layers"]))
     known: set[str] = set()
     for i, entry in enumerate(document["inputs"]):
         _check_input(i, entry)

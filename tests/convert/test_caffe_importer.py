@@ -334,6 +334,10 @@ WRONG = {
         "input 'x': expected up to 4 positive lengths",
     ),
     "deep": ("layer {" * 100_000, "blocks nest deeper than 16"),
+    "many layers": (
+        net_text(X, *['name: "r" type: "ReLU" bottom: "x" top: "x"'] * 4001),
+        "expected at most 4000 layers; got 4001",
+    ),
     "both generations": (
         'layer { name: "a" type: "ReLU" } layers { name: "b" type: RELU }',
         "expected `layer` or `layers` blocks; got both",

@@ -1,5 +1,7 @@
 """Rules are a bijection, and a wrong recipe is told every mistake at once."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,20 @@ def test_a_key_that_two_rules_take_and_a_target_filled_twice():
     with pytest.raises(ValueError, match="2 rules take it") as caught:
         apply_rules(rules, source, {"b.bias": (2,)})
     assert "b.bias: filled twice, by b.bias and by x" in str(caught.value)
+
+
+def test_literal_rules_are_rules_like_others():
+    rules = [Rule(re.escape("a.b[0]"), "x"), Rule(r"c\.d", "y")]
+    source = {"a.b[0]": np.zeros(1), "c.d": np.ones(1)}
+    found = apply_rules(rules, source, {"x": (1,), "y": (1,)})
+    assert found["x"] == 0
+    assert found["y"] == 1
+    with pytest.raises(ValueError, match=r"a\.b\[0\]: 2 rules take it"):
+        apply_rules([*rules, Rule("a.*", "y")], source, {"x": (1,), "y": (1,)})
+    with pytest.raises(ValueError, match=r"c\.d: 2 rules take it"):
+        apply_rules([*rules, Rule(r"c\.d", "x")], source, {"x": (1,), "y": (1,)})
+    with pytest.raises(ValueError, match="axd: left over"):
+        apply_rules([Rule(r"a\.d", "x")], {"axd": np.zeros(1)}, {})
 
 
 def test_bad_patterns_and_transforms_are_named():

@@ -96,11 +96,8 @@ def convert(
     patterns = [rf"(?:{pattern})(?:\[\d+\])?" for pattern in ignore]
     dropped = [rf"{re.escape(name)}\[\d+\]" for name in wired.skipped]
     arrays = _fill(wired.plans, model, [*patterns, *dropped])
-    ignored = [
-        key
-        for key in model or ()
-        if any(re.fullmatch(pattern, key) for pattern in [*patterns, *dropped])
-    ]
+    left_out = [re.compile(pattern) for pattern in [*patterns, *dropped]]
+    ignored = [key for key in model or () if any(p.fullmatch(key) for p in left_out)]
     notes = {
         **(metadata or {}),
         "converter": CONVERTER,

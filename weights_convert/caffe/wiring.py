@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxgen.errors import InputError, expected
 from jaxgen.models.graph import FORMAT, abstract_tops, build_layer
+from jaxgen.models.graph_description import MOST_LAYERS
 from weights_convert.caffe.layers import DATA, DROPPED, Plan, plan
 from weights_convert.caffe.prototxt import LayerText, NetText
 
@@ -57,6 +58,8 @@ def wire_up(
     data = [layer for layer in net.layers if layer.type in DATA]
     dropped = [layer for layer in net.layers if layer.type in DROPPED]
     kept = [layer for layer in net.layers if layer.type not in DATA | DROPPED]
+    if len(kept) > MOST_LAYERS:
+        raise expected(net.source, f"at most {MOST_LAYERS} layers", len(kept))
     if not kept:
         raise expected(net.source, "a network with layers", "none in the TEST phase")
     for layer in data:
