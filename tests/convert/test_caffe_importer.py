@@ -162,6 +162,19 @@ def test_several_outputs_and_chosen_ones(tmp_path):
     assert message == "outputs: expected blobs of net.prototxt; got 'nothing'"
 
 
+def test_a_blob_written_again_after_it_was_read_is_an_output(tmp_path):
+    text = net_text(
+        X,
+        'name: "t" type: "TanH" bottom: "x" top: "h"',
+        'name: "e" type: "Exp" bottom: "h" top: "e"',
+        'name: "a" type: "AbsVal" bottom: "h" top: "h"',
+    )
+    result = caffe.convert(*write_net(tmp_path, text)).network(image() - 1)
+    assert set(result) == {"h", "e"}
+    np.testing.assert_allclose(result["e"], np.exp(np.tanh(image() - 1)), rtol=1e-5)
+    np.testing.assert_allclose(result["h"], np.tanh(1 - image()), rtol=1e-5)
+
+
 def test_layers_may_be_called_as_they_like(tmp_path):
     names = ["train", "eval", "conv.1", "fire2/squeeze", "_x", "description", "split", "7"]
     layers = [

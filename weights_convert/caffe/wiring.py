@@ -54,7 +54,6 @@ def wire_up(
     outputs: Sequence[str] = (),
 ) -> Wired:
     """The graph of a network definition: layers in order, their plans and all shapes."""
-    declared = dict(net.inputs)
     data = [layer for layer in net.layers if layer.type in DATA]
     dropped = [layer for layer in net.layers if layer.type in DROPPED]
     kept = [layer for layer in net.layers if layer.type not in DATA | DROPPED]
@@ -62,17 +61,7 @@ def wire_up(
         raise expected(net.source, f"at most {MOST_LAYERS} layers", len(kept))
     if not kept:
         raise expected(net.source, "a network with layers", "none in the TEST phase")
-    for layer in data:
-        declared.update(_data_shapes(layer, net.source))
-    for name, shape in (inputs or {}).items():
-        if name not in declared:
-            known = ", ".join(declared) or "none"
-            raise expected(f"inputs: {name}", f"an input of {net.source} ({known})", "another")
-        declared[name] = tuple(int(n) for n in shape)
-    used = {bottom for layer in kept for bottom in layer.bottoms}
-    declared = {name: shape for name, shape in declared.items() if name in used}
-    for name, shape in declared.items():
-        _check_input(name, shape, net.source)
+    declared = _declared(net, data, kept, inputs or {})
     shapes: dict[str, Shape] = dict(declared)
     origin: dict[str, str] = {}
     consumed: set[str] = set()
@@ -104,7 +93,8 @@ def wire_up(
             if top in shapes and top not in layer.bottoms:
                 by = origin.get(top, "the inputs")
                 raise expected(f"{where}: top {top!r}", "a new name", f"one that {by} uses")
-        consumed |= set(layer.bottoms) - set(layer.tops)
+        # What a layer writes anew, even in place, nobody has read yet.
+        consumed = (consumed | set(layer.bottoms)) - set(layer.tops)
         shapes.update(zip(layer.tops, tops, strict=True))
         origin.update(dict.fromkeys(layer.tops, layer.name))
         plans[layer.name] = made
@@ -130,6 +120,28 @@ def wire_up(
     }
     skipped = tuple(layer.name for layer in [*data, *dropped]) + net.excluded
     return Wired(description, plans, tuple(name for name in skipped if name not in plans))
+
+
+def _declared(
+    net: NetText,
+    data: Sequence[LayerText],
+    kept: Sequence[LayerText],
+    given: Mapping[str, Sequence[int]],
+) -> dict[str, Shape]:
+    """The inputs that some layer uses, and their shapes: declared, by data layers, or given."""
+    declared = dict(net.inputs)
+    for layer in data:
+        declared.update(_data_shapes(layer, net.source))
+    for name, shape in given.items():
+        if name not in declared:
+            known = ", ".join(declared) or "none"
+            raise expected(f"inputs: {name}", f"an input of {net.source} ({known})", "another")
+        declared[name] = tuple(int(n) for n in shape)
+    used = {bottom for layer in kept for bottom in layer.bottoms}
+    declared = {name: shape for name, shape in declared.items() if name in used}
+    for name, shape in declared.items():
+        _check_input(name, shape, net.source)
+    return declared
 
 
 def _tops(entry: dict[str, Any], made: Plan, bottoms: list[Shape]) -> list[Shape]:
