@@ -162,10 +162,13 @@ def finish(
 
     nnx.update(module, measure(variables, jax.random.normal(key, (count, config.latent))))
     discriminator = Discriminator(config.width, rngs=nnx.Rngs(0))
-    vectors = state.vectors
-    for _ in range(50):
-        vectors = power_iteration(state.discriminator, vectors)
-    nnx.update(discriminator, divide(state.discriminator, vectors))
+
+    @jax.jit
+    def converged(params: ArrayTree, vectors: ArrayTree) -> ArrayTree:
+        vectors = jax.lax.fori_loop(0, 50, lambda _, v: power_iteration(params, v), vectors)
+        return divide(params, vectors)
+
+    nnx.update(discriminator, converged(state.discriminator, state.vectors))
     return module.fold(), discriminator
 
 
