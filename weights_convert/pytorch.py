@@ -20,7 +20,7 @@ from jaxgen.models.ported import PORTED, build, leaves
 from jaxgen.weights import fill, save_weights
 from weights_convert.recipes import RECIPES, Recipe, find_recipe, layer_rules, listing
 from weights_convert.rules import apply_rules
-from weights_convert.torch_files import read_file, tidy
+from weights_convert.torch_files import read_file, release_pages, tidy
 
 __all__ = ["Converted", "add_arguments", "convert", "convert_state", "load_state", "run", "verify"]
 
@@ -73,6 +73,17 @@ def convert_state(
       InputError: with every mistake in one report: keys left over, weights not filled,
         shapes that differ, numbers that are not finite.
     """
+    done = _converted(state, recipe, options, where)
+    return done._replace(module=fill(done.module, done.arrays, where))
+
+
+def _converted(
+    state: Mapping[str, np.ndarray],
+    recipe: str | Recipe,
+    options: Mapping[str, Any] | None,
+    where: str,
+) -> Converted:
+    """The conversion, its module still without weights."""
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
     options = dict(options or {})
     unknown = [name for name in options if name not in recipe.options]
@@ -94,8 +105,7 @@ def convert_state(
         "converter": f"weights_convert.pytorch {VERSION}",
         **recipe.metadata(config),
     }
-    filled = fill(module, arrays, where)
-    return Converted(filled, config, arrays, metadata, dict(state), recipe, ignored)
+    return Converted(module, config, arrays, metadata, dict(state), recipe, ignored)
 
 
 def convert(
@@ -121,14 +131,15 @@ def convert(
       InputError: for a bad file or a recipe that does not fit it.
     """
     state = load_state(source, key)
-    done = convert_state(state, recipe, options, str(source))
+    done = _converted(state, recipe, options, str(source))
     with Path(source).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     record = {"file": Path(source).name, "sha256": digest, "licence": licence or "not stated"}
     done = done._replace(metadata={**done.metadata, "source": record})
     if out is not None:
+        release_pages(state)
         save_weights(out, done.arrays, done.metadata)
-    return done
+    return done._replace(module=fill(done.module, done.arrays, str(source)))
 
 
 def verify(done: Converted, seed: int = 0, batch: int = 2) -> list[Any]:

@@ -14,7 +14,9 @@ import hashlib
 import json
 import math
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,10 @@ __all__ = ["NETWORKS", "add_arguments", "convert_tfjs", "read_manifest", "read_n
 
 _MAX_JSON = 16 * 1024 * 1024
 _MAX_NPZ = 4 * 1024**3
+_ZIP_TROUBLE = (
+    zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, IndexError,
+    NotImplementedError, OverflowError, RuntimeError,
+)  # fmt: skip
 _DTYPES = {"float32": "<f4", "int32": "<i4", "uint8": "u1", "bool": "?"}
 _STORED = {"uint8": "u1", "uint16": "<u2", "float16": "<f2"}
 
@@ -93,6 +99,8 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
             if sum(entry.file_size for entry in entries) > _MAX_NPZ:
                 raise InputError(f"{path}: claims more than {_MAX_NPZ} bytes")
             for entry in entries:
+                if entry.flag_bits & 0x1:
+                    raise InputError(f"{path}: {entry.filename[:80]!r} is encrypted")
                 with archive.open(entry) as file:
                     shape, fortran, dtype = _npy_header(file, path, entry.filename)
                     length = math.prod(shape) * dtype.itemsize
@@ -103,7 +111,7 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
                     raise InputError(f"{path}: {entry.filename[:80]!r}: truncated")
                 array = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
                 arrays[entry.filename.removesuffix(".npy").replace("|", "/")] = array
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
+    except _ZIP_TROUBLE as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: damaged npz: {str(error)[:200]}") from None
@@ -308,7 +316,7 @@ NETWORKS: dict[str, TFJSNetwork] = {
         architecture="progan.ProGAN",
         config={"latent": 512, "channels": [512, 512, 512, 512, 256, 128], "gain": 0.5,
                 "shift": 0.25},
-        read=lambda path: read_npz(path),
+        read=lambda path: read_npz(path) if path.suffix == ".npz" else read_manifest(path),
         rules=_progan_rules(),
         ignore=[
             r"module_apply_default/(LeakyRelu|Mean|add|Tile|Reshape|Pad|BatchToSpaceND"

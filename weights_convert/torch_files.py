@@ -27,7 +27,7 @@ import numpy as np
 from jaxgen.errors import InputError
 from weights_convert.restricted_pickle import Attributes, PickleError, load
 
-__all__ = ["Tensor", "read_file", "state_dict", "tidy"]
+__all__ = ["Tensor", "read_file", "release_pages", "state_dict", "tidy"]
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -125,6 +125,20 @@ def read_file(path: str | os.PathLike[str], key: str | None = None) -> dict[str,
         )
     tensors = state_dict(tree, str(path), key)
     return {name: _view(tensor, name, path, find) for name, tensor in tensors.items()}
+
+
+def release_pages(arrays: Mapping[str, np.ndarray]) -> None:
+    """Give the memory of a mapped file back; it is read again where it is used again."""
+    done: set[int] = set()
+    for array in arrays.values():
+        base: Any = array
+        while isinstance(base, np.ndarray):
+            base = base.base
+        mapped = getattr(base, "obj", None)
+        if isinstance(mapped, mmap.mmap) and id(mapped) not in done:
+            done.add(id(mapped))
+            if hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def tidy(state: Mapping[str, np.ndarray], name: str = "state dict") -> dict[str, np.ndarray]:

@@ -92,7 +92,10 @@ def test_npz(tmp_path):
     with zipfile.ZipFile(tmp_path / "h.npz", "w") as archive:
         archive.writestr("a.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     (tmp_path / "t.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-30])
-    for name in ("o", "h", "t"):
+    locked = bytearray((tmp_path / "a.npz").read_bytes())
+    locked[locked.index(b"PK\x01\x02") + 8] |= 1  # the bit that says encrypted
+    (tmp_path / "e.npz").write_bytes(locked)
+    for name in ("o", "h", "t", "e"):
         with pytest.raises(InputError, match=rf"{name}\.npz"):
             read_npz(tmp_path / f"{name}.npz")
 
