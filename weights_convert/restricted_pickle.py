@@ -19,11 +19,12 @@ from typing import Any
 
 from jaxgen.errors import InputError
 
-__all__ = ["MAX_PICKLE_BYTES", "Attributes", "Forbidden", "PickleError", "load"]
+__all__ = ["MAX_PICKLE_BYTES", "Attributes", "Buildable", "Forbidden", "PickleError", "load"]
 
 MAX_PICKLE_BYTES = 8 * 1024 * 1024
 """Longest stream read. Ten thousand tensors take 2.5 MB; the weights lie elsewhere."""
 
+_MAX_STEPS = 8 * 1024 * 1024
 _MAX_INT_BYTES = 16
 _MAX_LINE = 1024
 _MAX_KEY = 2**60  # beyond it Python integers collide in a dictionary at will
@@ -41,12 +42,25 @@ class Attributes(dict):
     """What `BUILD` may decorate: a dictionary whose attribute dictionary is dropped."""
 
 
+class Buildable:
+    """A value that a global's function made and `BUILD` completes."""
+
+    def build(self, state: Any) -> None:
+        """Take the state from the file, which is to be checked.
+
+        Raises:
+          PickleError: if it does not fit.
+        """
+        raise NotImplementedError
+
+
 def load(
     data: bytes | memoryview,
     name: str,
     allowed: Mapping[tuple[str, str], Callable[..., Any]],
     persistent: Callable[[Any], Any] | None = None,
     offset: int = 0,
+    limit: int | None = None,
 ) -> tuple[Any, int]:
     """Interpret one pickle stream.
 
@@ -57,6 +71,8 @@ def load(
         function with the arguments from the file, so it must check them.
       persistent: turns a persistent identifier into a value; None forbids them.
       offset: where in `data` the stream begins.
+      limit: the longest stream in bytes, `MAX_PICKLE_BYTES`; more only where arrays lie in
+        the stream itself. The number of instructions has a limit of its own.
 
     Returns:
       The value and the offset after the `STOP` instruction.
@@ -65,7 +81,8 @@ def load(
       Forbidden: a global outside `allowed`; the message names it.
       PickleError: anything else wrong; the message names the offset.
     """
-    machine = _Machine(memoryview(data).cast("B"), name, allowed, persistent, offset)
+    limit = MAX_PICKLE_BYTES if limit is None else limit
+    machine = _Machine(memoryview(data).cast("B"), name, allowed, persistent, offset, limit)
     return machine.run()
 
 
@@ -82,13 +99,14 @@ class _Global:
 class _Machine:
     """The interpreter: a stack, a memo and a position."""
 
-    def __init__(self, data, name, allowed, persistent, offset):
+    def __init__(self, data, name, allowed, persistent, offset, limit):
         self.data = data
         self.name = name
         self.allowed = allowed
         self.persistent = persistent
         self.start = self.position = self.opcode_at = offset
-        self.end = min(len(data), offset + MAX_PICKLE_BYTES)
+        self.limit = limit
+        self.end = min(len(data), offset + limit)
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -101,7 +119,7 @@ class _Machine:
     def take(self, count: int) -> memoryview:
         if count > self.end - self.position:
             if self.end < len(self.data):
-                raise self.fail(f"the stream is longer than {MAX_PICKLE_BYTES} bytes")
+                raise self.fail(f"the stream is longer than {self.limit} bytes")
             raise self.fail(f"truncated: {count} bytes wanted, {self.end - self.position} are left")
         self.position += count
         return self.data[self.position - count : self.position]
@@ -210,7 +228,7 @@ class _Machine:
 
     def run(self) -> tuple[Any, int]:
         stack = self.stack
-        while True:
+        for _ in range(_MAX_STEPS):
             self.opcode_at = self.position
             code = bytes(self.take(1))
             if code == b".":
@@ -222,6 +240,7 @@ class _Machine:
             if instruction is None:
                 raise self.fail(f"instruction {code!r} is not allowed in a file of weights")
             instruction(self, stack)
+        raise self.fail(f"more than {_MAX_STEPS} instructions")
 
 
 def _protocol(machine: _Machine, stack: list) -> None:
@@ -275,8 +294,15 @@ def _reduce(machine: _Machine, stack: list) -> None:
 
 
 def _build(machine: _Machine, stack: list) -> None:
-    machine.pop()  # the attributes: version counters of a state dict
-    machine.top(Attributes, "BUILD")
+    state = machine.pop()
+    target = machine.top(object, "BUILD")
+    if isinstance(target, Buildable):
+        try:
+            target.build(state)
+        except PickleError as error:
+            raise machine.fail(str(error)) from None
+    elif not isinstance(target, Attributes):  # whose state, version counters, is dropped
+        raise machine.fail("BUILD on something that takes no state")
 
 
 def _persistent(machine: _Machine, stack: list) -> None:
