@@ -22,6 +22,7 @@ _HIDDEN = (56, 104, 140)
 # Dark to bright with rising luminance, so that it also reads in grey.
 _HEAT = np.array([[8, 8, 24], [66, 22, 110], [190, 52, 92], [246, 140, 40], [255, 246, 190]])
 _GAP = 3
+_FINER = 4
 
 
 class Reconstruction(NamedTuple):
@@ -126,26 +127,27 @@ def _table(
 ) -> Image.Image:
     """Pictures of one size in rows, with labels on the left and headings above."""
     width, height = cells[0][0].size
-    small, normal, large = _font(12), _font(14), _font(16)
-    left = 16 + max(max(normal.getlength(label), small.getlength(note)) for label, note in labels)
+    small, normal, large = 12, 14, 16
+    left = 16 + max(max(_length(label, normal), _length(note, small)) for label, note in labels)
     left, right = math.ceil(left), 8
     top = 8 + (28 if title else 0) + (20 if headings else 0)
     columns = max(len(row) for row in cells)
     wide = left + columns * (width + _GAP) + right
     if title:
-        wide = max(wide, math.ceil(large.getlength(title)) + 16)
+        wide = max(wide, math.ceil(_length(title, large)) + 16)
     sheet = Image.new("RGB", (wide, top + len(cells) * (height + _GAP) + 8), _PAPER)
-    draw = ImageDraw.Draw(sheet)
     if title:
-        draw.text((8, 10), title, _INK, large)
+        _write(sheet, (8, 10), title, large, anchor="la")
     for column, heading in enumerate(headings):
         middle = left + column * (width + _GAP) + width / 2
-        draw.text((middle, top - 5), heading, _INK, _fitting(heading, width + _GAP), anchor="mb")
+        size = _fitting(heading, width + _GAP)
+        _write(sheet, (middle, top - 7), heading, size, anchor="ms")
     for index, (row, (label, note)) in enumerate(zip(cells, labels, strict=True)):
         y = top + index * (height + _GAP)
-        draw.text((left - 8, y + height / 2), label, _INK, normal, anchor="rb" if note else "rm")
+        middle = y + height / 2
+        _write(sheet, (left - 8, middle - 2), label, normal, anchor="rs" if note else "rm")
         if note:
-            draw.text((left - 8, y + height / 2 + 4), note, _FAINT, small, anchor="rt")
+            _write(sheet, (left - 8, middle + 4), note, small, anchor="rt", colour=_FAINT)
         for column, cell in enumerate(row):
             sheet.paste(cell, (left + column * (width + _GAP), y))
     return sheet
@@ -153,7 +155,7 @@ def _table(
 
 def _with_bar(sheet: Image.Image, largest: float) -> Image.Image:
     """Add the colour scale of the last column below a table."""
-    bar, font = (160, 10), _font(12)
+    bar = (160, 10)
     result = Image.new("RGB", (sheet.width, sheet.height + 42), _PAPER)
     result.paste(sheet, (0, 0))
     draw = ImageDraw.Draw(result)
@@ -163,21 +165,43 @@ def _with_bar(sheet: Image.Image, largest: float) -> Image.Image:
     for fraction in (0.0, 0.5, 1.0):
         text = f"{fraction * largest:.2g}"
         draw.line([x + fraction * (bar[0] - 1), y + bar[1], x + fraction * (bar[0] - 1), y + 13])
-        draw.text((x + fraction * (bar[0] - 1), y + 15), text, _INK, font, anchor="mt")
+        _write(result, (x + fraction * (bar[0] - 1), y + 15), text, 12, anchor="mt")
     caption = "standard deviation of a pixel over the draws (black 0, white 1)"
-    draw.text((x - 12, y + bar[1] / 2), caption, _INK, font, anchor="rm")
+    _write(result, (x - 12, y + bar[1] / 2), caption, 12, anchor="rm")
     return result
 
 
 def _unknown(size: tuple[int, int]) -> Image.Image:
     cell = Image.new("RGB", size, (228, 228, 231))
-    ImageDraw.Draw(cell).text((size[0] / 2, size[1] / 2), "?", _FAINT, _font(24), anchor="mm")
+    _write(cell, (size[0] / 2, size[1] / 2), "?", 24, anchor="mm", colour=_FAINT)
     return cell
 
 
-def _fitting(text: str, width: int) -> ImageFont.FreeTypeFont:
-    sizes = [size for size in (14, 13, 12, 11, 10, 9) if _font(size).getlength(text) <= width]
-    return _font(sizes[0] if sizes else 9)
+def _fitting(text: str, width: int) -> int:
+    return next((size for size in (14, 13, 12, 11) if _length(text, size) <= width), 10)
+
+
+def _length(text: str, size: int) -> float:
+    return _font(size * _FINER).getlength(text) / _FINER
+
+
+def _write(
+    sheet: Image.Image,
+    position: tuple[float, float],
+    text: str,
+    size: int,
+    *,
+    anchor: str,
+    colour: tuple[int, int, int] = _INK,
+) -> None:
+    """Draw a line of text finely and reduce it: small letters keep their spacing."""
+    x, y = round(position[0]), round(position[1])
+    reach = math.ceil(_length(text, size)) + size
+    box = (max(x - reach, 0), max(y - 2 * size, 0), x + reach, y + 2 * size)
+    fine = Image.new("L", (_FINER * (box[2] - box[0]), _FINER * (box[3] - box[1])))
+    place = (_FINER * (x - box[0]), _FINER * (y - box[1]))
+    ImageDraw.Draw(fine).text(place, text, 255, _font(size * _FINER), anchor=anchor)
+    sheet.paste(colour, box[:2], fine.reduce(_FINER))
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
