@@ -108,7 +108,7 @@ def main():
     args = options.parse_args()
     if args.smoke:
         args.chains, args.rounds = 4, 2
-    temperatures = 4 if args.smoke else 20
+    temperatures = 2 if args.smoke else 5
     posterior = jaxgen.Posterior(
         jaxgen.Gaussian.standard(64),
         jaxgen.load("fashion-mnist/dcgan"),
