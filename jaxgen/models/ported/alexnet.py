@@ -20,7 +20,7 @@ class AlexNet(nnx.Module):
 
     def __init__(
         self,
-        classes: int = 1000,
+        classes: int,
         mean: Sequence[float] = (),
         std: Sequence[float] = (),
         *,

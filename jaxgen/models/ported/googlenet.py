@@ -54,7 +54,7 @@ class GoogLeNet(nnx.Module):
 
     def __init__(
         self,
-        classes: int = 1000,
+        classes: int,
         mean: Sequence[float] = (),
         std: Sequence[float] = (),
         *,

@@ -132,7 +132,7 @@ class InceptionV3(nnx.Module):
 
     def __init__(
         self,
-        classes: int = 1000,
+        classes: int,
         mean: Sequence[float] = (),
         std: Sequence[float] = (),
         *,

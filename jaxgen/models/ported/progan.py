@@ -52,8 +52,8 @@ class ProGAN(nnx.Module):
 
     def __init__(
         self,
-        latent: int = 512,
-        channels: Sequence[int] = (512, 512, 512, 512, 256, 128),
+        latent: int,
+        channels: Sequence[int],
         colours: int = 3,
         slope: float = 0.2,
         gain: float = 0.5,

@@ -73,7 +73,7 @@ class ResNet(nnx.Module):
 
     def __init__(
         self,
-        blocks: Sequence[int] = (2, 2, 2, 2),
+        blocks: Sequence[int],
         bottleneck: bool = False,
         width: int = 64,
         groups: int = 1,

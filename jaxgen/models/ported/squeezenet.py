@@ -38,7 +38,7 @@ class SqueezeNet(nnx.Module):
 
     def __init__(
         self,
-        version: str = "1.0",
+        version: str,
         classes: int = 1000,
         mean: Sequence[float] = (),
         std: Sequence[float] = (),

@@ -127,10 +127,10 @@ class StyleGAN2(nnx.Module):
 
     def __init__(
         self,
-        latent: int = 512,
-        style: int = 512,
-        mapping: int = 8,
-        channels: Sequence[int] = (512, 512, 512, 512, 512, 256, 128, 64, 32),
+        latent: int,
+        style: int,
+        mapping: int,
+        channels: Sequence[int],
         dialect: str = "",
         *,
         rngs: nnx.Rngs,
