@@ -63,22 +63,26 @@ def save_weights(
         raise expected("dtype", '"float32" or "float16"', repr(dtype))
     kind, stored = kinds[dtype], _DTYPES[kinds[dtype]]
     header: dict[str, Any] = {}
-    chunks: list[bytes] = []
-    offset = 0
-    for name in sorted(params):
+    digest, offset = hashlib.sha256(), 0
+
+    def content(name: str) -> memoryview:
+        """The bytes of one array: only one is held at a time, however large the file."""
         with np.errstate(over="ignore"):
             array = np.ascontiguousarray(np.asarray(params[name]), dtype=stored)
         if not np.isfinite(array).all():
             raise expected(name, f"finite numbers in {dtype}", "NaN or infinity")
-        chunks.append(array.tobytes())
+        return memoryview(array.reshape(-1).view(np.uint8))
+
+    for name in sorted(params):
+        raw = content(name)
+        digest.update(raw)
         header[name] = {
             "dtype": kind,
             "shape": list(np.shape(params[name])),
-            "data_offsets": [offset, offset + len(chunks[-1])],
+            "data_offsets": [offset, offset + len(raw)],
         }
-        offset += len(chunks[-1])
-    body = b"".join(chunks)
-    notes = {**metadata, "format": FORMAT, "sha256": hashlib.sha256(body).hexdigest()}
+        offset += len(raw)
+    notes = {**metadata, "format": FORMAT, "sha256": digest.hexdigest()}
     texts = {name: json.dumps(value, sort_keys=True) for name, value in sorted(notes.items())}
     text = json.dumps({"__metadata__": texts, **header}, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -87,7 +91,9 @@ def save_weights(
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text + body)
+            file.write(len(text).to_bytes(8, "little") + text)
+            for name in sorted(params):
+                file.write(content(name))
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
@@ -118,8 +124,8 @@ def load_weights(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any
             f"{path}: sha256", str(metadata["sha256"])[:16] + "...", digest[:16] + "...", _AGAIN
         )
     arrays = {}
-    for name, (dtype, shape, begin, end) in tensors.items():
-        array = np.frombuffer(body[begin:end], dtype).reshape(shape)
+    for name, (dtype, shape, begin, _) in tensors.items():
+        array = np.frombuffer(body, dtype, math.prod(shape), begin).reshape(shape)
         if not np.isfinite(array).all():
             raise expected(f"{path}: {name}", "finite numbers", "NaN or infinity", _AGAIN)
         arrays[name] = array
