@@ -63,7 +63,8 @@ def test_definitions_by_loops(form, kernel, stride, padding):
         for j in range(ow):
             window = padded[i * stride : i * stride + kernel, j * stride : j * stride + kernel]
             wanted[i, j] = np.tensordot(window, w64, 3)
-    got = conv(x, w, stride=stride, padding=padding, form=form)
+    options = {"stride": stride, "padding": padding, "form": form}
+    got = jax.jit(lambda x, w: conv(x, w, **options))(x, w)
     np.testing.assert_allclose(got, wanted, atol=1e-5)
 
     taps = w64[::-1, ::-1]
@@ -74,7 +75,7 @@ def test_definitions_by_loops(form, kernel, stride, padding):
                 for b in range(kernel):
                     full[i * stride + a, j * stride + b] += x64[i, j] @ taps[a, b]
     rows, cols = full.shape[0] - padding, full.shape[1] - padding
-    got = conv_transpose(x, w, stride=stride, padding=padding, form=form)
+    got = jax.jit(lambda x, w: conv_transpose(x, w, **options))(x, w)
     np.testing.assert_allclose(got, full[padding:rows, padding:cols], atol=1e-5)
 
 
@@ -82,11 +83,9 @@ def test_definitions_by_loops(form, kernel, stride, padding):
 def test_groups(form):
     x, _ = arrays(3, channels=4)
     _, w = arrays(3, channels=2, features=6)
-    got = conv(x, w, padding=1, groups=2, form=form)
-    halves = [
-        conv(x[..., 2 * g : 2 * g + 2], w[..., 3 * g : 3 * g + 3], padding=1, form=form)
-        for g in range(2)
-    ]
+    one = jax.jit(lambda x, w: conv(x, w, padding=1, form=form))
+    got = jax.jit(lambda x, w: conv(x, w, padding=1, groups=2, form=form))(x, w)
+    halves = [one(x[..., 2 * g : 2 * g + 2], w[..., 3 * g : 3 * g + 3]) for g in range(2)]
     np.testing.assert_allclose(got, jnp.concatenate(halves, axis=-1), atol=1e-5)
 
 
@@ -94,11 +93,12 @@ def test_groups(form):
 def test_one_sample_a_batch_and_vmap_are_the_same(function):
     x, w = arrays(4)
 
+    @jax.jit
     def apply(x):
         return function(x, w, stride=2, padding=1, form="matmul")
 
     batch = apply(x)
-    np.testing.assert_allclose(jax.vmap(apply)(x), batch, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.vmap(apply))(x), batch, atol=1e-6)
     np.testing.assert_allclose(apply(x[0]), batch[0], atol=1e-6)
     np.testing.assert_allclose(apply(x[None, None])[0, 0], batch, atol=1e-6)
 

@@ -52,15 +52,17 @@ def test_shipped_network(name):
     assert info.metadata["recipe"]["steps"] > 0
     network = load(name)
     x = samples(input_shape)
-    batch = jax.jit(lambda network, x: network(x))(network, x)
+    apply = jax.jit(lambda network, x: network(x))
+    batch = apply(network, x)
     assert batch.shape == (3, *output_shape)
-    np.testing.assert_allclose(network(x[:1]), batch[:1], atol=1e-5)
-    np.testing.assert_allclose(network(x[1]), batch[1], atol=1e-5)
-    np.testing.assert_allclose(jax.vmap(network)(x), batch, atol=1e-5)
+    np.testing.assert_allclose(apply(network, x[:1]), batch[:1], atol=1e-5)
+    np.testing.assert_allclose(apply(network, x[1]), batch[1], atol=1e-5)
+    mapped = jax.jit(jax.vmap(lambda network, x: network(x), in_axes=(None, 0)))
+    np.testing.assert_allclose(mapped(network, x), batch, atol=1e-5)
     if output_shape == (28, 28, 1):
         assert jnp.min(batch) >= 0
         assert jnp.max(batch) <= 1
-    gradient = jax.grad(lambda x: jnp.sum(network(x)))(x[0])
+    gradient = jax.jit(jax.grad(lambda x, network: jnp.sum(network(x))))(x[0], network)
     assert jnp.linalg.norm(gradient) > 0
     assert jnp.all(jnp.isfinite(gradient))
 
