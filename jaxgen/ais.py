@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxgen import engine, run
+from jaxgen.errors import expected
 from jaxgen.kernels import Kernel
 from jaxgen.path import AnnealedPath
 from jaxgen.posterior import Posterior
@@ -78,9 +79,18 @@ def ais(
         tile=tile,
         progress=progress,
     )
+    if not hasattr(setup.path.start, "log_prob"):
+        raise expected(
+            "prior",
+            "a prior with a log density for importance weights",
+            f"{type(setup.path.start).__name__}, which has a score only",
+            "Use sample() with MALAApprox, or ascend()",
+        )
     state, history = run.anneal(run.start(key, setup), setup)
-    log_z, error = (float(x) for x in engine.log_evidence(state))
     exactness = setup.kernel.exactness
+    log_z = error = float("nan")
+    if exactness == "exact":
+        log_z, error = (float(x) for x in engine.log_evidence(state))
     learns = setup.rule.learns or isinstance(setup.schedule, Adaptive) or precondition
     if exactness == "exact" and learns:
         exactness = "adapted"

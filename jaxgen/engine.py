@@ -293,7 +293,9 @@ def finish_annealing(
 ) -> RunState:
     """Make the weights equal by a last resampling, and let the rule start its warm-up."""
     if resample is not None:
-        state = _resample_if(jnp.array(True), state, rule, resample)
+        # Weights that are equal already were made so at this temperature, with its key.
+        unequal = jnp.any(state.log_weight != 0.0)
+        state = _resample_if(unequal, state, rule, resample)
     if precondition:
         state = state._replace(inverse_mass=_ensemble_variance(state))
     return new_phase(state._replace(memory=rule.start_warmup(state.memory)))

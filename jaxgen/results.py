@@ -44,7 +44,8 @@ class AISResult(NamedTuple):
     Attributes:
       position: `[C, ...]` coordinates (`posterior.image` turns one into its image).
       log_weight: `[C]` unnormalised log importance weights (since the last resampling).
-      log_z: estimate of log Z, the log evidence where the start is normalised.
+      log_z: estimate of log Z, the log evidence where the start is normalised; NaN where
+        the kernel does not leave the path invariant.
       log_z_standard_error: its standard error, to first order.
       ess: effective sample size of `log_weight`.
       beta: the last inverse temperature; the target is `base + beta * tilt`.
@@ -124,7 +125,7 @@ def annealing_notes(
     notes = []
     if kernel.exactness != "exact":
         notes.append(
-            f"{kernel.name} does not leave the path invariant: weights and log Z are heuristics"
+            f"{kernel.name} does not leave the path invariant: its weights are a heuristic"
         )
     worst = float(history.ess.min())
     if worst < 0.1 * count:

@@ -135,6 +135,8 @@ def prepare(
         scheme(resample)
     if not 0 <= resample_threshold <= 1:
         raise expected("resample_threshold", "a fraction between 0 and 1", resample_threshold)
+    if step_size is None and not kernel.adapts:
+        step_size = kernel.first_step_size  # such a kernel has no use for it
     rule = as_rule(step_size, kernel.first_step_size)
     rule.check()
     return Setup(

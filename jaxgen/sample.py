@@ -122,7 +122,8 @@ def sample(
         if annealed:
             state, history = run.anneal(state, setup)
             log_weight = np.asarray(state.log_weight)
-            log_z, error = (float(x) for x in engine.log_evidence(state))
+            if setup.kernel.exactness == "exact":
+                log_z, error = (float(x) for x in engine.log_evidence(state))
             notes = annealing_notes(setup.kernel, state, history, error)
         else:
             last = 1.0 if betas is None else float(np.max(setup.schedule))

@@ -175,3 +175,11 @@ def test_an_adaptive_schedule_that_runs_out_says_so():
             betas=schedules.Adaptive(0.9, max_temperatures=3),
             num_chains=32,
         )
+
+
+def test_score_priors_have_no_importance_weights():
+    problem = LinearGaussian(2).posterior
+    prior = jaxgen.ScorePrior(jnp.negative, jaxgen.Gaussian.standard(2))
+    posterior = jaxgen.Posterior(prior, problem.generator, problem.condition)
+    with pytest.raises(InputError, match="importance weights"):
+        jaxgen.ais(jax.random.key(0), posterior, kernels.MALAApprox.langevin(0.01), num_chains=4)
