@@ -38,7 +38,8 @@ def test_pictures_and_files_it_links_to_exist():
 def test_shell_commands_name_commands_that_exist(capsys):
     from jaxgen.cli import main
 
-    names = set(re.findall(r"^jaxgen (\w+)", README, re.MULTILINE))
+    shell = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
+    names = set(re.findall(r"^jaxgen (\w+)", shell, re.MULTILINE))
     assert {"demo", "sample", "inpaint", "superres", "train", "models"} <= names
     for name in names:
         assert main([name, "--help"]) == 0
