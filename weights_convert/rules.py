@@ -21,7 +21,9 @@ from weights_convert.layouts import TRANSFORMS, Transform
 
 __all__ = ["Rule", "apply_rules"]
 
-_MOST_SHOWN = 20
+# Bounds for what a hostile file can make an error say; no real network has as many arrays.
+_MOST_SHOWN = 4000
+_LONGEST = 240
 
 
 class Rule(NamedTuple):
@@ -99,7 +101,7 @@ def apply_rules(
         if name not in origin
     ]
     if mistakes:
-        shown = "; ".join(mistakes[:_MOST_SHOWN])
+        shown = "; ".join(map(_short, mistakes[:_MOST_SHOWN]))
         more = f"; and {len(mistakes) - _MOST_SHOWN} more" if len(mistakes) > _MOST_SHOWN else ""
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise InputError(f"{where}: {count}: {shown}{more}")
@@ -136,6 +138,10 @@ def _convert(
         return f"{key}: holds NaN or infinite weights"
     result[name] = converted
     return None
+
+
+def _short(mistake: str) -> str:
+    return mistake if len(mistake) <= _LONGEST else f"{mistake[: _LONGEST - 3]}..."
 
 
 def _compiled(pattern: str, name: str) -> re.Pattern[str]:

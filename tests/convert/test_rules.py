@@ -50,6 +50,15 @@ def test_all_mistakes_in_one_line():
         assert part in message
 
 
+def test_hundreds_of_mistakes_are_all_told_and_a_hostile_file_cannot_flood():
+    with pytest.raises(ValueError, match="500 mistakes") as caught:
+        apply_rules(RULES, {f"x{i}": np.zeros(1) for i in range(500)}, {})
+    assert all(f" x{i}: left over" in str(caught.value) for i in range(500))
+    with pytest.raises(ValueError, match="and 1000 more") as caught:
+        apply_rules(RULES, {f"{i}" + "x" * 1000: np.zeros(1) for i in range(5000)}, {})
+    assert len(str(caught.value)) < 1_000_000
+
+
 def test_a_key_that_two_rules_take_and_a_target_filled_twice():
     rules = [*RULES, Rule(r"a\.(.*)", r"b.\1"), Rule("x", "b.bias")]
     source = {"a.bias": np.zeros(2), "b.bias": np.zeros(2), "x": np.zeros(2)}
