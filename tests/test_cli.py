@@ -200,6 +200,8 @@ def idle(tmp_path, monkeypatch):
         ("superres example:0 --method median", ["--method: expected one of average, stride"]),
         ("train fashion-mnist/dcgn", ["NAME: expected one of", "'fashion-mnist/dcgan'?"]),
         ("train toy2d/gan --steps 0", ["--steps: expected an integer of at least 1; got 0"]),
+        ("fetch progan-celeba12", ["NAME: expected one of progan-celeba128,", "12"]),
+        ("fetch progan-celeba128 --out x.npz", ["--out: expected a name that ends in"]),
         ("models --jsn", ["unrecognized arguments: --jsn"]),
     ],
 )
@@ -290,7 +292,7 @@ def test_a_mistake_of_ours_is_not_silenced(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "demo", "sample", "inpaint", "superres", "train", "models"]
+    "command", ["", "demo", "sample", "inpaint", "superres", "train", "models", "fetch"]
 )
 def test_help_has_an_example_that_parses(capsys, command):
     assert main([*command.split(), "--help"]) == 0

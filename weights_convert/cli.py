@@ -24,7 +24,11 @@ _COMMANDS = {
     "caffe": ("weights_convert.caffe.command", "convert a Caffe network", ()),
     "torch": ("weights_convert.pytorch", "convert PyTorch weights by a recipe", ("pytorch",)),
     "tfjs": ("weights_convert.tfjs", "convert a TensorFlow.js model", ()),
+    "fetch": ("weights_convert.fetch", "obtain and convert a published network", ()),
 }
+
+# Long enough for every mistake of a wrong recipe, short enough for a hostile file.
+_LONGEST = 1_000_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return args.run(args)
     except (InputError, ImportError) as error:
-        print(f"error: {plain(str(error))}", file=sys.stderr)
+        print(f"error: {plain(str(error), _LONGEST)}", file=sys.stderr)
         return 2
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

@@ -1,4 +1,4 @@
-"""The command line: `jaxgen demo`, `sample`, `inpaint`, `superres`, `train`, `models`.
+"""The command line: `jaxgen demo`, `sample`, `inpaint`, `superres`, `train`, `models`, `fetch`.
 
 Results go to stdout and into a folder, progress to stderr. A command exits with 0, with 2
 for input it cannot use (one line on stderr, nothing written), or with 130 when interrupted.
@@ -10,7 +10,7 @@ import difflib
 import sys
 from collections.abc import Sequence
 
-from jaxgen.cli import demo, inpaint, models, sample, superres, train
+from jaxgen.cli import demo, fetch, inpaint, models, sample, superres, train
 from jaxgen.cli.options import Parser
 from jaxgen.errors import InputError, expected
 
@@ -23,6 +23,7 @@ _COMMANDS = {
     "superres": superres,
     "train": train,
     "models": models,
+    "fetch": fetch,
 }
 
 

@@ -34,9 +34,10 @@ def _run(options: Any) -> int:
 
 
 def _names() -> tuple[str, ...]:
+    from jaxgen.models.fetched import FETCHABLE
     from jaxgen.models.registry import available
 
-    return available()
+    return (*available(), *FETCHABLE)
 
 
 def _entry(name: str) -> dict[str, Any]:

