@@ -24,6 +24,7 @@ import numpy as np
 import jaxgen
 from jaxgen import adapt, engine, kernels, schedules
 from jaxgen.path import likelihood_path
+from jaxgen.state import ANNEAL, Order
 
 
 def bare(path, positions, count):
@@ -76,7 +77,7 @@ def ours(path, kernel, betas, num_chains):
     """The annealing program of jaxgen, all temperatures in one chunk."""
     rule = adapt.Fixed(jnp.float32(0.02 if isinstance(kernel, kernels.MALA) else 0.05))
     state = engine.initial_state(jax.random.key(0), path, kernel, rule, num_chains=num_chains)
-    order = engine.Order.of(engine.ANNEAL, 0, 1)
+    order = Order.of(ANNEAL, 0, 1)
 
     def nothing(path, chain):
         return ()

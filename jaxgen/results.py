@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgen.engine import RunState, TemperatureInfo
 from jaxgen.kernels import Kernel
+from jaxgen.state import RunState, TemperatureInfo
 from jaxgen.types import Array, ArrayTree
 
 __all__ = ["NO_HISTORY", "AISResult", "Progress", "SampleResult", "annealing_notes"]

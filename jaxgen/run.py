@@ -16,7 +16,6 @@ import numpy as np
 
 from jaxgen import engine
 from jaxgen.adapt import StepRule, as_rule
-from jaxgen.engine import ANNEAL, DRAW, WARM_UP, Order, RunState, TemperatureInfo
 from jaxgen.errors import InputError, expected
 from jaxgen.kernels import HMC, ChainState, Kernel
 from jaxgen.path import AnnealedPath, likelihood_path
@@ -24,6 +23,7 @@ from jaxgen.posterior import Posterior
 from jaxgen.resampling import effective_sample_size, scheme
 from jaxgen.results import Progress
 from jaxgen.schedules import Adaptive, check_betas
+from jaxgen.state import ANNEAL, DRAW, WARM_UP, Order, RunState, TemperatureInfo, clock
 from jaxgen.types import PRNGKey
 
 __all__ = ["Setup", "anneal", "draw", "prepare", "start", "warm_up"]
@@ -224,7 +224,7 @@ def draw(state: RunState, setup: Setup, num_steps: int, thin: int) -> tuple[RunS
 
 def step_size(state: RunState, rule: StepRule) -> float:
     """The step in use, its mean over chains."""
-    return float(rule.size(state.memory, engine.clock(state)).mean())
+    return float(rule.size(state.memory, clock(state)).mean())
 
 
 def check_integer(name: str, value: Any, least: int) -> None:

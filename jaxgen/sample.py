@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import engine, run
-from jaxgen.engine import RunState
 from jaxgen.errors import expected
 from jaxgen.kernels import ChainState, Kernel
 from jaxgen.path import AnnealedPath
 from jaxgen.posterior import Posterior
 from jaxgen.resampling import effective_sample_size
 from jaxgen.results import NO_HISTORY, SampleResult, annealing_notes
+from jaxgen.state import RunState, new_phase
 from jaxgen.types import ArrayTree, PRNGKey
 
 __all__ = ["images", "positions", "sample"]
@@ -132,7 +132,7 @@ def sample(
     elif state.log_weight.shape != (num_chains,):
         raise expected("state", f"{num_chains} chains", f"shape {state.log_weight.shape}")
     else:
-        state = engine.new_phase(state)
+        state = new_phase(state)
 
     state, draws = run.draw(state, setup, num_steps, thin)
 

@@ -14,6 +14,7 @@ LAYERS = [
     {"regularizers", "posterior", "metrics"},
     {"path"},
     {"kernels", "adapt", "schedules", "resampling"},
+    {"state"},
     {"engine"},
     {"results"},
     {"run"},
