@@ -71,7 +71,8 @@ def save_weights(
             array = np.ascontiguousarray(np.asarray(params[name]), dtype=stored)
         if not np.isfinite(array).all():
             raise expected(name, f"finite numbers in {dtype}", "NaN or infinity")
-        return memoryview(array.reshape(-1).view(np.uint8))
+        # Arrays are buffers, which Python 3.11's types cannot say.
+        return memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
 
     for name in sorted(params):
         raw = content(name)
