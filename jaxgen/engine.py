@@ -38,6 +38,7 @@ __all__ = [
     "initial_state",
     "log_evidence",
     "over_chains",
+    "stale",
 ]
 
 # Folded into the run's key for what belongs to no single chain.
@@ -207,6 +208,23 @@ def finish_annealing(
 def finish_warm_up(state: RunState, rule: StepRule) -> RunState:
     """The rule stops learning."""
     return new_phase(state._replace(memory=rule.freeze(state.memory)))
+
+
+@functools.partial(jax.jit, static_argnames=("tile",))
+def stale(state: RunState, path: AnnealedPath, *, tile: int | None = None) -> Array:
+    """Whether the chains carry values of another target than this path: one forward pass.
+
+    Carried values were recovered from sums, so they agree with fresh ones to rounding only.
+    """
+
+    def densities(position: Any) -> tuple[Array, Array]:
+        base = path.base(position) if hasattr(path.start, "log_prob") else jnp.zeros(())
+        return base, path.tilt(position)
+
+    fresh = over_chains(densities, (state.chains.position,), tile)
+    carried = (state.chains.base, state.chains.tilt)
+    same = [jnp.allclose(f, c, rtol=1e-3, atol=0.05) for f, c in zip(fresh, carried, strict=True)]
+    return ~jnp.all(jnp.stack(same))
 
 
 def log_evidence(state: RunState) -> tuple[Array, Array]:

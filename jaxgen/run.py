@@ -23,10 +23,10 @@ from jaxgen.posterior import Posterior
 from jaxgen.resampling import effective_sample_size, scheme
 from jaxgen.results import Progress
 from jaxgen.schedules import Adaptive, check_betas
-from jaxgen.state import ANNEAL, DRAW, WARM_UP, Order, RunState, TemperatureInfo, clock
+from jaxgen.state import ANNEAL, DRAW, WARM_UP, Order, RunState, TemperatureInfo, clock, new_phase
 from jaxgen.types import PRNGKey
 
-__all__ = ["Setup", "anneal", "draw", "prepare", "start", "warm_up"]
+__all__ = ["Setup", "anneal", "draw", "prepare", "resume", "start", "warm_up"]
 
 # Temperatures, warm-up steps or draws in one call of the compiled program.
 CHUNK = 10
@@ -165,6 +165,22 @@ def start(key: PRNGKey, setup: Setup) -> RunState:
         num_chains=setup.num_chains,
         tile=setup.tile,
     )
+
+
+def resume(state: RunState, setup: Setup) -> RunState:
+    """Go on from an earlier run's state; raise `InputError` if it is not of this target."""
+    if state.log_weight.shape != (setup.num_chains,):
+        raise expected("state", f"{setup.num_chains} chains", f"shape {state.log_weight.shape}")
+    # Chains carry log densities and gradients. Under another label, mask or set of weights
+    # these would be wrong without a sign of it.
+    if bool(engine.stale(state, setup.path, tile=setup.tile)):
+        raise expected(
+            "state",
+            "chains of this very target",
+            "log densities that another one left",
+            "Start anew: without state",
+        )
+    return new_phase(state)
 
 
 def anneal(state: RunState, setup: Setup) -> tuple[RunState, TemperatureInfo]:

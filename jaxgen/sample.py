@@ -20,7 +20,7 @@ from jaxgen.path import AnnealedPath
 from jaxgen.posterior import Posterior
 from jaxgen.resampling import effective_sample_size
 from jaxgen.results import NO_HISTORY, SampleResult, annealing_notes
-from jaxgen.state import RunState, new_phase
+from jaxgen.state import RunState
 from jaxgen.types import ArrayTree, PRNGKey
 
 __all__ = ["images", "positions", "sample"]
@@ -84,7 +84,8 @@ def sample(
         None keeps nothing, and memory does not grow with the number of steps.
       tile: as in `ais`.
       state: go on from an earlier result's state (its chains, step size and count of
-        steps) instead of annealing; `warmup` is then not repeated.
+        steps) instead of annealing; `warmup` is then not repeated. It must be of this very
+        target: the chains carry its log densities and gradients.
       progress: called with a `Progress` between chunks.
 
     Returns:
@@ -129,10 +130,8 @@ def sample(
             last = 1.0 if betas is None else float(np.max(setup.schedule))
             state = state._replace(beta=jnp.asarray(last), log_weight=jnp.zeros(num_chains))
         state = run.warm_up(state, setup, warmup)
-    elif state.log_weight.shape != (num_chains,):
-        raise expected("state", f"{num_chains} chains", f"shape {state.log_weight.shape}")
     else:
-        state = new_phase(state)
+        state = run.resume(state, setup)
 
     state, draws = run.draw(state, setup, num_steps, thin)
 

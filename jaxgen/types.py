@@ -48,11 +48,16 @@ class Score(Protocol):
 
 @runtime_checkable
 class Prior(Protocol):
-    """A distribution over latents that can be drawn from and evaluated."""
+    """A distribution over latents that can be drawn from and evaluated.
+
+    Kernels move in its coordinates; `latent` maps them to what the generator is given.
+    """
 
     def sample(self, key: PRNGKey, /) -> ArrayTree: ...
 
-    def log_prob(self, z: ArrayTree, /) -> Array: ...
+    def log_prob(self, coordinates: ArrayTree, /) -> Array: ...
+
+    def latent(self, coordinates: ArrayTree, /) -> ArrayTree: ...
 
 
 @runtime_checkable

@@ -175,6 +175,19 @@ def test_state_of_another_size_is_refused(problem, result):
         jaxgen.sample(jax.random.key(0), problem.posterior, num_chains=3, state=result.state)
 
 
+def test_state_of_another_target_is_refused(problem, result):
+    other = LinearGaussian(4, noise=0.3, seed=4).posterior
+    with pytest.raises(InputError, match="state: expected chains of this very target"):
+        jaxgen.sample(jax.random.key(0), other, num_chains=400, state=result.state)
+    wider = jaxgen.Posterior(
+        jaxgen.Gaussian(jnp.zeros(4), jnp.full(4, 2.0)),
+        problem.posterior.generator,
+        problem.posterior.condition,
+    )
+    with pytest.raises(InputError, match="state: expected chains of this very target"):
+        jaxgen.sample(jax.random.key(0), wider, num_chains=400, state=result.state)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

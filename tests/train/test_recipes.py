@@ -2,11 +2,11 @@
 
 import pytest
 
+from jaxgen.cli import main
 from jaxgen.errors import InputError
 from jaxgen.models import describe, load
 from jaxgen.models.registry import available
 from jaxgen.train import RECIPES, run
-from jaxgen.train.__main__ import main
 
 
 def test_every_shipped_model_has_a_recipe():
@@ -54,7 +54,7 @@ def test_errors(tmp_path):
 
 
 def test_command_line(tmp_path, capsys):
-    assert main(["toy2d/gan", "--out", str(tmp_path), "--steps", "5"]) == 0
+    assert main(["train", "toy2d/gan", "--out", str(tmp_path), "--steps", "5"]) == 0
     assert "toy2d_gan_5.safetensors" in capsys.readouterr().out
-    assert main(["nothing", "--out", str(tmp_path)]) == 2
+    assert main(["train", "nothing", "--out", str(tmp_path)]) == 2
     assert "nothing" in capsys.readouterr().err
