@@ -11,6 +11,13 @@ there by brute force over a million prior draws.
   gd           gradient descent on |x_o - G(z)_o|^2 from one draw, 5000 steps of 0.01
   gd of 5000   the same from the best of 5000 draws
 
+`equal` repeats this with as many gradients for each chain as `default` took: descent, the
+best by the objective of five restarts that share the budget, and the paper's settings on a
+shorter list; each with a histogram of the distance from (1, 0). `modes` says how much of the
+posterior the chains found: regions of latents that hold 99% of the mass on a fine grid, the
+share of those with more than 1% that at least one chain is in, and the share of such regions
+that as many exact draws would be in.
+
 `--figure PATH` draws the loss surfaces, gradient descent and samples as in Figures 1 to 3.
 """
 
@@ -114,6 +121,98 @@ def descend(posterior, key, steps, best_of):
     return result.position
 
 
+EDGES = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, np.inf)
+
+
+def histogram(posterior, z, weights=None):
+    """The (weighted) fraction of chains at distances from (1, 0), between `EDGES`."""
+    distance = np.linalg.norm(points(posterior, z) - [1.0, 0.0], axis=-1)
+    weights = np.full(len(distance), 1 / len(distance)) if weights is None else weights
+    return np.histogram(distance, EDGES, weights=np.asarray(weights))[0]
+
+
+def restarts(posterior, key, steps, count=5):
+    """The best of `count` descents that share `steps` steps, by what was seen alone."""
+    position, objective = [], []
+    for k in range(count):
+        found = jaxgen.ascend(
+            jax.random.fold_in(key, k),
+            posterior,
+            DESCENT,
+            num_chains=CHAINS,
+            num_steps=max(1, steps // count),
+            prior_weight=0.0,
+        )
+        position.append(np.asarray(found.position))
+        objective.append(found.objective)
+    best = np.argmax(objective, axis=0)
+    return jnp.asarray(np.asarray(position)[best, np.arange(CHAINS)])
+
+
+def modes_of(posterior, smoke):
+    """The regions of latents that hold 99% of the posterior: (labels on a grid, their mass)."""
+    from scipy import ndimage
+
+    half, count = 4.5, 301 if smoke else 2401
+    side = jnp.linspace(-half, half, count)
+    log_density = jax.jit(
+        lambda target, line: jax.lax.map(
+            lambda y: jax.vmap(lambda x: target(jnp.stack([x, y])))(side), line
+        )
+    )(posterior, side)
+    density = np.asarray(jax.nn.softmax(log_density.ravel()), np.float64)
+    order = np.argsort(density)[::-1]
+    kept = np.zeros(density.shape, bool)
+    kept[order[: np.searchsorted(np.cumsum(density[order]), 0.99) + 1]] = True
+    # Ridges are thin: regions that almost touch are one.
+    near = ndimage.binary_dilation(kept.reshape(log_density.shape), np.ones((3, 3)), 3)
+    labels, number = ndimage.label(near, np.ones((3, 3)))
+    mass = ndimage.sum(density.reshape(labels.shape), labels, range(1, number + 1))
+    return labels, np.asarray(mass), (half, count)
+
+
+def coverage(regions, z):
+    """The share of the regions with more than 1% of the mass that hold a chain."""
+    labels, mass, (half, count) = regions
+    cell = np.clip(np.round((np.asarray(z) + half) / (2 * half) * (count - 1)), 0, count - 1)
+    found = set(labels[cell[:, 1].astype(int), cell[:, 0].astype(int)].tolist())
+    large = np.flatnonzero(mass > 0.01)
+    exact = np.mean(1 - (1 - mass[large]) ** len(z))
+    return float(np.mean([k + 1 in found for k in large])), float(exact), len(large)
+
+
+def at_equal_cost(posterior, key, regions):
+    """Success, histogram and modes of each method at the default's number of gradients."""
+    position, weights, gradients, _ = default(posterior, key)
+    shorter = max(2, gradients // 10)
+    found = {
+        "default": (position, weights),
+        "gd": (descend(posterior, key, gradients, 1), None),
+        "gd_restarts": (restarts(posterior, key, gradients), None),
+        "paper": (paper(posterior, key, shorter)[0], None),
+        "no_annealing": (no_annealing(posterior, key, shorter)[0], None),
+    }
+    result = {"gradients": gradients}
+    for name, (z, w) in found.items():
+        result[name] = {
+            "success": at_optimum(posterior, z, w),
+            "histogram": np.round(histogram(posterior, z, w), 3).tolist(),
+            "modes": coverage(regions, z)[0],
+        }
+    result["modes_by_exact_draws"], result["num_modes"] = coverage(regions, position)[1:]
+    return result
+
+
+def averaged(results):
+    """The mean over seeds of what `at_equal_cost` found."""
+
+    def mean(*values):
+        return np.round(np.mean(values, axis=0), 3).tolist()
+
+    # Histograms are lists: leaves here.
+    return jax.tree.map(mean, *results, is_leaf=lambda x: isinstance(x, list))
+
+
 def figure(path, seed):
     """Loss surfaces with descent and samples, one column for each stage."""
     import matplotlib
@@ -165,12 +264,16 @@ def main():
     draws = 10_000 if args.smoke else 1_000_000
     best_of = 50 if args.smoke else 5000
     rows = []
-    for stage in STAGES:
+    for stage in STAGES[-1:] if args.smoke else STAGES:
         posterior = posterior_at(stage)
         mass, log_z = truth(posterior, draws)
         row = {"stage": int(stage), "truth": round(mass, 4), "log_z": round(log_z, 3)}
         found = {name: [] for name in ("default", "default_log_z", "default_gradients")}
         others = {name: [] for name in ("paper", "paper_weighted", "no_annealing", "gd", "gd_5000")}
+        regions = modes_of(posterior, args.smoke)
+        row["equal"] = averaged(
+            [at_equal_cost(posterior, jax.random.key(seed), regions) for seed in seeds]
+        )
         for seed in seeds:
             key = jax.random.key(seed)
             position, weights, gradients, result = default(posterior, key)
@@ -193,6 +296,15 @@ def main():
         seeds=len(seeds),
         default_at_least_098_on_each_seed=min(last["default"]) >= 0.98,
         default_at_most_1000_gradients=max(last["default_gradients"]) <= 1000,
+        success={
+            row["stage"]: {k: round(float(np.mean(row[k])), 3) for k in ("default", "paper")}
+            for row in rows
+        },
+        times_fewer_gradients_than_the_paper={
+            row["stage"]: round(row["paper_gradients"] / float(np.mean(row["default_gradients"])))
+            for row in rows
+        },
+        histogram_edges=[*EDGES[:-1], None],
         rows=rows,
     )
     if args.figure:

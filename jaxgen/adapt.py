@@ -12,9 +12,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from blackjax.adaptation.step_size import dual_averaging_adaptation
 
 from jaxgen.errors import expected
+from jaxgen.late import blackjax
 from jaxgen.pytree import as_data, pytree, static
 from jaxgen.types import Array, Scalar
 
@@ -213,7 +213,7 @@ class DualAveraging(StepRule):
         """One update of dual averaging."""
         # BlackJAX takes the target when the update is built; it is data here, so the
         # update is built with 0 and given the error's negative instead.
-        _, update, _ = dual_averaging_adaptation(target=0.0)
+        _, update, _ = _dual_averaging()
         error = self._mean(acceptance) - self._target(target)
         averaging = update(memory.averaging, error)
         return AveragingMemory(averaging.log_step_size, averaging)
@@ -238,7 +238,7 @@ class DualAveraging(StepRule):
             raise expected("target", "an acceptance rate between 0 and 1", self.target)
 
     def _averaging(self, log_step: Array) -> Any:
-        init, _, _ = dual_averaging_adaptation(target=0.0)
+        init, _, _ = _dual_averaging()
         # mu is where the first steps are drawn to. Hoffman & Gelman put it at ten times the
         # first step, for runs that begin with a timid guess; annealing has found the scale.
         state = init(jnp.exp(log_step))._replace(mu=log_step)
@@ -252,6 +252,10 @@ class DualAveraging(StepRule):
 
     def _target(self, target: float) -> Scalar:
         return target if self.target is None else self.target
+
+
+def _dual_averaging() -> Any:
+    return blackjax().adaptation.step_size.dual_averaging_adaptation(target=0.0)
 
 
 class CoGenerationMemory(NamedTuple):

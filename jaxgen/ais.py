@@ -8,11 +8,13 @@ last temperature.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
 
-from jaxgen import engine, run
+from jaxgen import run
 from jaxgen.errors import expected
 from jaxgen.kernels import Kernel
 from jaxgen.path import AnnealedPath
@@ -20,6 +22,8 @@ from jaxgen.posterior import Posterior
 from jaxgen.resampling import effective_sample_size
 from jaxgen.results import AISResult, annealing_notes
 from jaxgen.schedules import Adaptive
+from jaxgen.setup import Callback, prepare
+from jaxgen.store import recording
 from jaxgen.types import PRNGKey
 
 __all__ = ["ais"]
@@ -36,9 +40,15 @@ def ais(
     moves: int = 1,
     resample: str | None = None,
     resample_threshold: float = 0.5,
-    precondition: bool = False,
+    precondition: bool | str = False,
     tile: int | None = None,
-    progress: run.Callback | None = None,
+    memory: int | None = None,
+    devices: Sequence[Any] | None = None,
+    shard_weights: bool = False,
+    folder: str | PathLike[str] | None = None,
+    resume: bool = False,
+    checkpoint_every: float = 60.0,
+    progress: Callback | None = None,
 ) -> AISResult:
     """Draw from the start, anneal to the target, and return weighted states.
 
@@ -54,9 +64,21 @@ def ais(
       resample: None for importance weights alone (chains then stay independent where the
         schedule and the step are fixed), or "systematic", "stratified", "multinomial",
         "residual": resample when the ESS falls below `resample_threshold * C`.
-      precondition: set HMC's inverse mass to the ensemble's variances as beta grows.
-      tile: chains moved in one batch; None for all. Results agree to the last bit only
-        between runs of the same tile.
+      precondition: how the inverse mass (of kernels that have one) is learned from the
+        chains as beta grows: "score" (dense, from their gradients), "dense" or "diagonal"
+        (from their positions); True chooses, False leaves it alone.
+      tile: chains in one batch. For a given tile, results agree to the last bit on any
+        number of devices and processes; by default as many as fill `memory`.
+      memory: bytes of activations that a tile may fill: 32 MiB on CPU (where smaller
+        batches stay in the cache), 4 GiB on accelerators.
+      devices: which devices share the chains; all there are by default.
+      shard_weights: keep large weights in parts over the devices, and put them together
+        while the program runs. For generators of which a device should not hold a copy
+        between runs; samples stay the same.
+      folder: a run folder to keep checkpoints in. SIGTERM or Ctrl-C then writes one and ends
+        the process (`jaxgen.Preempted`, KeyboardInterrupt).
+      resume: go on from the folder's last checkpoint, bit for bit, if it holds one.
+      checkpoint_every: seconds between two checkpoints.
       progress: called with a `Progress` between chunks.
 
     Returns:
@@ -64,9 +86,10 @@ def ais(
 
     Raises:
       InputError: for arguments that cannot be used, a path on which every chain has
-        weight 0, or an adaptive schedule that runs out of temperatures.
+        weight 0, an adaptive schedule that runs out of temperatures, or a folder that holds
+        another run.
     """
-    setup = run.prepare(
+    setup = prepare(
         target,
         kernel,
         betas,
@@ -77,6 +100,9 @@ def ais(
         resample_threshold=resample_threshold,
         precondition=precondition,
         tile=tile,
+        memory=memory,
+        devices=devices,
+        shard_weights=shard_weights,
         progress=progress,
     )
     if not hasattr(setup.path.start, "log_prob"):
@@ -86,26 +112,32 @@ def ais(
             f"{type(setup.path.start).__name__}, which has a score only",
             "Use sample() with MALAApprox, or ascend()",
         )
-    state, history = run.anneal(run.start(key, setup), setup)
+    plan = run.Plan()
+    with recording(folder, key, setup, plan, None, resume, checkpoint_every) as recorder:
+        journey = recorder.journey or run.begin(key, setup, plan)
+        journey = run.go(journey, setup, plan, recorder)
+    state, evidence = journey.state, journey.evidence
     exactness = setup.kernel.exactness
-    log_z = error = float("nan")
-    if exactness == "exact":
-        log_z, error = (float(x) for x in engine.log_evidence(state))
-    learns = setup.rule.learns or isinstance(setup.schedule, Adaptive) or precondition
+    learns = setup.rule.learns or isinstance(setup.schedule, Adaptive)
+    learns = learns or setup.precondition != "none"
     if exactness == "exact" and learns:
         exactness = "adapted"
+    error = float(evidence.standard_error)
     return AISResult(
         position=state.chains.position,
         log_weight=state.log_weight,
-        log_z=log_z,
+        log_z=float(evidence.log_z),
         log_z_standard_error=error,
         ess=float(effective_sample_size(state.log_weight)),
         beta=float(state.beta),
-        history=history,
+        history=journey.history,
         acceptance_rate=float(np.mean(state.accepted) / int(state.num_steps)),
         num_gradients=np.asarray(state.num_gradients),
         num_divergent=int(np.sum(state.num_divergent)),
         exactness=exactness,
-        notes=annealing_notes(setup.kernel, state, history, error),
+        notes=annealing_notes(
+            setup.kernel, int(evidence.num_ancestors), journey.history, error, num_chains
+        ),
         state=state,
+        tile=setup.tile,
     )

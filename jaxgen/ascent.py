@@ -19,7 +19,7 @@ import optax
 from jaxgen.engine import over_chains
 from jaxgen.errors import InputError, expected
 from jaxgen.posterior import Posterior
-from jaxgen.run import check_integer
+from jaxgen.setup import check_integer
 from jaxgen.types import Array, ArrayTree, PRNGKey, Scalar
 
 __all__ = ["AscentResult", "ascend"]

@@ -16,10 +16,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxgen import preconditioning
 from jaxgen.adapt import StepRule
 from jaxgen.kernels.base import ChainState, Kernel, Tuning
+from jaxgen.parallel import over_chains
 from jaxgen.path import AnnealedPath
 from jaxgen.resampling import (
     effective_sample_size,
@@ -33,6 +35,7 @@ from jaxgen.types import Array, PRNGKey
 
 __all__ = [
     "advance",
+    "advance_in_place",
     "finish_annealing",
     "finish_warm_up",
     "initial_state",
@@ -45,7 +48,7 @@ __all__ = [
 _SHARED = 0xFFFFFFFF
 
 
-@functools.partial(jax.jit, static_argnames=("num_chains", "tile"))
+@functools.partial(jax.jit, static_argnames=("num_chains", "precondition", "tile", "mesh"))
 def initial_state(
     key: PRNGKey,
     path: AnnealedPath,
@@ -53,7 +56,9 @@ def initial_state(
     rule: StepRule,
     *,
     num_chains: int,
+    precondition: str = "none",
     tile: int | None = None,
+    mesh: Mesh | None = None,
 ) -> RunState:
     """Draw the first states from the path's start: beta = 0."""
     chain_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_chains))
@@ -65,7 +70,7 @@ def initial_state(
             return state, state.base - path.start.log_prob(position)
         return state, jnp.zeros(())
 
-    chains, log_weight = over_chains(first, (chain_keys,), tile)
+    chains, log_weight = over_chains(first, (chain_keys,), tile, mesh)
     zero = jnp.zeros((), jnp.int32)
     return RunState(
         key=jax.random.fold_in(key, _SHARED),
@@ -78,7 +83,9 @@ def initial_state(
         log_z=jnp.zeros(()),
         ancestor=jnp.arange(num_chains, dtype=jnp.int32),
         memory=rule.init(num_chains),
-        inverse_mass=_prior_variance(path, jax.tree.map(lambda x: x[0], chains.position)),
+        inverse_mass=preconditioning.prior(
+            path.start, jax.tree.map(lambda x: x[0], chains.position), precondition
+        ),
         accepted=jnp.zeros(num_chains),
         num_steps=zero,
         num_gradients=jnp.ones(num_chains, jnp.int32),
@@ -86,10 +93,7 @@ def initial_state(
     )
 
 
-@functools.partial(
-    jax.jit, static_argnames=("resample", "precondition", "collect", "tile", "length")
-)
-def advance(
+def _advance(
     state: RunState,
     path: AnnealedPath,
     kernel: Kernel,
@@ -98,9 +102,10 @@ def advance(
     order: Order,
     *,
     resample: str | None,
-    precondition: bool,
+    precondition: str,
     collect: Any,
     tile: int | None,
+    mesh: Mesh | None = None,
     length: int,
 ) -> tuple[RunState, TemperatureInfo, Any]:
     """Up to `length` slots of a phase, each of `order.steps_per_slot` kernel steps.
@@ -117,13 +122,16 @@ def advance(
         0), or `Adaptive`.
       order: what to do.
       resample: a scheme's name, or None.
-      precondition: set the inverse mass to the ensemble's variances at each temperature.
+      precondition: what the inverse mass is learned from at each temperature: the chains'
+        variances ("diagonal"), covariance ("dense") or gradients ("score"); or "none".
       collect: `collect(path, chain_state) -> tree` for one chain.
-      tile: chains moved in one batch.
+      tile, mesh: see `jaxgen.parallel.over_chains`.
+      length: slots in the program.
 
     Returns:
       The state; a row for each slot of annealing; what was collected, leaves
-      `[length, C, ...]`. Slots that were not used hold zeros.
+      `[length, P, ...]`: P is C, padded and spread over the mesh where there is one. Slots
+      that were not used hold zeros.
     """
     last = 1.0 if isinstance(schedule, Adaptive) else schedule[-1]
     learn = (rule.update, rule.warm, rule.after_freeze)
@@ -142,18 +150,17 @@ def advance(
         ess = effective_sample_size(state.log_weight)
         log_z, _ = log_evidence(state)
         wanted = jnp.array(False)
+        state = _precondition(state, precondition, path)
         if resample is not None:
             wanted = ess < order.threshold * state.log_weight.shape[0]
             state = _resample_if(wanted, state, rule, resample)
-        if precondition:
-            state = state._replace(inverse_mass=_ensemble_variance(state))
         return state, BLANK._replace(
             active=jnp.array(True), beta=beta, ess=ess, log_z=log_z, resampled=wanted
         )
 
     def body(_: int, carry: tuple[RunState, Array]) -> tuple[RunState, Array]:
         state, accepted = carry
-        state, rates = _step(state, path, kernel, rule, tile)
+        state, rates = _step(state, path, kernel, rule, tile, mesh)
         memory = jax.lax.switch(
             order.phase,
             [functools.partial(f, target=kernel.target_acceptance) for f in learn],
@@ -163,7 +170,8 @@ def advance(
         return state._replace(memory=memory), accepted + rates.mean()
 
     def keep(state: RunState) -> Any:
-        return over_chains(lambda chain: collect(path, chain), (state.chains,), tile)
+        chains = (state.chains,)
+        return over_chains(lambda c: collect(path, c), chains, tile, mesh, gather=False)
 
     nothing = _zeros_like_output(keep, state)
 
@@ -182,25 +190,35 @@ def advance(
         return state, row, kept
 
     def slot(state: RunState, i: Array) -> tuple[RunState, tuple[TemperatureInfo, Any]]:
-        wanted = jnp.where(order.phase == ANNEAL, state.beta < last, i < order.num_slots)
+        wanted = (i < order.num_slots) & ((order.phase != ANNEAL) | (state.beta < last))
         state, *out = jax.lax.cond(wanted, run, lambda s: (s, BLANK, nothing), state)
         return state, tuple(out)
 
     state, (rows, kept) = jax.lax.scan(slot, state, jnp.arange(length))
+    if mesh is not None:
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        state, rows = jax.lax.with_sharding_constraint((state, rows), everywhere)
+        spread = NamedSharding(mesh, PartitionSpec(None, *mesh.axis_names))
+        kept = jax.lax.with_sharding_constraint(kept, spread)
     return state, rows, kept
+
+
+_STRUCTURE = ("resample", "precondition", "collect", "tile", "mesh", "length")
+advance = jax.jit(_advance, static_argnames=_STRUCTURE)
+# The same, writing over the state that it is given: for callers that need it no more.
+advance_in_place = jax.jit(_advance, static_argnames=_STRUCTURE, donate_argnames="state")
 
 
 @functools.partial(jax.jit, static_argnames=("resample", "precondition"))
 def finish_annealing(
-    state: RunState, rule: StepRule, *, resample: str | None, precondition: bool
+    state: RunState, rule: StepRule, *, resample: str | None, precondition: str
 ) -> RunState:
     """Make the weights equal by a last resampling, and let the rule start its warm-up."""
+    state = _precondition(state, precondition)
     if resample is not None:
         # Weights that are equal already were made so at this temperature, with its key.
         unequal = jnp.any(state.log_weight != 0.0)
         state = _resample_if(unequal, state, rule, resample)
-    if precondition:
-        state = state._replace(inverse_mass=_ensemble_variance(state))
     return new_phase(state._replace(memory=rule.start_warmup(state.memory)))
 
 
@@ -210,8 +228,10 @@ def finish_warm_up(state: RunState, rule: StepRule) -> RunState:
     return new_phase(state._replace(memory=rule.freeze(state.memory)))
 
 
-@functools.partial(jax.jit, static_argnames=("tile",))
-def stale(state: RunState, path: AnnealedPath, *, tile: int | None = None) -> Array:
+@functools.partial(jax.jit, static_argnames=("tile", "mesh"))
+def stale(
+    state: RunState, path: AnnealedPath, *, tile: int | None = None, mesh: Mesh | None = None
+) -> Array:
     """Whether the chains carry values of another target than this path: one forward pass.
 
     Carried values were recovered from sums, so they agree with fresh ones to rounding only.
@@ -221,7 +241,7 @@ def stale(state: RunState, path: AnnealedPath, *, tile: int | None = None) -> Ar
         base = path.base(position) if hasattr(path.start, "log_prob") else jnp.zeros(())
         return base, path.tilt(position)
 
-    fresh = over_chains(densities, (state.chains.position,), tile)
+    fresh = over_chains(densities, (state.chains.position,), tile, mesh)
     carried = (state.chains.base, state.chains.tilt)
     same = [jnp.allclose(f, c, rtol=1e-3, atol=0.05) for f, c in zip(fresh, carried, strict=True)]
     return ~jnp.all(jnp.stack(same))
@@ -235,25 +255,13 @@ def log_evidence(state: RunState) -> tuple[Array, Array]:
     )
 
 
-def over_chains(function: Any, batched: tuple[Any, ...], tile: int | None) -> Any:
-    """`vmap(function)` over chains; with a tile, so many at a time, the last one padded.
-
-    XLA's sums depend on the shape of a batch, so only runs with the same tile agree to the
-    last bit.
-    """
-    mapped = jax.vmap(function)
-    if tile is None:
-        return mapped(*batched)
-    count = jax.tree.leaves(batched)[0].shape[0]
-    tiles = -(-count // tile)
-    index = jnp.minimum(jnp.arange(tiles * tile), count - 1).reshape(tiles, tile)
-    tiled = jax.tree.map(lambda x: x[index], batched)
-    out = jax.lax.map(lambda args: mapped(*args), tiled)
-    return jax.tree.map(lambda x: x.reshape(tiles * tile, *x.shape[2:])[:count], out)
-
-
 def _step(
-    state: RunState, path: AnnealedPath, kernel: Kernel, rule: StepRule, tile: int | None
+    state: RunState,
+    path: AnnealedPath,
+    kernel: Kernel,
+    rule: StepRule,
+    tile: int | None,
+    mesh: Mesh | None,
 ) -> tuple[RunState, Array]:
     """Move every chain one kernel step; also returns the acceptance rates `[C]`."""
     t = state.t + 1
@@ -265,7 +273,7 @@ def _step(
         tuning = Tuning(step_size, state.inverse_mass)
         return kernel.step(key, chain, path, state.beta, tuning, t)
 
-    chains, info = over_chains(one, (state.chain_keys, state.chains, sizes), tile)
+    chains, info = over_chains(one, (state.chain_keys, state.chains, sizes), tile, mesh)
     state = state._replace(
         chains=chains,
         t=t,
@@ -295,22 +303,23 @@ def _resample_if(wanted: Array, state: RunState, rule: StepRule, name: str) -> R
     return jax.lax.cond(wanted, resampled, lambda s: s, state)
 
 
-def _prior_variance(path: AnnealedPath, position: Any) -> Array:
-    """A Gaussian prior's variances as the first inverse mass, `[D]`; ones elsewhere."""
-    scale = getattr(path.start, "scale", None)
-    flat = ravel_pytree(position if scale is None else scale)[0]
-    return jnp.ones_like(flat) if scale is None else flat * flat
+def _precondition(state: RunState, form: str, path: AnnealedPath | None = None) -> RunState:
+    """The inverse mass from the ensemble, whose weights say more before than after resampling.
 
-
-def _ensemble_variance(state: RunState) -> Array:
-    """Weighted variances of the positions over chains, `[D]`, shrunk towards their mean."""
-    flat = jax.vmap(lambda z: ravel_pytree(z)[0])(state.chains.position)
-    weights = jax.nn.softmax(state.log_weight)[:, None]
-    mean = jnp.sum(weights * flat, axis=0)
-    variance = jnp.sum(weights * (flat - mean[None]) ** 2, axis=0)
-    ess = effective_sample_size(state.log_weight)
-    shrink = 10.0 / (10.0 + ess)
-    return (1 - shrink) * variance + shrink * variance.mean() + 1e-12
+    By "score" it is learned as beta grows (given the path) and then left as it is.
+    """
+    if form == "none" or (form == "score" and path is None):
+        return state
+    if form == "score" and path is not None:
+        chains = state.chains
+        gradient = jax.tree.map(lambda b, t: b + state.beta * t, chains.grad_base, chains.grad_tilt)
+        first = preconditioning.prior(
+            path.start, jax.tree.map(lambda x: x[0], chains.position), form
+        )
+        inverse_mass = preconditioning.score(gradient, state.log_weight, state.inverse_mass, first)
+    else:
+        inverse_mass = preconditioning.ensemble(state.chains.position, state.log_weight, form)
+    return state._replace(inverse_mass=inverse_mass)
 
 
 def _zeros_like_output(function: Any, *args: Any) -> Any:

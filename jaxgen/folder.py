@@ -25,7 +25,9 @@ __all__ = [
     "FORMAT",
     "check_free",
     "free_name",
+    "partial",
     "plain",
+    "tidied",
     "write_arrays",
     "write_json",
     "write_picture",
@@ -40,9 +42,30 @@ _MOST_SUMMARY = 1 << 26
 def free_name(folder: str | Path, stem: str) -> Path:
     """The first of `folder/stem`, `folder/stem-2`, `folder/stem-3`, ... that is free."""
     path, number = Path(folder) / stem, 2
-    while os.path.lexists(path):
+    while os.path.lexists(path) or os.path.lexists(partial(path)):
         path, number = Path(folder) / f"{stem}-{number}", number + 1
     return path
+
+
+def partial(path: str | Path) -> Path:
+    """Where a run lives until it is written to `path`: beside it."""
+    path = Path(path)
+    return path.with_name(f"{path.name}.partial")
+
+
+@contextlib.contextmanager
+def tidied(place: Path) -> Iterator[None]:
+    """Leave no trace of a run in `place` that failed before its first checkpoint."""
+    made = _make_parents(place.absolute().parent)
+    try:
+        yield
+    except BaseException:
+        if not any((place / "checkpoints").glob("*")):
+            shutil.rmtree(place, ignore_errors=True)
+            for parent in made:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+        raise
 
 
 def check_free(path: str | Path, *, force: bool = False) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from jaxgen.pytree import pytree, replace, static
@@ -26,14 +27,37 @@ class Network:
       params: every variable of the module (weights and running statistics).
       graphdef: the module's structure (static).
       layer: name of the layer whose output is returned, or None for the last one.
+      dtype: name of the type that inputs are cast to, or None to leave them; see `astype`.
     """
 
     params: ArrayTree
     graphdef: Any = static()
     layer: str | None = static(default=None)
+    dtype: str | None = static(default=None)
 
     def __call__(self, *args: Array) -> Array:
         """The network's output for one sample (or for a batch, if the module takes one)."""
+        if self.dtype is None:
+            return self._run(*args)
+        wanted = jnp.result_type(*args)
+        output = self._run(*(_cast(x, jnp.dtype(self.dtype)) for x in args))
+        return _cast(output, wanted)
+
+    def astype(self, dtype: Any) -> Network:
+        """The same network computing in another floating type, as in `astype(jnp.bfloat16)`.
+
+        Weights are cast now and inputs at each call; outputs and gradients come back in the
+        type of the inputs. A sampler thus keeps its positions, log densities and acceptance
+        in float32, and the chain is exact for the rounded network: a small error in log p
+        that is the same at every visit of a point is no error of the sampler's.
+
+        Args:
+          dtype: a floating type.
+        """
+        cast = jax.tree.map(lambda x: _cast(x, jnp.dtype(dtype)), self.params)
+        return replace(self, params=cast, dtype=jnp.dtype(dtype).name)
+
+    def _run(self, *args: Array) -> Array:
         module = nnx.merge(self.graphdef, self.params)
         if self.layer is None:
             return module(*args)
@@ -92,6 +116,11 @@ def freeze(module: nnx.Module) -> Network:
         if jax.tree.leaves(nnx.state(module, nnx.RngState)):
             raise ValueError("module: holds random state (nnx.Rngs) outside its Dropout layers")
     return Network(params, graphdef)
+
+
+def _cast(x: Array, dtype: Any) -> Array:
+    """Floating arrays in the given type, others as they are."""
+    return x.astype(dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x
 
 
 def _submodules(module: nnx.Module) -> dict[str, nnx.Module]:

@@ -35,6 +35,7 @@ class Reconstruction(NamedTuple):
       mean: posterior mean.
       draws: three draws, or any number that all rows share.
       deviation: standard deviation of each pixel over the draws.
+      interval: the ends of each pixel's credible interval, or None; all rows or none have it.
     """
 
     label: str
@@ -44,6 +45,7 @@ class Reconstruction(NamedTuple):
     mean: np.ndarray
     draws: Sequence[np.ndarray]
     deviation: np.ndarray
+    interval: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def tile(image: np.ndarray, scale: int = 1) -> Image.Image:
@@ -91,6 +93,8 @@ def reconstructions(
 ) -> Image.Image:
     """A row for each image: truth, what was observed, posterior mean, draws, deviation.
 
+    Rows with an interval also show an image of its lower and one of its upper ends.
+
     Args:
       rows: what to draw.
       title: a line above.
@@ -110,9 +114,11 @@ def reconstructions(
         shown = tile(row.observed).resize(size, Image.Resampling.NEAREST)
         draws = [tile(draw, scale) for draw in row.draws]
         last = tile(heat(deviation, largest), scale)
-        cells.append([truth, shown, tile(row.mean, scale), *draws, last])
+        ends = [] if row.interval is None else [tile(end, scale) for end in row.interval]
+        cells.append([truth, shown, tile(row.mean, scale), *draws, *ends, last])
     headings = ["truth", observed, "posterior mean"]
     headings += [f"sample {k + 1}" for k in range(len(rows[0].draws))]
+    headings += [] if rows[0].interval is None else ["lower end", "upper end"]
     labels = [(row.label, row.note) for row in rows]
     table = _table(cells, labels, title=title, headings=[*headings, "std. deviation"])
     return _with_bar(table, largest)

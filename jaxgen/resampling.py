@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import blackjax.smc.resampling as stock
 import jax
 import jax.numpy as jnp
 
 from jaxgen.errors import expected
+from jaxgen.late import blackjax
 from jaxgen.types import Array
 
 __all__ = [
@@ -19,19 +19,14 @@ __all__ = [
     "scheme",
 ]
 
-SCHEMES: dict[str, Callable[..., Array]] = {
-    "systematic": stock.systematic,
-    "stratified": stock.stratified,
-    "multinomial": stock.multinomial,
-    "residual": stock.residual,
-}
+SCHEMES = ("systematic", "stratified", "multinomial", "residual")
 
 
 def scheme(name: str) -> Callable[..., Array]:
     """A resampling scheme by name: `(key, weights [C], C) -> ancestors [C]`."""
     if name not in SCHEMES:
         raise expected("resample", f"None or one of {', '.join(SCHEMES)}", repr(name))
-    return SCHEMES[name]
+    return getattr(blackjax().smc.resampling, name)
 
 
 def effective_sample_size(log_weight: Array) -> Array:

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxgen.kernels import Kernel
-from jaxgen.state import RunState, TemperatureInfo
+from jaxgen.state import BLANK, RunState, TemperatureInfo
 from jaxgen.types import Array, ArrayTree
 
 __all__ = ["NO_HISTORY", "AISResult", "Progress", "SampleResult", "annealing_notes"]
 
 # What a run that did not anneal has to show for it.
-NO_HISTORY = TemperatureInfo(*(np.zeros(0) for _ in TemperatureInfo._fields))
+NO_HISTORY = TemperatureInfo(*(np.zeros(0, np.asarray(x).dtype) for x in BLANK))
 
 
 class Progress(NamedTuple):
@@ -58,6 +58,7 @@ class AISResult(NamedTuple):
         "clipped", "approximate": the kernel does not leave the path invariant.
       notes: sentences on what to know before trusting the result.
       state: the run's state.
+      tile: chains in one batch; results agree to the last bit for the same tile.
     """
 
     position: ArrayTree
@@ -73,13 +74,15 @@ class AISResult(NamedTuple):
     exactness: str
     notes: tuple[str, ...]
     state: RunState
+    tile: int
 
 
 class SampleResult(NamedTuple):
     """Draws from the target by Markov chains, after annealing.
 
     Attributes:
-      draws: what `collect` kept, leaves `[C, S, ...]` (chain, draw): positions by default.
+      draws: what `collect` kept, leaves `[C, S, ...]` (chain, draw): positions by default;
+        with `reduce`, its accumulator. In a run of several processes, this one's chains.
       position: `[C, ...]` where the chains are now.
       log_weight: `[C]` log weights at the end of annealing, before the last resampling;
         zeros where the chains were not annealed.
@@ -97,6 +100,7 @@ class SampleResult(NamedTuple):
         while drawing. "adapted": its step never froze. "clipped", "approximate".
       notes: sentences on what to know before trusting the result.
       state: pass it to `sample(..., state=...)` to go on.
+      tile: chains in one batch; results agree to the last bit for the same tile.
     """
 
     draws: Any
@@ -115,13 +119,13 @@ class SampleResult(NamedTuple):
     exactness: str
     notes: tuple[str, ...]
     state: RunState
+    tile: int
 
 
 def annealing_notes(
-    kernel: Kernel, state: RunState, history: TemperatureInfo, error: float
+    kernel: Kernel, num_ancestors: int, history: TemperatureInfo, error: float, count: int
 ) -> tuple[str, ...]:
     """What the reader of an annealing run should know, in sentences."""
-    count = state.log_weight.shape[0]
     notes = []
     if kernel.exactness != "exact":
         notes.append(
@@ -134,9 +138,8 @@ def annealing_notes(
         )
     if error > 0.5:
         notes.append(f"log Z is uncertain by {error:.2f}: use more chains, temperatures or moves")
-    families = len(np.unique(state.ancestor))
-    if families < min(8, count):
+    if num_ancestors < min(8, count):
         notes.append(
-            f"all chains descend from {families} first states: raise Adaptive.cess or moves"
+            f"all chains descend from {num_ancestors} first states: raise Adaptive.cess or moves"
         )
     return tuple(notes)

@@ -1,252 +1,246 @@
-"""The outer loop of a run: chunks of the compiled program, with progress between them.
+"""The course of a run: annealing, warm-up, draws, in chunks of the compiled program.
 
-`ais` and `sample` are built from these pieces. Everything here runs in Python, outside
-`jit`; nothing here decides what a chain does next.
+`ais` and `sample` are built from these pieces. A `Journey` holds all that the rest of a run
+depends on, so a run may stop after any chunk and go on from the journey it had then. Chunks
+may be of any size: none of it decides what a chain does next.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any
+import time
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import engine
-from jaxgen.adapt import StepRule, as_rule
+from jaxgen.adapt import StepRule
 from jaxgen.errors import InputError, expected
-from jaxgen.kernels import HMC, ChainState, Kernel
-from jaxgen.path import AnnealedPath, likelihood_path
-from jaxgen.posterior import Posterior
-from jaxgen.resampling import effective_sample_size, scheme
-from jaxgen.results import Progress
-from jaxgen.schedules import Adaptive, check_betas
-from jaxgen.state import ANNEAL, DRAW, WARM_UP, Order, RunState, TemperatureInfo, clock, new_phase
+from jaxgen.parallel import replicate
+from jaxgen.resampling import effective_sample_size
+from jaxgen.results import NO_HISTORY, Progress
+from jaxgen.schedules import Adaptive
+from jaxgen.setup import Setup
+from jaxgen.state import ANNEAL, DONE, DRAW, WARM_UP, RunState, TemperatureInfo, clock, new_phase
 from jaxgen.types import PRNGKey
 
-__all__ = ["Setup", "anneal", "draw", "prepare", "resume", "start", "warm_up"]
+__all__ = [
+    "Evidence",
+    "InMemory",
+    "Journey",
+    "Plan",
+    "Recorder",
+    "begin",
+    "from_state",
+    "go",
+    "no_evidence",
+    "step_size",
+]
 
-# Temperatures, warm-up steps or draws in one call of the compiled program.
-CHUNK = 10
+# Seconds that a chunk should take: short enough for progress, checkpoints and signals.
+_SHORT, _LONG = 0.5, 2.0
+_FIRST_SLOTS = 10
 
-Callback = Callable[[Progress], None]
 
-
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """A run's settings, checked and complete.
+class Plan(NamedTuple):
+    """What a run is to do after annealing.
 
     Attributes:
-      path, kernel, rule, schedule: what the compiled program takes as data.
-      num_chains, moves, threshold: numbers.
-      resample, precondition, collect, tile: what it takes as structure.
-      progress: told between chunks, or None.
+      draws: S; -1 ends the run with annealing.
+      thin: kernel steps for each draw.
+      rest: kernel steps after the last draw.
+      warmup: steps before the first, in which the step size still adapts.
     """
 
-    path: AnnealedPath
-    kernel: Kernel
-    rule: StepRule
-    schedule: Any
-    num_chains: int
-    moves: int
-    threshold: float
-    resample: str | None
-    precondition: bool
-    collect: Any
-    tile: int | None
-    progress: Callback | None
-
-    def advance(
-        self, state: RunState, phase: int, slots: int, steps: int
-    ) -> tuple[RunState, TemperatureInfo, Any]:
-        """One chunk; rows and draws come back as NumPy arrays, used slots only."""
-        order = Order.of(phase, slots, steps, self.threshold)
-        state, rows, kept = engine.advance(
-            state,
-            self.path,
-            self.kernel,
-            self.rule,
-            self.schedule,
-            order,
-            resample=self.resample,
-            precondition=self.precondition,
-            collect=self.collect,
-            tile=self.tile,
-            length=CHUNK,
-        )
-        rows = jax.device_get(rows)
-        if phase == DRAW:
-            kept = jax.tree.map(lambda x: np.asarray(x[:slots]), kept)
-        return state, TemperatureInfo(*(column[rows.active] for column in rows)), kept
-
-    def report(self, phase: str, done: int, total: int | None, state: RunState) -> None:
-        """Tell the progress callback where the run stands."""
-        if self.progress is None:
-            return
-        self.progress(
-            Progress(
-                phase=phase,
-                done=done,
-                total=total,
-                beta=float(state.beta),
-                step_size=step_size(state, self.rule),
-                acceptance_rate=float(state.accepted.mean() / max(int(state.num_steps), 1)),
-                ess=float(effective_sample_size(state.log_weight)),
-                num_gradients=int(state.num_gradients.max()),
-                num_divergent=int(state.num_divergent.sum()),
-            )
-        )
+    draws: int = -1
+    thin: int = 1
+    rest: int = 0
+    warmup: int = 0
 
 
-def prepare(
-    target: Posterior | AnnealedPath,
-    kernel: Kernel | None,
-    betas: Any,
-    *,
-    num_chains: int,
-    moves: int,
-    step_size: Any,
-    resample: str | None,
-    resample_threshold: float,
-    precondition: bool,
-    tile: int | None,
-    progress: Callback | None,
-    collect: Any = None,
-) -> Setup:
-    """Check what the user gave, before anything is traced, and fill in the defaults."""
-    if isinstance(target, Posterior):
-        target.check()
-        path = likelihood_path(target)
-    elif isinstance(target, AnnealedPath):
-        path = target
-    else:
-        raise expected("target", "a Posterior or an AnnealedPath", type(target).__name__)
-    kernel = HMC(10, jitter=True) if kernel is None else kernel
-    if not isinstance(kernel, Kernel):
-        raise expected("kernel", "a kernel of jaxgen.kernels", type(kernel).__name__)
-    kernel.check(path)
-    check_integer("num_chains", num_chains, 1)
-    check_integer("moves", moves, 1)
-    if tile is not None:
-        check_integer("tile", tile, 1)
-    if resample is not None:
-        scheme(resample)
-    if not 0 <= resample_threshold <= 1:
-        raise expected("resample_threshold", "a fraction between 0 and 1", resample_threshold)
-    if step_size is None and not kernel.adapts:
-        step_size = kernel.first_step_size  # such a kernel has no use for it
-    rule = as_rule(step_size, kernel.first_step_size)
-    rule.check()
-    return Setup(
-        path=path,
-        kernel=kernel,
-        rule=rule,
-        schedule=_schedule(betas),
-        num_chains=num_chains,
-        moves=moves,
-        threshold=resample_threshold,
-        resample=resample,
-        precondition=precondition,
-        collect=_nothing if collect is None else collect,
-        tile=tile,
-        progress=progress,
-    )
+class Evidence(NamedTuple):
+    """What annealing found.
+
+    Attributes:
+      log_weight: `[C]` log weights at its end, before the last resampling.
+      log_z, standard_error: the log evidence; NaN where the kernel leaves no path invariant.
+      num_ancestors: how many first states have descendants among the chains.
+    """
+
+    log_weight: np.ndarray
+    log_z: np.ndarray
+    standard_error: np.ndarray
+    num_ancestors: np.ndarray
 
 
-def start(key: PRNGKey, setup: Setup) -> RunState:
-    """First states, drawn at beta = 0."""
-    return engine.initial_state(
-        key,
-        setup.path,
-        setup.kernel,
-        setup.rule,
-        num_chains=setup.num_chains,
-        tile=setup.tile,
-    )
+class Journey(NamedTuple):
+    """Where a run is, between two chunks.
+
+    Attributes:
+      state: the chains, and all else on the devices.
+      phase: `ANNEAL`, `WARM_UP`, `DRAW` or `DONE`.
+      done: warm-up steps or draws in this phase so far.
+      history: a row for each temperature so far.
+      evidence: once annealing has ended.
+      reduced: the accumulator of `Setup.reduce`, None before the first draw.
+    """
+
+    state: RunState
+    phase: int
+    done: int
+    history: TemperatureInfo
+    evidence: Evidence
+    reduced: Any = None
 
 
-def resume(state: RunState, setup: Setup) -> RunState:
-    """Go on from an earlier run's state; raise `InputError` if it is not of this target."""
+class Recorder(Protocol):
+    """Who is told of every chunk, and may keep its draws or stop the run."""
+
+    def after(self, journey: Journey, kept: Any) -> None:
+        """A chunk has ended; `kept` is what it collected, leaves `[slots, C, ...]`, or None."""
+
+    def draws(self) -> Any:
+        """All that was collected, leaves `[C, S, ...]`, or None."""
+
+
+class InMemory:
+    """Keeps draws in memory, and nothing else."""
+
+    journey: Journey | None = None
+
+    def __init__(self) -> None:
+        self._chunks: list[Any] = []
+
+    def after(self, journey: Journey, kept: Any) -> None:
+        """Keep what was collected."""
+        if jax.tree.leaves(kept):
+            self._chunks.append(kept)
+
+    def draws(self) -> Any:
+        """All that was collected, leaves `[C, S, ...]`, or None."""
+        if not self._chunks:
+            return None
+        return jax.tree.map(lambda *x: np.moveaxis(np.concatenate(x), 0, 1), *self._chunks)
+
+
+def begin(key: PRNGKey, setup: Setup, plan: Plan) -> Journey:
+    """A run's first journey: chains drawn at beta = 0.
+
+    Kernels without an accept step know no weights: their chains go straight to the target.
+    """
+    state, phase = setup.start(key), ANNEAL
+    if plan.draws >= 0 and setup.kernel.exactness == "approximate":
+        adaptive = isinstance(setup.schedule, Adaptive)
+        last = np.float32(1.0 if adaptive else np.max(setup.schedule))
+        blank = {"beta": last, "log_weight": np.zeros(setup.num_chains, np.float32)}
+        state, phase = state._replace(**replicate(blank, setup.mesh)), WARM_UP
+        state = _finish_annealing(state, setup)
+    return Journey(state, phase, 0, NO_HISTORY, no_evidence(setup.num_chains))
+
+
+def from_state(state: RunState, setup: Setup) -> Journey:
+    """Go on drawing from an earlier run's state; `InputError` if it is not of this target."""
     if state.log_weight.shape != (setup.num_chains,):
         raise expected("state", f"{setup.num_chains} chains", f"shape {state.log_weight.shape}")
+    # A copy: the program writes over what it is given, and the caller keeps the original.
+    state = replicate(jax.tree.map(jnp.copy, state), setup.mesh)
     # Chains carry log densities and gradients. Under another label, mask or set of weights
     # these would be wrong without a sign of it.
-    if bool(engine.stale(state, setup.path, tile=setup.tile)):
+    if bool(engine.stale(state, setup.path, tile=setup.tile, mesh=setup.mesh)):
         raise expected(
             "state",
             "chains of this very target",
             "log densities that another one left",
             "Start anew: without state",
         )
-    return new_phase(state)
+    evidence = no_evidence(setup.num_chains)
+    return Journey(new_phase(state), DRAW, 0, NO_HISTORY, evidence)
 
 
-def anneal(state: RunState, setup: Setup) -> tuple[RunState, TemperatureInfo]:
-    """Chunks until the last beta; also returns the rows of all temperatures."""
+def go(journey: Journey, setup: Setup, plan: Plan, recorder: Recorder) -> Journey:
+    """Chunk after chunk until the plan is done."""
+    slots = min(_FIRST_SLOTS, setup.length)
+    while journey.phase != DONE:
+        begun = time.monotonic()
+        phase = journey.phase
+        journey, kept = proceed(journey, setup, plan, slots)
+        if kept is not None and setup.reduce is not None:
+            journey = journey._replace(reduced=setup.reduce(journey.reduced, kept))
+            kept = None
+        recorder.after(journey, kept)
+        if setup.progress is not None and journey.phase == phase:
+            setup.progress(_progress(journey, setup, plan))
+        # Processes must agree on every chunk, and their clocks do not.
+        if jax.process_count() == 1:
+            seconds = time.monotonic() - begun
+            slots = 2 * slots if seconds < _SHORT else slots // 2 if seconds > _LONG else slots
+            slots = max(1, min(slots, setup.length))
+    return journey
+
+
+def proceed(journey: Journey, setup: Setup, plan: Plan, slots: int) -> tuple[Journey, Any]:
+    """One chunk of at most so many slots, or the step into the next phase; also the draws."""
+    return _PHASES[journey.phase](journey, setup, plan, slots)
+
+
+def _anneal(journey: Journey, setup: Setup, plan: Plan, slots: int) -> tuple[Journey, Any]:
+    state = journey.state
     _check_alive(state)
-    adaptive = isinstance(setup.schedule, Adaptive)
-    last = 1.0 if adaptive else float(setup.schedule[-1])
-    most = setup.schedule.max_temperatures if adaptive else setup.schedule.shape[0] - 1
-    rows = []
-    while float(state.beta) < last:
-        if int(state.temperature) >= most:
-            raise InputError(
-                f"betas: after {most} temperatures beta is {float(state.beta):.3g} of 1. "
-                "Lower Adaptive.cess, raise its max_temperatures, or raise the noise level"
-            )
-        state, info, _ = setup.advance(state, ANNEAL, 0, setup.moves)
-        rows.append(info)
-        _check_alive(state)
-        setup.report("anneal", int(state.temperature), None if adaptive else most, state)
+    if float(state.beta) >= setup.last_beta:
+        check_moving(state, setup)
+        evidence = _evidence(state, setup)
+        if plan.draws < 0:
+            return journey._replace(phase=DONE, evidence=evidence), None
+        state = _finish_annealing(state, setup)
+        return journey._replace(state=state, phase=WARM_UP, done=0, evidence=evidence), None
+    most = setup.most_temperatures
+    if int(state.temperature) >= most:
+        raise InputError(
+            f"betas: after {most} temperatures beta is {float(state.beta):.3g} of 1. "
+            "Lower Adaptive.cess, raise its max_temperatures, or raise the noise level"
+        )
+    state, rows, _ = setup.advance(state, ANNEAL, slots, setup.moves)
+    columns = zip(journey.history, rows, strict=True)
+    history = TemperatureInfo(*(np.concatenate(column) for column in columns))
+    return journey._replace(state=state, history=history), None
+
+
+def _warm_up(journey: Journey, setup: Setup, plan: Plan, slots: int) -> tuple[Journey, Any]:
+    now = min(slots, plan.warmup - journey.done)
+    if now <= 0:
+        check_moving(journey.state, setup)
+        state = engine.finish_warm_up(journey.state, setup.rule)
+        return journey._replace(state=state, phase=DRAW, done=0), None
+    state, *_ = setup.advance(journey.state, WARM_UP, now, 1)
+    return journey._replace(state=state, done=journey.done + now), None
+
+
+def _draw(journey: Journey, setup: Setup, plan: Plan, slots: int) -> tuple[Journey, Any]:
+    now = min(slots, plan.draws - journey.done)
+    if now > 0:
+        state, _, kept = setup.advance(journey.state, DRAW, now, plan.thin)
+        return journey._replace(state=state, done=journey.done + now), kept
+    state = journey.state
+    if plan.rest:
+        state, *_ = setup.advance(state, DRAW, 1, plan.rest)
     check_moving(state, setup)
-    columns = zip(*rows, strict=True)
-    return state, TemperatureInfo(*(np.concatenate(column) for column in columns))
+    return journey._replace(state=state, phase=DONE), None
 
 
-def warm_up(state: RunState, setup: Setup, num_steps: int) -> RunState:
-    """Equal weights, then steps at the last beta until the step size is frozen."""
-    state = engine.finish_annealing(
-        state, setup.rule, resample=setup.resample, precondition=setup.precondition
-    )
-    done = 0
-    while done < num_steps:
-        now = min(CHUNK, num_steps - done)
-        state, *_ = setup.advance(state, WARM_UP, now, 1)
-        done += now
-        setup.report("warm-up", done, num_steps, state)
-    check_moving(state, setup)
-    return engine.finish_warm_up(state, setup.rule)
+_PHASES = {ANNEAL: _anneal, WARM_UP: _warm_up, DRAW: _draw}
 
 
-def draw(state: RunState, setup: Setup, num_steps: int, thin: int) -> tuple[RunState, Any]:
-    """num_steps steps, a draw after every `thin` of them; leaves `[C, S, ...]` or None."""
-    total, rest = divmod(num_steps, thin)
-    chunks, done = [], 0
-    while done < total:
-        now = min(CHUNK, total - done)
-        state, _, kept = setup.advance(state, DRAW, now, thin)
-        chunks.append(kept)
-        done += now
-        setup.report("draw", done * thin, num_steps, state)
-    if rest:
-        state, *_ = setup.advance(state, DRAW, 1, rest)
-    check_moving(state, setup)
-    if not jax.tree.leaves(chunks):
-        return state, None
-    return state, jax.tree.map(lambda *x: np.moveaxis(np.concatenate(x), 0, 1), *chunks)
+def no_evidence(num_chains: int) -> Evidence:
+    """Of chains that were not annealed."""
+    nan = np.float32(np.nan)
+    weights = np.zeros(num_chains, np.float32)
+    return Evidence(weights, np.asarray(nan), np.asarray(nan), np.asarray(num_chains))
 
 
 def step_size(state: RunState, rule: StepRule) -> float:
     """The step in use, its mean over chains."""
     return float(rule.size(state.memory, clock(state)).mean())
-
-
-def check_integer(name: str, value: Any, least: int) -> None:
-    """Raise `InputError` unless value is an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise expected(name, f"an integer of at least {least}", value)
 
 
 def check_moving(state: RunState, setup: Setup) -> None:
@@ -266,17 +260,46 @@ def check_moving(state: RunState, setup: Setup) -> None:
         )
 
 
-def _schedule(betas: Any) -> Any:
-    if betas is None:
-        return Adaptive()
-    if isinstance(betas, Adaptive):
-        if not 0 < float(betas.cess) < 1:
-            raise expected("Adaptive.cess", "a fraction between 0 and 1", betas.cess)
-        return betas
-    values = jnp.asarray(check_betas(betas), jnp.float32)
-    if np.any(np.diff(np.asarray(values)[1:]) <= 0):
-        raise expected("betas", "values that differ in float32", "steps that vanish in it")
-    return values
+def _evidence(state: RunState, setup: Setup) -> Evidence:
+    log_z = error = np.float32(np.nan)
+    if setup.kernel.exactness == "exact":
+        log_z, error = engine.log_evidence(state)
+    families = len(np.unique(np.asarray(state.ancestor)))
+    # Copied: the state's own arrays are written over by the next chunk.
+    weights = np.array(state.log_weight)
+    return Evidence(weights, np.array(log_z), np.array(error), np.asarray(families))
+
+
+def _finish_annealing(state: RunState, setup: Setup) -> RunState:
+    return engine.finish_annealing(
+        state, setup.rule, resample=setup.resample, precondition=setup.precondition
+    )
+
+
+def _progress(journey: Journey, setup: Setup, plan: Plan) -> Progress:
+    """What a progress callback is told."""
+    state, phase = journey.state, journey.phase
+    if phase == ANNEAL:
+        adaptive = isinstance(setup.schedule, Adaptive)
+        name, done = "anneal", int(state.temperature)
+        total = None if adaptive else setup.most_temperatures
+    elif phase == WARM_UP:
+        name, done, total = "warm-up", journey.done, plan.warmup
+    else:
+        name, done = "draw", journey.done * plan.thin
+        total = plan.draws * plan.thin + plan.rest
+    accepted = float(np.mean(state.accepted)) / max(int(state.num_steps), 1)
+    return Progress(
+        phase=name,
+        done=done,
+        total=total,
+        beta=float(state.beta),
+        step_size=step_size(state, setup.rule),
+        acceptance_rate=accepted,
+        ess=float(effective_sample_size(state.log_weight)),
+        num_gradients=int(np.max(state.num_gradients)),
+        num_divergent=int(np.sum(state.num_divergent)),
+    )
 
 
 def _check_alive(state: RunState) -> None:
@@ -285,7 +308,3 @@ def _check_alive(state: RunState) -> None:
             "condition: expected a finite log likelihood on at least one chain; got none. "
             "Look at posterior.log_likelihood(posterior.prior.sample(key))"
         )
-
-
-def _nothing(path: AnnealedPath, chain: ChainState) -> tuple[()]:
-    return ()

@@ -6,21 +6,24 @@ there while the step size settles, and then draw with everything frozen.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen import engine, run
+from jaxgen import run
 from jaxgen.errors import expected
 from jaxgen.kernels import ChainState, Kernel
 from jaxgen.path import AnnealedPath
 from jaxgen.posterior import Posterior
 from jaxgen.resampling import effective_sample_size
-from jaxgen.results import NO_HISTORY, SampleResult, annealing_notes
+from jaxgen.results import SampleResult, annealing_notes
+from jaxgen.setup import Callback, Reduce, Setup, check_integer, prepare
 from jaxgen.state import RunState
+from jaxgen.store import recording
 from jaxgen.types import ArrayTree, PRNGKey
 
 __all__ = ["images", "positions", "sample"]
@@ -55,11 +58,18 @@ def sample(
     step_size: Any = None,
     resample: str | None = "systematic",
     resample_threshold: float = 0.5,
-    precondition: bool = True,
+    precondition: bool | str = True,
     collect: Collect | None = positions,
+    reduce: Reduce | None = None,
     tile: int | None = None,
+    memory: int | None = None,
+    devices: Sequence[Any] | None = None,
+    shard_weights: bool = False,
     state: RunState | None = None,
-    progress: run.Callback | None = None,
+    folder: str | PathLike[str] | None = None,
+    resume: bool = False,
+    checkpoint_every: float = 60.0,
+    progress: Callback | None = None,
 ) -> SampleResult:
     """Draw from a posterior: `sample(key, posterior)` chooses everything else.
 
@@ -78,14 +88,22 @@ def sample(
         `resample_threshold * C`, and once at the end of annealing, so that draws have equal
         weights; None keeps importance weights instead.
       resample_threshold: see `resample`.
-      precondition: set HMC's inverse mass to the ensemble's variances as beta grows.
+      precondition: how the inverse mass (of kernels that have one) is learned from the
+        chains as beta grows: "score" (dense, from their gradients), "dense" or "diagonal"
+        (from their positions); True chooses, False leaves it alone.
       collect: `collect(path, chain_state) -> tree`, what to keep of each draw (`positions`,
         `images`, or your own pure function, defined once: a new function compiles anew);
         None keeps nothing, and memory does not grow with the number of steps.
-      tile: as in `ais`.
+      reduce: `(accumulator, kept) -> accumulator`: fold draws as they come instead of
+        keeping them. `kept` has NumPy leaves `[n, C, ...]`, n draws of every chain; the
+        accumulator is None at first, then a tree of arrays.
+      tile, memory, devices, shard_weights: as in `ais`.
       state: go on from an earlier result's state (its chains, step size and count of
         steps) instead of annealing; `warmup` is then not repeated. It must be of this very
         target: the chains carry its log densities and gradients.
+      folder, resume, checkpoint_every: as in `ais`; draws stream into the folder too, and
+        can be read there at any time (`jaxgen.load_run`). More than a GiB of them is left
+        there, and `draws` is None.
       progress: called with a `Progress` between chunks.
 
     Returns:
@@ -95,7 +113,7 @@ def sample(
       InputError: for arguments that cannot be used, and for a step size at which nothing
         is accepted.
     """
-    setup = run.prepare(
+    setup = prepare(
         target,
         kernel,
         betas,
@@ -106,35 +124,37 @@ def sample(
         resample_threshold=resample_threshold,
         precondition=precondition,
         tile=tile,
+        memory=memory,
+        devices=devices,
+        shard_weights=shard_weights,
         progress=progress,
         collect=collect,
+        reduce=reduce,
     )
-    run.check_integer("num_steps", num_steps, 0)
-    run.check_integer("warmup", warmup, 0)
-    run.check_integer("thin", thin, 1)
+    check_integer("num_steps", num_steps, 0)
+    check_integer("warmup", warmup, 0)
+    check_integer("thin", thin, 1)
+    plan = run.Plan(num_steps // thin, thin, num_steps % thin, warmup)
+    with recording(folder, key, setup, plan, state, resume, checkpoint_every) as recorder:
+        journey = recorder.journey
+        if journey is None and state is not None:
+            journey = run.from_state(state, setup)
+        elif journey is None:
+            journey = run.begin(key, setup, plan)
+        journey = run.go(journey, setup, plan, recorder)
+        draws = journey.reduced if reduce is not None else recorder.draws()
+    return _result(journey, setup, draws)
 
-    # Without an accept step there are no weights: such chains go straight to the target.
-    annealed = state is None and setup.kernel.exactness != "approximate"
-    history, log_weight = NO_HISTORY, np.zeros(num_chains)
-    log_z = error = float("nan")
+
+def _result(journey: run.Journey, setup: Setup, draws: Any) -> SampleResult:
+    """What a finished journey has to show."""
+    state, evidence = journey.state, journey.evidence
+    error = float(evidence.standard_error)
     notes: tuple[str, ...] = ()
-    if state is None:
-        state = run.start(key, setup)
-        if annealed:
-            state, history = run.anneal(state, setup)
-            log_weight = np.asarray(state.log_weight)
-            if setup.kernel.exactness == "exact":
-                log_z, error = (float(x) for x in engine.log_evidence(state))
-            notes = annealing_notes(setup.kernel, state, history, error)
-        else:
-            last = 1.0 if betas is None else float(np.max(setup.schedule))
-            state = state._replace(beta=jnp.asarray(last), log_weight=jnp.zeros(num_chains))
-        state = run.warm_up(state, setup, warmup)
-    else:
-        state = run.resume(state, setup)
-
-    state, draws = run.draw(state, setup, num_steps, thin)
-
+    if len(journey.history.beta):
+        notes = annealing_notes(
+            setup.kernel, int(evidence.num_ancestors), journey.history, error, setup.num_chains
+        )
     exactness = setup.kernel.exactness
     if exactness == "exact" and not setup.rule.freezes:
         exactness = "adapted"
@@ -144,13 +164,13 @@ def sample(
     return SampleResult(
         draws=draws,
         position=state.chains.position,
-        log_weight=log_weight,
-        weights=np.asarray(jax.nn.softmax(state.log_weight)),
-        log_z=log_z,
+        log_weight=evidence.log_weight,
+        weights=np.asarray(jax.nn.softmax(np.asarray(state.log_weight))),
+        log_z=float(evidence.log_z),
         log_z_standard_error=error,
-        ess=float(effective_sample_size(jnp.asarray(log_weight))),
-        num_ancestors=len(np.unique(state.ancestor)),
-        history=history,
+        ess=float(effective_sample_size(jnp.asarray(evidence.log_weight))),
+        num_ancestors=len(np.unique(np.asarray(state.ancestor))),
+        history=journey.history,
         acceptance_rate=np.asarray(state.accepted) / max(int(state.num_steps), 1),
         step_size=run.step_size(state, setup.rule),
         num_gradients=np.asarray(state.num_gradients),
@@ -158,4 +178,5 @@ def sample(
         exactness=exactness,
         notes=notes,
         state=state,
+        tile=setup.tile,
     )

@@ -14,6 +14,7 @@ from jaxgen.types import Array
 __all__ = [
     "ANNEAL",
     "BLANK",
+    "DONE",
     "DRAW",
     "WARM_UP",
     "Order",
@@ -38,7 +39,7 @@ class RunState(NamedTuple):
       log_z: log of what earlier resamplings have estimated of Z.
       ancestor: `[C]` index of the first state that a chain descends from.
       memory: the step rule's.
-      inverse_mass: `[D]`.
+      inverse_mass: `[D]`, or `[D, D]`.
       accepted: `[C]` sum of acceptance rates since the last phase began.
       num_steps: steps since the last phase began.
       num_gradients: `[C]` over the whole run.
@@ -85,7 +86,7 @@ class TemperatureInfo(NamedTuple):
 
 
 # Phases of a run.
-ANNEAL, WARM_UP, DRAW = 0, 1, 2
+ANNEAL, WARM_UP, DRAW, DONE = 0, 1, 2, 3
 
 
 class Order(NamedTuple):
@@ -93,24 +94,24 @@ class Order(NamedTuple):
 
     Attributes:
       phase: `ANNEAL`, `WARM_UP` or `DRAW`.
-      num_slots: slots to use (annealing uses as many as it needs).
+      num_slots: slots to use (annealing stops at the last beta).
       steps_per_slot: kernel steps in each.
       threshold: while annealing, resample when ESS < threshold * C.
     """
 
-    phase: Array
-    num_slots: Array
-    steps_per_slot: Array
-    threshold: Array
+    phase: Array | np.ndarray
+    num_slots: Array | np.ndarray
+    steps_per_slot: Array | np.ndarray
+    threshold: Array | np.ndarray
 
     @classmethod
     def of(cls, phase: int, num_slots: int, steps_per_slot: int, threshold: float = 0.0) -> Order:
         """From Python numbers, in the types that never recompile."""
         return cls(
-            jnp.asarray(phase, jnp.int32),
-            jnp.asarray(num_slots, jnp.int32),
-            jnp.asarray(steps_per_slot, jnp.int32),
-            jnp.asarray(threshold, jnp.float32),
+            np.asarray(phase, np.int32),
+            np.asarray(num_slots, np.int32),
+            np.asarray(steps_per_slot, np.int32),
+            np.asarray(threshold, np.float32),
         )
 
 

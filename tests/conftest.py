@@ -6,6 +6,9 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 ).strip()
 
+# Nothing that a test compiles outlives it, and no test depends on what an earlier one left.
+os.environ["JAXGEN_COMPILE_CACHE"] = "off"
+
 import jax
 import pytest
 

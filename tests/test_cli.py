@@ -1,6 +1,7 @@
 """The command line, through `main`: runs, their folders, and every way to say no."""
 
 import json
+import signal
 
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ TINY = ["--chains", "8", "--moves", "1", "--warmup", "2", "--steps", "2", "--thi
 
 def programs():
     """How many programs of the engine have been compiled."""
-    return engine.advance._cache_size()
+    return engine.advance_in_place._cache_size()
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +262,7 @@ def test_bad_files_end_in_one_line(idle, capsys, command, texts):
 def test_a_step_that_diverges_is_refused_and_nothing_written(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["sample", "--class", "1", "--chains", "2", "--kernel", "mh", "--step-size", "1e9"]
+    command += ["--checkpoint-every", "1e6"]  # a checkpoint would stay, for --resume
     refuse(capsys, [*command, "--quiet"], "step_size: expected", "proposals are accepted", "1e+09")
     assert list(tmp_path.iterdir()) == []
 
@@ -275,6 +277,58 @@ def test_an_interrupt_leaves_nothing(tmp_path, capsys, monkeypatch):
     assert main(["sample", "--class", "1"]) == 130
     assert capsys.readouterr().err.endswith("interrupted: no results were written\n")
     assert list(tmp_path.iterdir()) == []
+
+
+SMALL = ["sample", "--classes", "all", *TINY, "--quiet", "--out", "run"]
+
+
+def stopped(tmp_path, monkeypatch, number, after):
+    """The exit code of a run that a signal reaches after so many chunks."""
+    seen = []
+
+    def update(self, progress):
+        seen.append(progress.phase)
+        if len(seen) == after:
+            signal.raise_signal(number)
+
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.setattr(Reporter, "update", update)
+        return main(SMALL)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
+)
+def test_a_stopped_run_is_resumed(made, tmp_path, capsys, monkeypatch, number, code, word):
+    assert stopped(tmp_path, monkeypatch, number, after=5) == code
+    assert f"{word}: the same command with --out run --resume" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["run.partial"]
+    waiting = sorted(p.name for p in (tmp_path / "run.partial").iterdir())
+    assert waiting[0] == "class_0"
+    assert len(waiting) < 10
+
+    monkeypatch.chdir(tmp_path)
+    refuse(capsys, SMALL, "run was interrupted and waits in run.partial", "--resume", "--force")
+    other = [*SMALL, "--resume", "--moves", "2"]
+    refuse(capsys, other, "moves was 1, is 2")
+    assert main([*SMALL, "--resume"]) == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    straight = load_file(made[0] / "all" / "draws.safetensors")
+    resumed = load_file(tmp_path / "run" / "draws.safetensors")
+    assert all(np.array_equal(straight[name], resumed[name]) for name in straight)
+    capsys.readouterr()
+    refuse(capsys, [*SMALL, "--resume"], "run, which is complete")
+
+
+def test_an_interrupted_run_can_be_given_up(tmp_path, capsys, monkeypatch):
+    assert stopped(tmp_path, monkeypatch, signal.SIGTERM, after=1) == 143
+    monkeypatch.chdir(tmp_path)
+    assert main(["sample", "--class", "2", *TINY, "--quiet", "--out", "run", "--force"]) == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    capsys.readouterr()
+    refuse(capsys, ["sample", "--class", "2", "--resume"], "--resume: expected the --out folder")
 
 
 def test_a_mistake_of_ours_is_not_silenced(tmp_path, monkeypatch):

@@ -9,28 +9,31 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Each layer may import from those above it and from its own.
 LAYERS = [
-    {"errors", "pytree", "types"},
+    {"cache", "errors", "late", "moments", "pytree", "types"},
     {"networks", "priors", "conditions", "weights", "data"},
-    {"regularizers", "posterior", "metrics"},
+    {"regularizers", "posterior", "metrics", "observations"},
     {"path"},
-    {"kernels", "adapt", "schedules", "resampling"},
+    {"kernels", "adapt", "schedules", "resampling", "preconditioning", "parallel"},
     {"state"},
     {"engine"},
     {"results"},
-    {"run"},
-    {"ais", "sample", "ascent"},
+    {"setup"},
+    {"run", "batch"},
+    {"fingerprint", "store"},
+    {"ais", "sample", "ascent", "bdmc", "loglik", "diagnostics", "calibration", "export"},
     {"models"},
+    {"tasks", "baselines"},
     {"train"},
-    {"folder", "pictures"},
+    {"folder", "pictures", "report", "plot"},
     {"cli", "__main__"},
 ]
 # Where the name is allowed at the top level of jaxgen.
 ONLY = {
     "flax": {"networks", "weights", "models", "train"},
-    "blackjax": {"kernels", "adapt", "resampling", "engine", "ais"},
+    "blackjax": {"late"},
 }
 # Never at module level: imported inside the function that needs them.
-LAZY = {"torch", "arviz", "orbax", "matplotlib", "cv2", "torchax"}
+LAZY = {"blackjax", "torch", "arviz", "orbax", "matplotlib", "cv2", "torchax"}
 
 
 def modules(package):

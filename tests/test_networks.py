@@ -66,3 +66,23 @@ def test_new_weights_compile_nothing():
     run(freeze(Net(nnx.Rngs(1))), X)
     assert run._cache_size() == 1
     assert not jnp.allclose(freeze(Net(nnx.Rngs(0)))(X), freeze(Net(nnx.Rngs(1)))(X))
+
+
+def test_another_type_inside_and_float32_outside():
+    network = freeze(Net(nnx.Rngs(0)))
+    half = network.astype(jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(half.params)} == {jnp.dtype("bfloat16")}
+
+    @jax.jit
+    def both(network, x):
+        return jax.value_and_grad(lambda x: jnp.sum(network(x) ** 2))(x)
+
+    value, gradient = both(network, X)
+    rounded, slope = both(half, X)
+    assert rounded.dtype == jnp.float32
+    assert slope.dtype == jnp.float32
+    assert rounded != value
+    np.testing.assert_allclose(rounded, value, rtol=0.05)
+    np.testing.assert_allclose(slope, gradient, atol=0.05 * float(jnp.abs(gradient).max()))
+    assert half.at("conv")(X[0]).dtype == jnp.float32
+    np.testing.assert_array_equal(both(half.astype(jnp.float32), X)[0].dtype, jnp.float32)

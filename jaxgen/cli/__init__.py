@@ -1,49 +1,101 @@
-"""The command line: `jaxgen demo`, `sample`, `inpaint`, `superres`, `train`, `models`, `fetch`.
+"""The command line: `jaxgen demo`, `sample`, `inpaint`, `superres`, `loglik`, `train`, ...
 
 Results go to stdout and into a folder, progress to stderr. A command exits with 0, with 2
-for input it cannot use (one line on stderr, nothing written), or with 130 when interrupted.
+for input it cannot use (one line on stderr, nothing written), or with 130 when interrupted
+(143 by SIGTERM), after a checkpoint from which --resume goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from jaxgen.cli import demo, fetch, inpaint, models, sample, superres, train
+import jax
+
+from jaxgen.cli import (
+    demo,
+    doctor,
+    fetch,
+    inpaint,
+    loglik,
+    models,
+    report,
+    sample,
+    superres,
+    train,
+)
 from jaxgen.cli.options import Parser
 from jaxgen.errors import InputError, expected
+from jaxgen.store import Interrupted, Preempted
 
 __all__ = ["main"]
+
+# Devices that share a core wait for each other when they gather their chains. On a busy
+# machine that may take longer than the 40 seconds after which XLA would end the process.
+_PATIENCE = (
+    "--xla_cpu_collective_call_warn_stuck_timeout_seconds=600 "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=864000"
+)
 
 _COMMANDS = {
     "demo": demo,
     "sample": sample,
     "inpaint": inpaint,
     "superres": superres,
+    "loglik": loglik,
+    "report": report,
     "train": train,
     "models": models,
     "fetch": fetch,
+    "doctor": doctor,
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _use_every_core()
     try:
         options = _parse(arguments)
         return options.run(options)
+    except Preempted as stop:
+        print(f"terminated: {_how_to_go_on(stop.folder)}", file=sys.stderr)
+        return int(stop.code or 0)
     except SystemExit as stop:  # --help and --version, which argparse ends by itself
         return int(stop.code or 0)
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except Interrupted as stop:
+        print(f"interrupted: {_how_to_go_on(stop.folder)}", file=sys.stderr)
+        return 130
     except KeyboardInterrupt:
         print("interrupted: no results were written", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `jaxgen models | head`
         sys.stderr.close()
         return 0
+
+
+def _how_to_go_on(run: Path) -> str:
+    out = str(run.parent).removesuffix(".partial")
+    return f"the same command with --out {out} --resume goes on from here"
+
+
+def _use_every_core() -> None:
+    """One XLA device for each core: a small program runs on one core of each."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_force_host_platform_device_count" in flags:
+        return
+    if "collective_call" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_PATIENCE}".strip()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with contextlib.suppress(RuntimeError):  # JAX has started already
+        jax.config.update("jax_num_cpu_devices", cores or 1)
 
 
 def _parse(arguments: list[str]):

@@ -48,8 +48,9 @@ def _run(options: Any) -> int:
     from jaxgen.cli.progress import Reporter
     from jaxgen.pictures import class_grid, reconstructions
 
-    classes = runs.Settings(chains=32, warmup=6, steps=6, thin=3, seed=options.seed)
-    pixels = runs.Settings(chains=32, moves=2, warmup=10, steps=20, thin=4, seed=options.seed)
+    shared = {"chains": 32, "seed": options.seed, "checkpoint_every": options.checkpoint_every}
+    classes = runs.Settings(warmup=6, steps=6, thin=3, **shared)
+    pixels = runs.Settings(moves=2, warmup=10, steps=20, thin=4, **shared)
     if options.quick:
         small = {"chains": 8, "moves": 1, "warmup": 2, "steps": 2, "thin": 1}
         classes, pixels = (dataclasses.replace(s, **small) for s in (classes, pixels))
@@ -69,14 +70,15 @@ def _run(options: Any) -> int:
         for label in labels:
             target = runs.posterior(generator, _class(classifier, label))
             key = runs.class_key(key_classes, label)
-            done = runs.run(key, target, classes, reporter, f"class_{label}", names[label])
+            done = runs.run(key, target, classes, reporter, f"class_{label}", names[label], path)
             sampled.append(done)
         for index, hidden in tasks:
             task, condition = _observed(index, hidden, names)
             target = runs.posterior(generator, condition)
             key = jax.random.fold_in(key_pixels, index)
             name = f"example_{index}"
-            done = runs.run(key, target, pixels, reporter, name, f"{task.label}, {task.note}")
+            title = f"{task.label}, {task.note}"
+            done = runs.run(key, target, pixels, reporter, name, title, path)
             completed.append(reconstruct.finish(done, task))
             lines.append(reconstruct.row(done, task))
 

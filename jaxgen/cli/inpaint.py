@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxgen.cli.options import Parser, add_output, add_sampling, positive
-from jaxgen.cli.reconstruct import add_models
+from jaxgen.cli.options import Parser, add_output, add_sampling
+from jaxgen.cli.reconstruct import add_models, noise_level
 
 __all__ = ["add"]
 
@@ -27,7 +27,11 @@ def add(commands: Any, name: str) -> None:
         "box:row,column,height,width; or a picture (white is observed) or npy file (1 is)",
     )
     parser.add_argument(
-        "--noise", type=positive, default=0.1, help="s.d. of the observation (%(default)s)"
+        "--noise",
+        type=noise_level,
+        default=0.1,
+        metavar="SD",
+        help="s.d. of the observation; learn, or student-t: infer it (%(default)s)",
     )
     add_sampling(parser)
     add_output(parser, "inpaint")
@@ -66,7 +70,7 @@ def _run(options: Any) -> int:
         1, quiet=options.quiet, moves=settings.moves, steps=settings.warmup + settings.steps
     ) as reporter:
         key = jax.random.key(settings.seed)
-        done = runs.run(key, target, settings, reporter, "image", picture.name)
+        done = runs.run(key, target, settings, reporter, "image", picture.name, path)
     task = reconstruct.Task(
         truth=picture.image if picture.mask is None else None,
         hidden=1 - mask,
@@ -74,8 +78,8 @@ def _run(options: Any) -> int:
         label=picture.name,
         note=options.mask or "transparent",
     )
-    done = reconstruct.finish(done, task)
-    row = reconstruct.row(done, task)
+    done, interval = reconstruct.judge(reconstruct.finish(done, task), target, condition)
+    row = reconstruct.row(done, task, interval)
     data = runs.summary(
         "inpaint", vars(options), models, [done], observed_pixels=int(np.sum(mask > 0))
     )

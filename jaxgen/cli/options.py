@@ -118,15 +118,35 @@ def add_sampling(parser: argparse.ArgumentParser, *, chains: int = 64) -> None:
         help="how chains are resampled while annealing (%(default)s)",
     )
     group.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="(%(default)s)")
+    group.add_argument(
+        "--tile",
+        type=whole(1),
+        metavar="N",
+        help="chains in one batch (as many as stay in the cache, or fill 4 GiB of an "
+        "accelerator); results agree to the last bit for the same tile",
+    )
 
 
-def add_output(parser: argparse.ArgumentParser, folder: str) -> None:
-    """Options on where results go, and how much is said."""
+def add_output(parser: argparse.ArgumentParser, folder: str, *, resumable: bool = True) -> None:
+    """Options on where results go, how much is said, and going on after an interruption."""
     group = parser.add_argument_group("output")
     group.add_argument(
         "--out", metavar="DIR", help=f"folder to make (runs/{folder}, or the next free number)"
     )
     group.add_argument("--force", action="store_true", help="replace the run in --out")
+    if resumable:
+        group.add_argument(
+            "--resume",
+            action="store_true",
+            help="go on with a run that was interrupted: the same command, and its --out",
+        )
+        group.add_argument(
+            "--checkpoint-every",
+            type=positive,
+            default=60.0,
+            metavar="SECONDS",
+            help="how often DIR.partial keeps what there is so far (%(default)s)",
+        )
     add_talk(group)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxgen
+from jaxgen import tasks
 from jaxgen.cli import options as texts
 from jaxgen.cli.runs import Finished, Model, draws, label_array, load
 from jaxgen.pictures import Reconstruction
+from jaxgen.posterior import Posterior
 
 __all__ = [
     "Task",
@@ -20,10 +23,15 @@ __all__ = [
     "add_models",
     "arrays",
     "finish",
+    "judge",
+    "noise_level",
     "pick",
     "pixel_condition",
     "row",
 ]
+
+
+Interval = tuple[np.ndarray, np.ndarray]
 
 
 class Task(NamedTuple):
@@ -66,12 +74,37 @@ def add_class_term(options: Any, condition: Any, models: list[Model]) -> Any:
     return condition + jaxgen.ClassLogSoftmax(classifier.network, label_array(label))
 
 
-def pixel_condition(image: np.ndarray, mask: np.ndarray, noise: float) -> jaxgen.ObservedPixels:
+def noise_level(text: str) -> float | str:
+    """An argparse type: a positive number, learn or student-t."""
+    if text in ("learn", "student-t"):
+        return text
+    try:
+        return texts.positive(text)
+    except argparse.ArgumentTypeError as error:
+        wanted = f"expected a positive number, learn or student-t; got {text}"
+        raise argparse.ArgumentTypeError(wanted) from error
+
+
+def pixel_condition(image: np.ndarray, mask: np.ndarray, noise: float | str) -> Any:
     """Observed pixels as data; what is hidden is not even handed over."""
     seen = np.where(mask[..., None] > 0, image, 0.0).astype(np.float32)
-    return jaxgen.ObservedPixels(
-        jnp.asarray(seen), jnp.asarray(mask), jnp.asarray(noise, jnp.float32)
-    )
+    condition = jaxgen.ObservedPixels(jnp.asarray(seen), jnp.asarray(mask), tasks.unit_noise(noise))
+    return tasks.learned(condition, noise)
+
+
+def judge(done: Finished, target: Posterior, condition: Any) -> tuple[Finished, Interval]:
+    """Add credible intervals and whether the generator can show what was seen, and say so."""
+    found = tasks.summarise(done.result, target, condition)
+    facts = {
+        **done.facts,
+        "noise": found.noise,
+        "residual": found.residual,
+        "misfit": found.misfit,
+        "out_of_reach": found.out_of_reach,
+        "interval": found.level,
+    }
+    result = done.result._replace(notes=found.notes)
+    return dataclasses.replace(done, facts=facts, result=result), (found.low, found.high)
 
 
 def pick(done: Finished, count: int) -> np.ndarray:
@@ -102,22 +135,32 @@ def finish(done: Finished, task: Task) -> Finished:
     return dataclasses.replace(done, facts={**done.facts, **facts})
 
 
-def row(done: Finished, task: Task) -> Reconstruction:
-    """A row of the picture: posterior mean, three draws and the deviation of each pixel."""
+def row(done: Finished, task: Task, interval: Interval | None = None) -> Reconstruction:
+    """A row of the picture: posterior mean, three draws, deviation, and the interval's ends."""
     images, weights = draws(done)
     mean = np.tensordot(weights, images, 1)
     deviation = np.sqrt(np.tensordot(weights, (images - mean) ** 2, 1))
     return Reconstruction(
-        task.label, task.note, task.truth, task.shown, mean, list(pick(done, 3)), deviation
+        task.label,
+        task.note,
+        task.truth,
+        task.shown,
+        mean,
+        list(pick(done, 3)),
+        deviation,
+        interval,
     )
 
 
 def arrays(finished: Sequence[Finished], rows: Sequence[Reconstruction]) -> dict[str, np.ndarray]:
-    """Posterior means and deviations, to be saved beside the draws."""
+    """Posterior means, deviations and interval ends, to be saved beside the draws."""
     result = {}
     for done, line in zip(finished, rows, strict=True):
         result[f"{done.name}/mean"] = np.asarray(line.mean, np.float32)
         result[f"{done.name}/deviation"] = np.asarray(line.deviation, np.float32)
+        if line.interval is not None:
+            for name, end in zip(("low", "high"), line.interval, strict=True):
+                result[f"{done.name}/{name}"] = np.asarray(end, np.float32)
         if line.truth is not None:
             result[f"{done.name}/truth"] = np.asarray(line.truth, np.float32)
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -67,6 +68,8 @@ class Settings:
     step_size: float | str = "auto"
     resample: str = "systematic"
     seed: int = 0
+    tile: int | None = None
+    checkpoint_every: float = 60.0
 
     @classmethod
     def of(cls, options: Any) -> Settings:
@@ -125,26 +128,36 @@ def run(
     reporter: Reporter,
     name: str,
     label: str,
+    out: Path,
 ) -> Finished:
-    """Sample one posterior with the settings of a command line."""
+    """Sample one posterior with the settings of a command line.
+
+    The run lives in `out`.partial until the command has written everything to `out`.
+    """
     begun = time.monotonic()
     reporter.start(label)
     resample = None if settings.resample == "none" else settings.resample
-    result = jaxgen.sample(
-        key,
-        target,
-        texts.kernel(settings.kernel),
-        num_chains=settings.chains,
-        num_steps=settings.steps,
-        thin=settings.thin,
-        warmup=settings.warmup,
-        betas=texts.betas(settings.betas),
-        moves=settings.moves,
-        step_size=None if settings.step_size == "auto" else settings.step_size,
-        resample=resample,
-        collect=jaxgen.images,
-        progress=reporter.update,
-    )
+    place = folder.partial(out) / name
+    with folder.tidied(place):
+        result = jaxgen.sample(
+            key,
+            target,
+            texts.kernel(settings.kernel),
+            num_chains=settings.chains,
+            num_steps=settings.steps,
+            thin=settings.thin,
+            warmup=settings.warmup,
+            betas=texts.betas(settings.betas),
+            moves=settings.moves,
+            step_size=None if settings.step_size == "auto" else settings.step_size,
+            resample=resample,
+            collect=jaxgen.images,
+            progress=reporter.update,
+            tile=settings.tile,
+            folder=place,
+            resume=True,
+            checkpoint_every=settings.checkpoint_every,
+        )
     jax.block_until_ready(result.position)
     return Finished(name, label, result, time.monotonic() - begun)
 
@@ -201,6 +214,7 @@ def figures(done: Finished) -> dict[str, Any]:
         "gradients": int(gradients.sum()),
         "num_divergent": int(np.sum(result.num_divergent)),
         "exactness": result.exactness,
+        "tile": result.tile,
         "notes": list(result.notes),
         "seconds": round(done.seconds, 2),
     }
@@ -234,13 +248,33 @@ def summary(
 
 
 def out_folder(options: Any, stem: str) -> Path:
-    """Where results will go: refused now, before anything is computed, if it is taken."""
+    """Where results will go: refused now, before anything is computed, if it is taken.
+
+    So it is where an interrupted run waits beside it, unless --resume goes on with that
+    one, or --force gives it up.
+    """
+    resume = getattr(options, "resume", False)
     if options.out is None:
         if options.force:
             raise expected("--force", "an --out folder to replace", "none")
+        if resume:
+            raise expected("--resume", "the --out folder of the interrupted run", "none")
         return folder.free_name("runs", stem)
-    folder.check_free(options.out, force=options.force)
-    return Path(options.out)
+    path = Path(options.out)
+    if resume and path.exists():
+        raise expected("--resume", "a run that was interrupted", f"{path}, which is complete")
+    folder.check_free(path, force=options.force)
+    waiting = folder.partial(path)
+    if options.force:
+        shutil.rmtree(waiting, ignore_errors=True)
+    elif waiting.exists() and not resume:
+        raise expected(
+            "--out",
+            "a new folder",
+            f"{path}, whose run was interrupted and waits in {waiting}",
+            "Give --resume to go on with it, or --force to start again",
+        )
+    return path
 
 
 def save(
@@ -270,6 +304,7 @@ def save(
             folder.write_picture(place / name, picture)
         folder.write_arrays(place / "draws.safetensors", arrays, {"arrays": shapes})
         folder.write_json(place / "summary.json", data)
+    shutil.rmtree(folder.partial(path), ignore_errors=True)
     return data
 
 

@@ -55,9 +55,9 @@ def _run(options: Any) -> int:
         for label in labels:
             condition = jaxgen.ClassLogSoftmax(classifier.network, runs.label_array(label))
             target = runs.posterior(generator, condition)
-            name = f"class_{label}"
-            chain_key = runs.class_key(key, label)
-            finished.append(runs.run(chain_key, target, settings, reporter, name, names[label]))
+            chain_key, name = runs.class_key(key, label), f"class_{label}"
+            done = runs.run(chain_key, target, settings, reporter, name, names[label], path)
+            finished.append(done)
 
     finished = runs.judged(finished, labels, names)
     columns = min(_COLUMNS, settings.chains)

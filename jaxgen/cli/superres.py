@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxgen.cli.options import Parser, add_output, add_sampling, positive, whole
-from jaxgen.cli.reconstruct import add_models
+from jaxgen.cli.options import Parser, add_output, add_sampling, whole
+from jaxgen.cli.reconstruct import add_models, noise_level
 
 __all__ = ["add"]
 
@@ -30,7 +30,11 @@ def add(commands: Any, name: str) -> None:
         help="how the view came about: box averages, or every factor-th pixel (%(default)s)",
     )
     parser.add_argument(
-        "--noise", type=positive, default=0.05, help="s.d. of the view (%(default)s)"
+        "--noise",
+        type=noise_level,
+        default=0.05,
+        metavar="SD",
+        help="s.d. of the view; learn, or student-t: infer it (%(default)s)",
     )
     add_sampling(parser)
     add_output(parser, "superres")
@@ -43,6 +47,7 @@ def _run(options: Any) -> int:
     import numpy as np
 
     import jaxgen
+    from jaxgen import tasks
     from jaxgen.cli import inputs, reconstruct, runs
     from jaxgen.cli.progress import Reporter
     from jaxgen.errors import expected
@@ -61,7 +66,7 @@ def _run(options: Any) -> int:
     whole_image = picture.image.shape[:2] == sizes[0]
 
     def condition(view: Any) -> jaxgen.LowResolution:
-        noise = jnp.asarray(options.noise, jnp.float32)
+        noise = tasks.unit_noise(options.noise)
         return jaxgen.LowResolution(jnp.asarray(view), noise, factor, options.method)
 
     view = picture.image
@@ -69,7 +74,8 @@ def _run(options: Any) -> int:
         blank = np.zeros((*sizes[1], channels), np.float32)
         view = np.asarray(condition(blank).view(jnp.asarray(picture.image)))
     models = [generator]
-    full = reconstruct.add_class_term(options, condition(view), models)
+    seen = tasks.learned(condition(view), options.noise, None, (height, width, channels))
+    full = reconstruct.add_class_term(options, seen, models)
     target = runs.posterior(generator, full)
     target.check()
     path = runs.out_folder(options, "superres")
@@ -78,7 +84,7 @@ def _run(options: Any) -> int:
         1, quiet=options.quiet, moves=settings.moves, steps=settings.warmup + settings.steps
     ) as reporter:
         key = jax.random.key(settings.seed)
-        done = runs.run(key, target, settings, reporter, "image", picture.name)
+        done = runs.run(key, target, settings, reporter, "image", picture.name, path)
     task = reconstruct.Task(
         truth=picture.image if whole_image else None,
         hidden=None,
@@ -86,8 +92,8 @@ def _run(options: Any) -> int:
         label=picture.name,
         note=f"{factor}x {options.method}",
     )
-    done = reconstruct.finish(done, task)
-    row = reconstruct.row(done, task)
+    done, interval = reconstruct.judge(reconstruct.finish(done, task), target, seen)
+    row = reconstruct.row(done, task, interval)
     data = runs.summary("superres", vars(options), models, [done])
     data = runs.save(
         path,

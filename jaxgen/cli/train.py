@@ -26,6 +26,9 @@ def add(commands: Any, name: str) -> None:
     parser.add_argument("--out", metavar="DIR", default="weights", help="(%(default)s)")
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), help="another seed than the recipe's")
     parser.add_argument("--steps", type=whole(1), help="another number of updates")
+    parser.add_argument(
+        "--snapshots", metavar="N,N,...", help="also write a GAN after these numbers of updates"
+    )
     parser.add_argument("--data-dir", metavar="DIR", help="the four idx files of Fashion-MNIST")
     parser.add_argument("--force", action="store_true", help="replace weights that are there")
     add_talk(parser)
@@ -43,6 +46,10 @@ def _run(options: Any) -> int:
     weights = Path(options.out) / f"{options.name.replace('/', '_').replace('-', '_')}.safetensors"
     if weights.exists() and not options.force:
         raise expected("--out", "no weights of that name yet", str(weights), "Give --force")
+    try:
+        snapshots = [int(text) for text in (options.snapshots or "").split(",") if text]
+    except ValueError as error:
+        raise expected("--snapshots", "whole numbers, as in 500,1500", options.snapshots) from error
     begun = time.monotonic()
 
     def progress(step: int, metrics: dict[str, float]) -> None:
@@ -60,6 +67,7 @@ def _run(options: Any) -> int:
             seed=options.seed,
             steps=options.steps,
             data_dir=options.data_dir,
+            snapshots=snapshots,
             progress=progress,
         )
     except KeyboardInterrupt:

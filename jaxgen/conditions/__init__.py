@@ -18,6 +18,8 @@ from jaxgen.conditions.algebra import (
     split_tempered,
 )
 from jaxgen.conditions.classes import ClassLogit, ClassLogSoftmax, ClassProbability, HiddenUnit
+from jaxgen.conditions.noise import GaussianNoise, LearnedNoise, NoiseLevels
+from jaxgen.conditions.operators import BoxAverage, GaussianBlur, RandomProjection, Stride
 from jaxgen.conditions.pixels import (
     BernoulliPixels,
     LowResolution,
@@ -29,15 +31,22 @@ from jaxgen.conditions.pixels import (
 
 __all__ = [
     "BernoulliPixels",
+    "BoxAverage",
     "ClassLogSoftmax",
     "ClassLogit",
     "ClassProbability",
     "Condition",
     "Function",
+    "GaussianBlur",
+    "GaussianNoise",
     "HiddenUnit",
+    "LearnedNoise",
     "LowResolution",
+    "NoiseLevels",
     "ObservedPixels",
     "Operator",
+    "RandomProjection",
+    "Stride",
     "Sum",
     "Term",
     "Untempered",

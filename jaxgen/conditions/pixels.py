@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -11,8 +10,9 @@ import numpy as np
 
 from jaxgen.conditions.algebra import Condition
 from jaxgen.conditions.checks import check_image, check_mask, check_noise
+from jaxgen.conditions.noise import GaussianNoise
 from jaxgen.errors import expected
-from jaxgen.pytree import pytree, static
+from jaxgen.pytree import as_data, pytree, static
 from jaxgen.types import Array, Scalar
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
 
 
 @pytree
-class ObservedPixels(Condition):
+class ObservedPixels(GaussianNoise):
     """Pixels seen through Gaussian noise: sum over observed pixels of log N(y; x, noise^2).
 
     Attributes:
@@ -40,10 +40,13 @@ class ObservedPixels(Condition):
     mask: Array
     noise: Scalar
 
-    def __call__(self, image: Array) -> Array:
-        """The normalised Gaussian log likelihood of the observed pixels."""
-        mask = _full_mask(self.mask, image.shape)
-        return _gaussian_log_likelihood(self.observed - image, self.noise, mask)
+    def residual(self, image: Array) -> Array:
+        """y - x, of the image's shape."""
+        return self.observed - image
+
+    def kept(self, residual: Array) -> Array | None:
+        """The mask, of the image's shape."""
+        return jnp.broadcast_to(_full_mask(self.mask, residual.shape), residual.shape)
 
     def check(self, image_shape: tuple[int, ...]) -> None:
         """Shapes must fit the generator, pixels lie in [0, 1], the noise be positive."""
@@ -87,7 +90,7 @@ class BernoulliPixels(Condition):
 
 
 @pytree
-class LowResolution(Condition):
+class LowResolution(GaussianNoise):
     """A low-resolution view seen through Gaussian noise: log N(y; A x, noise^2 I).
 
     Attributes:
@@ -108,9 +111,9 @@ class LowResolution(Condition):
         down = average_pool if self.method == "average" else stride_subsample
         return down(image, self.factor)
 
-    def __call__(self, image: Array) -> Array:
-        """The normalised Gaussian log likelihood of the view."""
-        return _gaussian_log_likelihood(self.observed - self.view(image), self.noise)
+    def residual(self, image: Array) -> Array:
+        """y - A x, of the view's shape."""
+        return self.observed - self.view(image)
 
     def check(self, image_shape: tuple[int, ...]) -> None:
         """The factor must divide the image and the view have the size that follows."""
@@ -127,25 +130,28 @@ class LowResolution(Condition):
 
 
 @pytree
-class Operator(Condition):
+class Operator(GaussianNoise):
     """Any forward operator seen through Gaussian noise: log N(y; A(x), noise^2 I).
 
     Attributes:
       observed: y, of the shape of A(x).
       noise: standard deviation, a scalar or of the shape of y.
-      forward: A, a function of the image (and of `arguments`).
+      forward: A, a function of the image (and of `arguments`), or a callable pytree such as
+        those of `jaxgen.conditions.operators`, whose arrays are then data.
       arguments: arrays that A needs; changing them compiles nothing.
     """
 
     observed: Array
     noise: Array | float
-    forward: Any = static()
+    forward: Any
     arguments: tuple[Any, ...] = ()
 
-    def __call__(self, image: Array) -> Array:
-        """The normalised Gaussian log likelihood of y."""
-        residual = self.observed - self.forward(image, *self.arguments)
-        return _gaussian_log_likelihood(residual, self.noise)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "forward", as_data(self.forward))
+
+    def residual(self, image: Array) -> Array:
+        """y - A(x), of the shape of y."""
+        return self.observed - self.forward(image, *self.arguments)
 
     def check(self, image_shape: tuple[int, ...]) -> None:
         """A(x) must have the shape of y."""
@@ -168,14 +174,6 @@ def average_pool(image: Array, factor: int) -> Array:
 def stride_subsample(image: Array, factor: int) -> Array:
     """Every factor-th pixel: `[H, W, c] -> [H/f, W/f, c]`."""
     return image[::factor, ::factor]
-
-
-def _gaussian_log_likelihood(
-    residual: Array, noise: Array | float, mask: Array | None = None
-) -> Array:
-    """sum of log N(residual; 0, noise^2), over the entries that a mask keeps."""
-    terms = -0.5 * (residual / noise) ** 2 - jnp.log(noise) - 0.5 * math.log(2 * math.pi)
-    return jnp.sum(terms if mask is None else jnp.where(mask > 0, terms, 0.0))
 
 
 def _full_mask(mask: Array, image_shape: tuple[int, ...]) -> Array:

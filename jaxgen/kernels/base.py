@@ -57,8 +57,8 @@ class Tuning(NamedTuple):
 
     Attributes:
       step_size: `[]`, in the kernel's own convention (stated by each kernel).
-      inverse_mass: `[D]` diagonal inverse mass matrix over the flattened position, used
-        by the kernels that have a momentum.
+      inverse_mass: over the flattened position, used by the kernels that have a momentum:
+        `[D]`, its diagonal, or `[D, D]` for those that take a dense one.
     """
 
     step_size: Array
@@ -73,6 +73,8 @@ class Kernel:
       exactness: "exact", "clipped" or "approximate": what the kernel leaves invariant.
       uses_gradient: whether states carry gradients.
       needs_density: whether the prior must have a log density.
+      adapts: whether its step size is learned.
+      takes_dense: whether the inverse mass may be a full matrix.
     """
 
     target_acceptance: ClassVar[float] = 0.65
@@ -81,6 +83,7 @@ class Kernel:
     uses_gradient: ClassVar[bool] = True
     needs_density: ClassVar[bool] = True
     adapts: ClassVar[bool] = True
+    takes_dense: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import blackjax
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jaxgen.errors import expected
 from jaxgen.kernels.base import ChainState, Kernel, StepInfo, Tuning, keep_if
+from jaxgen.late import blackjax
 from jaxgen.path import AnnealedPath, LogPrior, LogProb
 from jaxgen.priors import Box, Gaussian, Sphere, normal_like
 from jaxgen.pytree import pytree
@@ -103,8 +103,8 @@ class EllipticalSlice(Kernel):
             return jnp.where(jnp.isfinite(value), value, -1e30)
 
         here = jnp.where(jnp.isfinite(state.tilt), beta * state.tilt, -3e38)
-        kernel = blackjax.elliptical_slice.build_kernel(scale * scale, mean)
-        old = blackjax.mcmc.elliptical_slice.EllipSliceState(state.position, here)
+        kernel = blackjax().elliptical_slice.build_kernel(scale * scale, mean)
+        old = blackjax().mcmc.elliptical_slice.EllipSliceState(state.position, here)
         new, info = kernel(key, old, log_likelihood)
         finite = new.logdensity > -1e29
         zeros = state.grad_tilt

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import blackjax
 import jax
 import jax.numpy as jnp
 
 from jaxgen.errors import expected
 from jaxgen.kernels.base import ChainState, Kernel, StepInfo, Tuning, halves
+from jaxgen.late import blackjax
 from jaxgen.path import AnnealedPath
 from jaxgen.pytree import pytree, static
 from jaxgen.types import Array, PRNGKey
@@ -45,8 +45,8 @@ class MALA(Kernel):
         t: Array,
     ) -> tuple[ChainState, StepInfo]:
         """One MALA step."""
-        kernel = blackjax.mala.build_kernel()
-        old = _stock(blackjax.mcmc.mala.MALAState, state, beta)
+        kernel = blackjax().mala.build_kernel()
+        old = _stock(blackjax().mcmc.mala.MALAState, state, beta)
         new, info = kernel(key, old, lambda z: path(z, beta), tuning.step_size)
         return _finish(path, state, new, beta, info, num_gradients=1)
 
@@ -72,8 +72,8 @@ class Barker(Kernel):
         t: Array,
     ) -> tuple[ChainState, StepInfo]:
         """One step with Barker's proposal."""
-        kernel = blackjax.barker.build_kernel()
-        old = _stock(blackjax.mcmc.barker.BarkerState, state, beta)
+        kernel = blackjax().barker.build_kernel()
+        old = _stock(blackjax().mcmc.barker.BarkerState, state, beta)
         new, info = kernel(key, old, lambda z: path(z, beta), tuning.step_size, tuning.inverse_mass)
         return _finish(path, state, new, beta, info, num_gradients=1)
 
@@ -95,6 +95,7 @@ class HMC(Kernel):
     jitter: bool = static(default=False)
 
     target_acceptance: ClassVar[float] = 0.8
+    takes_dense: ClassVar[bool] = True
 
     def check(self, path: AnnealedPath) -> None:
         """At least one leapfrog step, and a prior with a density."""
@@ -112,8 +113,8 @@ class HMC(Kernel):
     ) -> tuple[ChainState, StepInfo]:
         """One trajectory."""
         length = _jittered(self.num_steps, t) if self.jitter else self.num_steps
-        kernel = blackjax.hmc.build_kernel()
-        old = _stock(blackjax.mcmc.hmc.HMCState, state, beta)
+        kernel = blackjax().hmc.build_kernel()
+        old = _stock(blackjax().mcmc.hmc.HMCState, state, beta)
         new, info = kernel(
             key, old, lambda z: path(z, beta), tuning.step_size, tuning.inverse_mass, length
         )
@@ -131,6 +132,7 @@ class NUTS(Kernel):
     max_doublings: int = static(default=8)
 
     target_acceptance: ClassVar[float] = 0.8
+    takes_dense: ClassVar[bool] = True
 
     def check(self, path: AnnealedPath) -> None:
         """At least one doubling, and a prior with a density."""
@@ -147,8 +149,8 @@ class NUTS(Kernel):
         t: Array,
     ) -> tuple[ChainState, StepInfo]:
         """One trajectory."""
-        kernel = blackjax.nuts.build_kernel()
-        old = _stock(blackjax.mcmc.hmc.HMCState, state, beta)
+        kernel = blackjax().nuts.build_kernel()
+        old = _stock(blackjax().mcmc.hmc.HMCState, state, beta)
         new, info = kernel(
             key,
             old,
@@ -195,8 +197,8 @@ class AdjustedMCLMC(Kernel):
     ) -> tuple[ChainState, StepInfo]:
         """One trajectory."""
         length = _jittered(self.num_steps, t) if self.jitter else self.num_steps
-        kernel = blackjax.adjusted_mclmc.build_kernel()
-        old = _stock(blackjax.mcmc.hmc.HMCState, state, beta)
+        kernel = blackjax().adjusted_mclmc.build_kernel()
+        old = _stock(blackjax().mcmc.hmc.HMCState, state, beta)
         new, info = kernel(
             rng_key=key,
             state=old,

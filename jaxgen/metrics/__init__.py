@@ -20,11 +20,25 @@ from jaxgen.metrics.diversity import (
     pairwise_similarity,
     within_class_diversity,
 )
-from jaxgen.metrics.reconstruction import ms_ssim, ms_ssim_scales, mse, psnr, ssim
+from jaxgen.metrics.perceptual import AlexNetFeatures, alexnet, perceptual_distance
+from jaxgen.metrics.reconstruction import (
+    Closeness,
+    Regions,
+    ms_ssim,
+    ms_ssim_scales,
+    mse,
+    psnr,
+    regions,
+    ssim,
+)
 
 __all__ = [
+    "AlexNetFeatures",
+    "Closeness",
     "DiversityResult",
     "PermutationTest",
+    "Regions",
+    "alexnet",
     "energy_distance",
     "energy_permutation_test",
     "frechet_distance",
@@ -37,7 +51,9 @@ __all__ = [
     "ms_ssim_scales",
     "mse",
     "pairwise_similarity",
+    "perceptual_distance",
     "psnr",
+    "regions",
     "ssim",
     "within_class_diversity",
 ]

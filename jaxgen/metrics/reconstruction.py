@@ -7,6 +7,7 @@ Every function compares ONE image `[H, W, channels]` with one reference of the s
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ import numpy as np
 from jaxgen.errors import expected
 from jaxgen.types import Array
 
-__all__ = ["ms_ssim", "ms_ssim_scales", "mse", "psnr", "ssim"]
+__all__ = ["Closeness", "Regions", "ms_ssim", "ms_ssim_scales", "mse", "psnr", "regions", "ssim"]
 
 _K1, _K2 = 0.01, 0.03
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -56,7 +57,14 @@ def psnr(
 
 
 @partial(jax.jit, static_argnames="window_size")
-def ssim(image: Array, reference: Array, *, data_range: float = 1.0, window_size: int = 7) -> Array:
+def ssim(
+    image: Array,
+    reference: Array,
+    mask: Array | None = None,
+    *,
+    data_range: float = 1.0,
+    window_size: int = 7,
+) -> Array:
     """Structural similarity, averaged over windows and channels, at most 1.
 
     `(2 mx my + C1)(2 sxy + C2) / ((mx^2 + my^2 + C1)(sx^2 + sy^2 + C2))`, with
@@ -69,6 +77,8 @@ def ssim(image: Array, reference: Array, *, data_range: float = 1.0, window_size
 
     Args:
       image, reference: `[H, W, channels]`.
+      mask: weight of the window around each pixel, as in `mse`; windows that do not fit into
+        the image have none. NaN for a mask that counts no window.
       data_range: largest minus smallest possible value.
       window_size: odd side of the window in pixels.
 
@@ -87,7 +97,55 @@ def ssim(image: Array, reference: Array, *, data_range: float = 1.0, window_size
     luminance, contrast = _similarity_maps(
         image, reference, taps, data_range, correction=count / (count - 1)
     )
-    return jnp.mean(luminance * contrast)
+    if mask is None:
+        return jnp.mean(luminance * contrast)
+    edge = window_size // 2
+    weight = _weight(mask, image)[edge : image.shape[0] - edge, edge : image.shape[1] - edge]
+    return jnp.sum(weight * luminance * contrast) / jnp.sum(weight)
+
+
+class Closeness(NamedTuple):
+    """`mse`, `psnr` and `ssim` of one region; scalars, NaN for a region without a pixel."""
+
+    mse: Array
+    psnr: Array
+    ssim: Array
+
+
+class Regions(NamedTuple):
+    """How close an image is where nothing was seen, where something was, and in all.
+
+    Attributes:
+      hidden: what judges a completion.
+      observed: how well what was seen is met.
+      whole: all pixels, as the co-generation paper reports; the observed ones dominate.
+    """
+
+    hidden: Closeness
+    observed: Closeness
+    whole: Closeness
+
+
+def regions(
+    image: Array, reference: Array, mask: Array, *, data_range: float = 1.0, window_size: int = 7
+) -> Regions:
+    """MSE, PSNR and SSIM of the hidden pixels, the observed ones and all of them.
+
+    Args:
+      image, reference: `[H, W, channels]`.
+      mask: 1 where observed, `[H, W]`, `[H, W, 1]` or `[H, W, channels]`.
+      data_range, window_size: as in `ssim`, whose windows belong to their middle pixel.
+    """
+    mask = jnp.asarray(mask).astype(jnp.float32)
+
+    def close(where: Array | None) -> Closeness:
+        return Closeness(
+            mse(image, reference, where),
+            psnr(image, reference, where, data_range=data_range),
+            ssim(image, reference, where, data_range=data_range, window_size=window_size),
+        )
+
+    return Regions(close(1.0 - mask), close(mask), close(None))
 
 
 def ms_ssim_scales(height: int, width: int) -> int:

@@ -1,16 +1,19 @@
-"""Convolutions and transposed convolutions in two exact forms: XLA's and matrix products.
+"""Convolutions and transposed convolutions in three exact forms: XLA's and matrix products.
 
 The same sums as products:
 
-- a convolution cuts the padded input into blocks of `stride` x `stride` pixels, gathers
-  the blocks under every output pixel and makes one product with the kernel;
-- a transposed convolution makes one product of every input pixel with every tap,
-  `[N*h*w, Cin] @ [Cin, kh*kw*Cout]`, and adds the taps that meet in one output pixel.
+- "matmul": a convolution cuts the padded input into blocks of `stride` x `stride` pixels,
+  gathers the blocks under every output pixel and makes one product with the kernel; a
+  transposed convolution makes one product of every input pixel with every tap,
+  `[N*h*w, Cin] @ [Cin, kh*kw*Cout]`, and adds the taps that meet in one output pixel;
+- "winograd": 3x3 kernels of stride 1 and 4x4 kernels of stride 2, padding 1, as four ninths
+  or nine sixteenths as many products of sums (`jaxgen.models.winograd`). Rounding is two to
+  three times larger; other kernels are computed as by "matmul".
 
-`form` chooses: "xla", "matmul", or "auto": products on CPU, XLA's own on GPU and TPU. On
-CPU the products are 3 to 4 times faster inside a compiled loop (`lax.scan`), where
-samplers run them and where XLA gives its convolutions one plain thread; outside a loop
-XLA's are up to twice as fast. `benchmarks/conv_forms.py` measures both.
+`form` chooses: "xla", one of the two, or "auto": XLA's own on GPU and TPU, on CPU whichever
+product is faster. Inside a compiled loop (`lax.scan`), where samplers run and where XLA gives
+its convolutions one plain thread, products are several times faster than XLA's convolutions;
+`benchmarks/conv_forms.py` measures all forms, `benchmarks/gradient.py` whole networks.
 
 Shapes: images `[..., H, W, C]` with any number of leading axes, none included; kernels
 `[kh, kw, Cin, Cout]` (HWIO). The transposed kernel is stored as `jax.lax.conv_transpose`
@@ -28,11 +31,12 @@ from flax import nnx
 from jax import lax
 
 from jaxgen.errors import expected
+from jaxgen.models import winograd
 from jaxgen.types import Array
 
-__all__ = ["Conv", "ConvTranspose", "Form", "conv", "conv_transpose"]
+__all__ = ["Conv", "ConvTranspose", "Form", "conv", "conv_transpose", "upsample_conv"]
 
-Form: TypeAlias = Literal["auto", "matmul", "xla"]
+Form: TypeAlias = Literal["auto", "matmul", "winograd", "xla"]
 Pair: TypeAlias = tuple[int, int]
 Padding: TypeAlias = int | tuple[Pair, Pair]
 
@@ -66,7 +70,11 @@ def conv(
     """
     stride, pads = _pair(stride), _pads(padding)
     lead, x = x.shape[:-3], x.reshape((-1, *x.shape[-3:]))
-    if _chosen(form) == "matmul" and groups <= 8:
+    products = _products(form)
+    scheme = winograd.chosen(kernel.shape, x.shape[1:3], stride, pads, transposed=False)
+    if products and groups == 1 and scheme and _preferred(scheme, form, x, kernel):
+        y = winograd.fewer_products(scheme, x, kernel)
+    elif products and groups <= 8:
         if groups == 1:
             y = _conv_matmul(x, kernel, stride, pads)
         else:
@@ -111,13 +119,22 @@ def conv_transpose(
     """
     stride, pads = _pair(stride), _pads(padding)
     kh, kw = kernel.shape[:2]
+    around = tuple((k - 1 - lo, k - 1 - hi) for k, (lo, hi) in zip((kh, kw), pads, strict=True))
+    one = x.shape[-3:-1] == (1, 1)
+    if stride == (1, 1) and not one:
+        return conv(x, kernel, padding=(around[0], around[1]), form=form)
     lead, x = x.shape[:-3], x.reshape((-1, *x.shape[-3:]))
     (mh, sh), (mw, sw) = _blocks(kh, stride[0]), _blocks(kw, stride[1])
     cheap = mh * sh * mw * sw <= _MOST_WASTE * kh * kw and min(min(pads[0]), min(pads[1])) >= 0
-    if _chosen(form) == "matmul" and cheap:
+    products = _products(form)
+    scheme = winograd.chosen(kernel.shape, x.shape[1:3], stride, pads, transposed=True)
+    if products and one and min(min(pads[0]), min(pads[1])) >= 0:
+        y = _one_pixel(x, kernel, pads)
+    elif products and scheme and _preferred(scheme, form, x, kernel):
+        y = winograd.fewer_products(scheme, x, kernel[::-1, ::-1])
+    elif products and cheap:
         y = _conv_transpose_matmul(x, kernel, stride, pads)
     else:
-        around = [(k - 1 - lo, k - 1 - hi) for k, (lo, hi) in zip((kh, kw), pads, strict=True)]
         y = lax.conv_general_dilated(
             x,
             kernel,
@@ -127,6 +144,34 @@ def conv_transpose(
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
     return y.reshape(lead + y.shape[1:])
+
+
+def upsample_conv(x: Array, kernel: Array, *, form: Form = "auto") -> Array:
+    """Every pixel doubled in both directions, then a 3x3 convolution with zeros around.
+
+    Neighbours that are equal meet several taps, whose sum is all that matters: four 2x2
+    convolutions of the small image, 16 products for 36. That is one transposed convolution,
+    whose 4x4 kernel is the 3x3 one added to itself shifted by one row, and by one column.
+    As "winograd" (9 products) the common part of all four is computed once.
+
+    Args:
+      x: `[..., H, W, Cin]`.
+      kernel: `[3, 3, Cin, Cout]`, that of the plain convolution.
+      form: how to compute it, see the module.
+
+    Returns:
+      `[..., 2H, 2W, Cout]`.
+    """
+    if kernel.shape[:2] != (3, 3):
+        raise expected("kernel", "[3, 3, Cin, Cout]", kernel.shape)
+    if _products(form) and _preferred(winograd.NEAREST, form, x, kernel):
+        y = winograd.fewer_products(winograd.NEAREST, x.reshape((-1, *x.shape[-3:])), kernel)
+        return y.reshape(x.shape[:-3] + y.shape[1:])
+    for axis in (0, 1):
+        before = [(1, 0) if i == axis else (0, 0) for i in range(4)]
+        after = [(0, 1) if i == axis else (0, 0) for i in range(4)]
+        kernel = jnp.pad(kernel, before) + jnp.pad(kernel, after)
+    return conv_transpose(x, kernel, stride=2, padding=1, form=form)
 
 
 class Conv(nnx.Module):
@@ -263,6 +308,15 @@ def _conv_transpose_matmul(x: Array, kernel: Array, stride: Pair, pads: tuple[Pa
     return full[:, top : top + oh, left : left + ow]
 
 
+def _one_pixel(x: Array, kernel: Array, pads: tuple[Pair, Pair]) -> Array:
+    """The transposed convolution of one pixel: a dense layer."""
+    (top, bottom), (left, right) = pads
+    kh, kw, channels, features = kernel.shape
+    taps = kernel[::-1, ::-1][top : kh - bottom, left : kw - right]
+    y = x.reshape(-1, channels) @ taps.transpose(2, 0, 1, 3).reshape(channels, -1)
+    return y.reshape(-1, *taps.shape[:2], features)
+
+
 def _add_bias(y: Array, bias: Array) -> Array:
     return y + jnp.broadcast_to(bias, y.shape)
 
@@ -283,9 +337,15 @@ def _pads(value: Padding) -> tuple[Pair, Pair]:
     return (top, bottom), (left, right)
 
 
-def _chosen(form: Form) -> str:
-    if form not in ("auto", "matmul", "xla"):
-        raise expected("form", '"auto", "matmul" or "xla"', repr(form))
-    if form == "auto":
-        return "matmul" if jax.default_backend() == "cpu" else "xla"
-    return form
+def _products(form: Form) -> bool:
+    """Whether to compute by matrix products of one kind or the other."""
+    if form not in ("auto", "matmul", "winograd", "xla"):
+        raise expected("form", '"auto", "matmul", "winograd" or "xla"', repr(form))
+    return form != "xla" and (form != "auto" or jax.default_backend() == "cpu")
+
+
+def _preferred(scheme: winograd.Scheme, form: Form, x: Array, kernel: Array) -> bool:
+    """Whether to take the scheme where products are taken."""
+    if form != "auto":
+        return form == "winograd"
+    return winograd.worthwhile(scheme, x.shape[-3:-1], kernel.shape[2:])

@@ -114,10 +114,11 @@ def train_loop(
         done = end
         if progress is not None:
             progress(done, {name: float(value) for name, value in metrics.items()})
-        if checkpoint is not None and ((count + 1) % every == 0 or done == steps):
-            save_state(checkpoint, done, state, fingerprint)
+        # Before the checkpoint: a run stopped in between visits again rather than never.
         if visit is not None and (done in stops or done == steps):
             visit(done, state)
+        if checkpoint is not None and ((count + 1) % every == 0 or done == steps):
+            save_state(checkpoint, done, state, fingerprint)
     return state
 
 

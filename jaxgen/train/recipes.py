@@ -7,7 +7,7 @@ metadata of the weight files it makes, with figures measured on the weights as s
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,7 @@ class _Run:
     out: Path
     data_dir: str | None
     progress: Progress | None
+    snapshots: tuple[int, ...] = ()
 
     @property
     def checkpoint(self) -> Path:
@@ -145,6 +146,7 @@ def run(
     seed: int | None = None,
     steps: int | None = None,
     data_dir: str | None = None,
+    snapshots: Sequence[int] = (),
     progress: Progress | None = None,
 ) -> list[Path]:
     """Train a network again, from the recipe of its name.
@@ -157,13 +159,16 @@ def run(
       seed: another seed than the recipe's.
       steps: another number of updates (schedules shrink with it).
       data_dir: the folder of Fashion-MNIST, see `jaxgen.data.fashion_mnist`.
+      snapshots: numbers of updates after which a GAN's generator is also written, as
+        `NAME-UPDATES`; they change nothing in the run itself.
       progress: called with the number of updates done and the mean metrics since.
 
     Returns:
       The weight files written.
 
     Raises:
-      InputError: for an unknown name, fewer than one step, or missing data.
+      InputError: for an unknown name, fewer than one step, missing data, or snapshots of a
+        network or at a step that has none.
     """
     if name not in RECIPES:
         raise expected("name", f"one of {', '.join(RECIPES)}", repr(name))
@@ -178,7 +183,12 @@ def run(
         recipe.model,
         recipe.dtype,
     )
-    job = _Run(name, recipe, Path(out), data_dir, progress)
+    stops = tuple(sorted(set(snapshots)))
+    if stops and recipe.method != "gan":
+        raise expected("snapshots", "none for this network", list(stops), "fashion-mnist/dcgan has")
+    if stops and not 1 <= stops[0] <= stops[-1] <= recipe.steps:
+        raise expected("snapshots", f"steps from 1 to {recipe.steps}", list(stops))
+    job = _Run(name, recipe, Path(out), data_dir, progress, stops)
     return list(_METHODS[recipe.method](job))
 
 
@@ -186,24 +196,38 @@ def _gan(job: _Run) -> Iterator[Path]:
     config = _config(job.recipe)
     init_key, loop_key = jax.random.split(jax.random.key(job.recipe.seed))
     images = jnp.asarray(data.fashion_mnist("train", job.data_dir).images)
+    end_key = jax.random.fold_in(loop_key, config.steps)  # one step further than the loop's
+    shape = {"latent": config.latent, "width": config.width}
+    taken: list[Path] = []
+
+    def save(name: str, generator: nnx.Module, **extra: Any) -> Path:
+        return job.save(
+            name,
+            "dcgan.Generator",
+            generator,
+            shape,
+            f"{_NORMAL}; images in [0, 1]",
+            lambda path: figures.of_generator(path, job.data_dir),
+            **extra,
+        )
+
+    def snapshot(step: int, state: ArrayTree) -> None:
+        if step in job.snapshots:
+            generator, _ = gan.finish(end_key, state, config)
+            taken.append(save(f"{job.name}-{step}", generator, snapshot=step))
+
     state = job.loop(
         loop_key,
         gan.init(init_key, config),
         gan.make_step(config),
         lambda arrays, key: _draw(key, config.batch, *arrays)[0],
         (images,),
+        visit=snapshot,
+        stops=job.snapshots,
     )
-    end_key = jax.random.fold_in(loop_key, config.steps)  # one step further than the loop's
+    yield from taken
     generator, discriminator = gan.finish(end_key, state, config)
-    shape = {"latent": config.latent, "width": config.width}
-    yield job.save(
-        job.name,
-        "dcgan.Generator",
-        generator,
-        shape,
-        f"{_NORMAL}; images in [0, 1]",
-        lambda path: figures.of_generator(path, job.data_dir),
-    )
+    yield save(job.name, generator)
     yield job.save(
         f"{job.name}-discriminator",
         "dcgan.Discriminator",

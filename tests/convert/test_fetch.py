@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 import jaxgen
+from jaxgen.cache import cache_folder
 from jaxgen.cli import main
 from jaxgen.errors import InputError
-from jaxgen.models.fetched import FETCHABLE, cache_folder, cached
+from jaxgen.models.fetched import FETCHABLE, cached
 from jaxgen.weights import flatten, load_weights
 from weights_convert import fetch as fetching
 from weights_convert.cli import main as convert_main

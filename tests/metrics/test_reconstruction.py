@@ -7,7 +7,7 @@ from scipy.signal import convolve2d
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
 from jaxgen.errors import InputError
-from jaxgen.metrics import ms_ssim, ms_ssim_scales, mse, psnr, ssim
+from jaxgen.metrics import ms_ssim, ms_ssim_scales, mse, psnr, regions, ssim
 
 
 def pair(seed, shape, noise):
@@ -176,3 +176,29 @@ def test_bad_images_are_refused():
         ssim(image[:5], image[:5])
     with pytest.raises(InputError, match="num_scales"):
         ms_ssim(image, image, num_scales=6)
+
+
+def test_ssim_of_a_region_is_the_mean_of_scikit_images_map_there():
+    image, other = pair(7, (28, 32, 3), 0.2)
+    mask = np.zeros((28, 32))
+    mask[10:22, 5:17] = 1
+    _, full = structural_similarity(
+        image.astype(float), other.astype(float), data_range=1.0, channel_axis=-1, full=True
+    )
+    np.testing.assert_allclose(ssim(image, other, mask), full[10:22, 5:17].mean(), atol=1e-5)
+    np.testing.assert_allclose(ssim(image, other, np.ones((28, 32))), ssim(image, other), atol=1e-6)
+
+
+def test_regions_part_the_error_between_them():
+    image, other = pair(8, (20, 24, 1), 0.3)
+    mask = np.ones((20, 24))
+    mask[:8] = 0
+    other[8:] = image[8:]  # observed pixels are met exactly
+    found = regions(image, other, mask)
+    np.testing.assert_allclose(found.hidden.mse, mean_squared_error(image[:8], other[:8]), 1e-5)
+    assert found.observed.mse == 0
+    assert np.isinf(found.observed.psnr)
+    np.testing.assert_allclose(found.whole.mse, found.hidden.mse * 8 / 20, rtol=1e-5)
+    assert found.hidden.ssim < found.whole.ssim < found.observed.ssim
+    with pytest.raises(InputError, match="mask"):
+        regions(image, other, np.ones((3, 3)))

@@ -1,4 +1,4 @@
-"""The two forms of the convolutions against each other, PyTorch's definition and vmap."""
+"""The forms of the convolutions against each other, PyTorch's definition and vmap."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from jaxgen.errors import InputError
-from jaxgen.models.layers import Conv, ConvTranspose, conv, conv_transpose
+from jaxgen.models.layers import Conv, ConvTranspose, conv, conv_transpose, upsample_conv
 
 # kernel, stride, padding: those the shipped networks use first, then awkward ones.
 CASES = [
@@ -47,6 +47,109 @@ def test_forms_agree_in_value_and_input_gradient(function, kernel, stride, paddi
     for got, wanted in zip(both("matmul"), both("xla"), strict=True):
         assert got.shape == wanted.shape
         np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
+# Function, side of the kernel, stride: what minimal filtering can do.
+SCHEMES = [(conv, 3, 1), (conv, 4, 2), (conv_transpose, 4, 2), (upsample_conv, 3, None)]
+
+
+def call(function, stride, form):
+    """The function with padding 1, or the upsampled one, which has no settings."""
+    if function is upsample_conv:
+        return lambda x, w: upsample_conv(x, w, form=form)
+    return lambda x, w: function(x, w, stride=stride, padding=1, form=form)
+
+
+@pytest.mark.parametrize(("function", "kernel", "stride"), SCHEMES)
+@pytest.mark.parametrize("sides", [(6, 8), (7, 5)])
+def test_fewer_products_in_value_and_both_gradients(function, kernel, stride, sides):
+    x, w = arrays(kernel, shape=(2, *sides))
+
+    def all_three(form):
+        def value(x, w):
+            y = call(function, stride, form)(x, w)
+            return jnp.sum(jnp.sin(y)), y
+
+        gradients, y = jax.jit(jax.grad(value, (0, 1), has_aux=True))(x, w)
+        return y, *gradients
+
+    for got, wanted in zip(all_three("winograd"), all_three("xla"), strict=True):
+        assert got.shape == wanted.shape
+        np.testing.assert_allclose(got, wanted, atol=2e-5)
+
+
+@pytest.mark.parametrize(("function", "kernel", "stride"), SCHEMES)
+def test_fewer_products_vmapped_and_differentiated_twice(function, kernel, stride):
+    x, w = arrays(kernel, 2, 3, (2, 4, 4))
+
+    def curvature(form):
+        """A Hessian-vector product of each chain, forward over reverse."""
+        gradient = jax.grad(lambda x: jnp.sum(jnp.sin(call(function, stride, form)(x, w))))
+        return jax.jit(jax.vmap(lambda x: jax.jvp(gradient, (x,), (jnp.ones_like(x),))[1]))(x)
+
+    np.testing.assert_allclose(curvature("winograd"), curvature("xla"), atol=1e-4)
+
+
+@pytest.mark.parametrize(("function", "kernel", "stride"), SCHEMES)
+def test_auto_takes_fewer_products_for_many_channels(function, kernel, stride):
+    def products(channels, sides=(4, 4)):
+        x, w = arrays(kernel, channels, channels, (1, *sides))
+        text = jax.jit(call(function, stride, "auto")).lower(x, w).as_text()
+        assert "convolution" not in text
+        return text.count("dot_general")
+
+    assert products(3) == 1
+    assert products(64) == {3: 16, 4: 25}[kernel] if function is not upsample_conv else 9
+    x, w = arrays(kernel, 64, 64, (2, 4, 6))
+    got, wanted = (jax.jit(call(function, stride, form))(x, w) for form in ("auto", "xla"))
+    np.testing.assert_allclose(got, wanted, atol=2e-5)
+
+
+@pytest.mark.parametrize("form", ["auto", "matmul", "winograd", "xla"])
+def test_upsampling_by_its_definition(form):
+    x, w = arrays(3, shape=(2, 3, 4))
+
+    def plain(x, w):
+        doubled = jnp.repeat(jnp.repeat(x, 2, axis=-3), 2, axis=-2)
+        return conv(doubled, w, padding=1, form="xla")
+
+    def both(function):
+        def value(x, w):
+            y = function(x, w)
+            return jnp.sum(jnp.sin(y)), y
+
+        gradients, y = jax.jit(jax.grad(value, (0, 1), has_aux=True))(x, w)
+        return y, *gradients
+
+    identity = both(lambda x, w: upsample_conv(x, w, form=form))
+    for got, wanted in zip(identity, both(plain), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
+def test_upsampling_wants_three_taps():
+    with pytest.raises(InputError, match="kernel"):
+        upsample_conv(*arrays(4))
+
+
+@pytest.mark.parametrize("form", ["matmul", "xla"])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_transposed_convolution_of_one_pixel(form, padding):
+    x, w = arrays(4, shape=(2, 1, 1))
+    got = jax.jit(lambda x, w: conv_transpose(x, w, padding=padding, form=form))(x, w)
+    taps = np.asarray(w)[::-1, ::-1][padding : 4 - padding, padding : 4 - padding]
+    np.testing.assert_allclose(got, np.einsum("nc,abcf->nabf", x[:, 0, 0], taps), atol=1e-5)
+
+
+@pytest.mark.parametrize("function", [conv, conv_transpose])
+def test_the_same_tile_gives_the_same_bits(function):
+    x, w = arrays(4, 32, 32, (6, 4, 4))
+
+    @jax.jit
+    def tiled(x):
+        one = jax.vmap(lambda x: function(x, w, stride=2, padding=1))
+        return jax.lax.map(one, x.reshape(-1, 2, *x.shape[1:])).reshape(len(x), -1)
+
+    np.testing.assert_array_equal(tiled(x)[:2], tiled(x[:2]))
 
 
 @pytest.mark.parametrize("form", ["matmul", "xla"])

@@ -58,3 +58,22 @@ def test_command_line(tmp_path, capsys):
     assert "toy2d_gan_5.safetensors" in capsys.readouterr().out
     assert main(["train", "nothing", "--out", str(tmp_path)]) == 2
     assert "nothing" in capsys.readouterr().err
+
+
+def test_snapshots_are_for_gans_and_within_the_run(tmp_path):
+    with pytest.raises(InputError, match="snapshots"):
+        run("toy2d/gan", out=tmp_path, snapshots=(5,))
+    with pytest.raises(InputError, match="from 1 to 10500"):
+        run("fashion-mnist/dcgan", out=tmp_path, snapshots=(500, 20_000))
+    assert main(["train", "fashion-mnist/dcgan", "--snapshots", "a", "--out", str(tmp_path)]) == 2
+
+
+@pytest.mark.slow
+def test_snapshots_are_written_on_the_way(tmp_path):
+    paths = run("fashion-mnist/dcgan", out=tmp_path, steps=2, snapshots=(1,))
+    assert [path.name for path in paths] == [
+        "fashion_mnist_dcgan_1.safetensors",
+        "fashion_mnist_dcgan.safetensors",
+        "fashion_mnist_dcgan_discriminator.safetensors",
+    ]
+    assert describe(paths[0]).metadata["snapshot"] == 1

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from jaxgen.models.layers import Conv, conv, conv_transpose
+from jaxgen.models.layers import Conv, conv, upsample_conv
 from jaxgen.types import Array
 
 __all__ = [
@@ -110,29 +110,8 @@ def upsample(x: Array, factor: int = 2) -> Array:
     return jnp.repeat(jnp.repeat(x, factor, axis=-3), factor, axis=-2)
 
 
-def upsample_conv(x: Array, kernel: Array) -> Array:
-    """A 3x3 convolution (zeros around) of the image upsampled by 2, as one transposed
-    convolution of the small image: 16 products for every four pixels in place of 36.
-
-    Upsampled pixels are equal in pairs, so the taps that meet the same pixel of `x` add up:
-    the 4x4 kernel is the 3x3 one added to itself shifted by one row, and by one column.
-
-    Args:
-      x: `[..., H, W, Cin]`.
-      kernel: `[3, 3, Cin, Cout]`.
-
-    Returns:
-      `[..., 2H, 2W, Cout]`.
-    """
-    for axis in (0, 1):
-        before = [(1, 0) if i == axis else (0, 0) for i in range(4)]
-        after = [(0, 1) if i == axis else (0, 0) for i in range(4)]
-        kernel = jnp.pad(kernel, before) + jnp.pad(kernel, after)
-    return conv_transpose(x, kernel, stride=2, padding=1)
-
-
 class UpConv(nnx.Module):
-    """Nearest-neighbour upsampling by 2 and a 3x3 convolution, as one transposed convolution."""
+    """Nearest-neighbour upsampling by 2 and a 3x3 convolution; see `upsample_conv`."""
 
     def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs):
         init = nnx.initializers.lecun_normal()

@@ -1,0 +1,200 @@
+"""What a run comes to, in plain words, each with its reason."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxgen.report.figures import Figures, measure
+from jaxgen.report.reading import Entry, Run
+
+__all__ = ["LEVELS", "Part", "Verdict", "examine", "figure", "judge", "number"]
+
+# From good to bad.
+LEVELS = ("good", "unsure", "bad")
+_GOOD_RHAT, _POOR_RHAT = 1.05, 1.2
+# Draws that a mean and a standard deviation should rest on at the least.
+_ENOUGH = 100.0
+
+
+class Verdict(NamedTuple):
+    """One finding.
+
+    Attributes:
+      level: one of `LEVELS`.
+      words: the finding.
+      reason: the numbers behind it, and what to do.
+    """
+
+    level: str
+    words: str
+    reason: str
+
+
+class Part(NamedTuple):
+    """A posterior, what was measured of it, and what that comes to; `id` is its anchor."""
+
+    id: str
+    entry: Entry
+    figures: Figures
+    verdicts: tuple[Verdict, ...]
+
+
+def examine(run: Run) -> tuple[Part, ...]:
+    """Measure and judge every posterior of a run."""
+    measured = [measure(entry, run) for entry in run.entries]
+    return tuple(
+        Part(f"p{index}", entry, figures, judge(entry, figures))
+        for index, (entry, figures) in enumerate(zip(run.entries, measured, strict=True))
+    )
+
+
+def judge(entry: Entry, figures: Figures) -> tuple[Verdict, ...]:
+    """All that is to be said of one posterior, the worst first; never empty."""
+    found = [
+        *_finite(figures),
+        *_mixing(entry, figures),
+        *_weights(entry),
+        *_acceptance(entry),
+        *_label(entry),
+        *_typical(entry, figures),
+    ]
+    return tuple(sorted(found, key=lambda verdict: -LEVELS.index(verdict.level)))
+
+
+def number(entry: Entry, field: str) -> float:
+    """A posterior's number in the summary, or NaN."""
+    return figure(entry.data.get(field))
+
+
+def figure(value: Any) -> float:
+    """A number that JSON held, or NaN: null, absent and foreign values are all unknown."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
+def _finite(figures: Figures) -> list[Verdict]:
+    if not figures.not_finite:
+        return []
+    count = f"{figures.not_finite:,} numbers among latents and pixels are NaN or infinite"
+    reason = "such draws should have been refused; the file may be damaged"
+    return [Verdict("bad", count, reason)]
+
+
+def _weights(entry: Entry) -> list[Verdict]:
+    found = []
+    chains = entry.image.shape[0]
+    sizes = entry.history["ess"]
+    last = number(entry, "ess")
+    if sizes.size and np.isfinite(sizes).any():
+        worst = float(np.nanmin(sizes))
+        if worst < 0.1 * chains:
+            at = float(entry.history["beta"][int(np.nanargmin(sizes))])
+            found.append(
+                Verdict(
+                    "bad",
+                    f"weights collapsed: ESS {worst:.1f} of {chains}; use more temperatures",
+                    f"at beta {at:.3g} a few chains carried all of the weight, so the draws "
+                    "descend from them and log Z rests on them",
+                )
+            )
+    if not found and last < 0.1 * chains:
+        words = f"weights collapsed: ESS {last:.1f} of {chains}; use more temperatures"
+        found.append(Verdict("bad", words, "a few chains carry all of the weight"))
+    ancestors = number(entry, "num_ancestors")
+    if ancestors < min(8, chains):
+        found.append(
+            Verdict(
+                "unsure",
+                f"all chains descend from {ancestors:.0f} first states",
+                "resampling kept few families: raise Adaptive.cess or moves",
+            )
+        )
+    error = number(entry, "log_z_standard_error")
+    if error > 0.5:
+        reason = f"its standard error is {error:.2f}: use more chains, temperatures or moves"
+        found.append(Verdict("unsure", "log Z is uncertain", reason))
+    return found
+
+
+def _mixing(entry: Entry, figures: Figures) -> list[Verdict]:
+    chains, draws = entry.image.shape[:2]
+    known = {name: value for name, value in figures.rhat.items() if not math.isnan(value)}
+    if not known:
+        return [
+            Verdict(
+                "unsure",
+                "cannot tell whether it converged",
+                f"{draws} draws a chain are too few for R-hat; keep at least 4 "
+                "(more --steps, or a smaller --thin)",
+            )
+        ]
+    where = max(known, key=lambda name: known[name])
+    worst = known[where]
+    size = min((v for v in figures.ess_bulk.values() if not math.isnan(v)), default=math.nan)
+    of = f"R-hat {worst:.3f} at worst ({where} space), ESS {size:.0f} of {chains * draws} draws"
+    if worst > _POOR_RHAT:
+        short = ""
+        if draws < 50:
+            short = f"; {draws} draws a chain are few, and R-hat is large until each has gone round"
+        return [
+            Verdict(
+                "bad",
+                "not converged: the chains have not met",
+                f"{of}{short}. Draw more, with longer trajectories or more moves",
+            )
+        ]
+    if worst > _GOOD_RHAT:
+        return [Verdict("unsure", "nearly converged: it mixes slowly", f"{of}. Draw more")]
+    if size < _ENOUGH:
+        words = "the chains agree, but the draws are few"
+        return [Verdict("unsure", words, f"{of}. Draw more for means and intervals")]
+    return [Verdict("good", "converged", of)]
+
+
+def _acceptance(entry: Entry) -> list[Verdict]:
+    rate = number(entry, "acceptance_rate")
+    found = []
+    if rate < 0.2:
+        reason = f"acceptance {rate:.2f}: most proposals are refused. Take a smaller step"
+        found.append(Verdict("unsure", "the step is too large", reason))
+    if 0.99 < rate <= 1:
+        reason = f"acceptance {rate:.3f}: a larger step would go further at the same cost"
+        found.append(Verdict("unsure", "the step is small", reason))
+    refused = number(entry, "num_divergent")
+    if refused > 0:
+        reason = "they were refused and never returned, but mark regions that chains cannot enter"
+        found.append(Verdict("unsure", f"{refused:,.0f} divergent proposals", reason))
+    return found
+
+
+def _label(entry: Entry) -> list[Verdict]:
+    label = entry.data.get("exactness")
+    reasons = {
+        "adapted": "the step size never froze, so chains forget their target a little",
+        "clipped": "clipped gradients or moves without a correction: means are biased",
+        "approximate": "no acceptance step: draws are of another distribution nearby",
+    }
+    if label not in reasons:
+        return []
+    return [Verdict("unsure", f"the kernel is {label}", reasons[label])]
+
+
+def _typical(entry: Entry, figures: Figures) -> list[Verdict]:
+    middle = float(np.median(figures.radius)) if figures.radius.size else math.nan
+    if figures.dimension < 10 or 0.8 < middle < 1.25 or math.isnan(middle):
+        return []
+    return [
+        Verdict(
+            "unsure",
+            "latents are not where the prior has its mass",
+            f"|z| is {middle:.2f} sqrt(d) where draws of the prior have about 1: the generator "
+            "may never have been trained there",
+        )
+    ]
