@@ -107,7 +107,6 @@ def solve(method, key, generator, truth, task, rate, args):
             "kernel": kernels.HMC(args.length, jitter=True),
             "betas": schedules.Adaptive(cess=0.5 if args.smoke else args.cess),
             "moves": 1,
-            "precondition": "dense",
             "warmup": 2 if args.smoke else 10,
             "num_steps": 2 if args.smoke else 20,
             "thin": 1,
