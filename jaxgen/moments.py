@@ -1,9 +1,8 @@
 """Means, variances and quantiles of draws: streamed where draws need not be kept.
 
 `Moments` is a weighted mean and sum of squares that chunks of draws are added to (Chan,
-Golub & LeVeque 1983, Eq. 2.1; West 1979 for weights), in float64 on the host. One set for
-each chain is kept by `ChainMoments`, so that chains can be weighed afterwards and compared
-with each other (R-hat).
+Golub & LeVeque 1983, Eq. 2.1; West 1979 for weights), in float64 on the host. Kept apart for
+each chain, they can be weighed afterwards (`pooled`) and compared with each other (`r_hat`).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 
 from jaxgen.errors import expected
 
-__all__ = ["ChainMoments", "Moments", "add", "merge", "quantiles"]
+__all__ = ["Moments", "add", "merge", "pooled", "quantiles", "r_hat"]
 
 
 class Moments(NamedTuple):
@@ -72,49 +71,24 @@ def merge(a: Moments, b: Moments) -> Moments:
     )
 
 
-class ChainMoments:
-    """Moments of each chain, fed with chunks of draws as a run keeps them.
+def pooled(chains: Moments, weights: Any = None) -> Moments:
+    """Chains `[C, ...]` as one sample, chain i with `weights[i]` (equal by default)."""
+    count = len(chains.weight)
+    w = np.full(count, 1 / count) if weights is None else np.asarray(weights, np.float64)
+    mean = np.tensordot(w, chains.mean, 1) / w.sum()
+    square = np.tensordot(w, chains.variance + (chains.mean - mean) ** 2, 1)
+    return Moments(w.sum(), mean, square)
 
-    `add(chunk)` takes what one chunk of `sample` kept, leaves `[slots, C, ...]`.
 
-    Args:
-      name: the leaf to follow where a draw is a dictionary, as `jaxgen.images` keeps it.
-    """
-
-    def __init__(self, name: str | None = "image") -> None:
-        self.name = name
-        self.moments: Moments | None = None
-
-    def add(self, chunk: Any) -> None:
-        """Take in draws `[slots, C, ...]`."""
-        draws = chunk[self.name] if isinstance(chunk, dict) and self.name else chunk
-        draws = np.asarray(draws)
-        self.moments = add(self.moments, draws, np.ones(draws.shape[:2]))
-
-    def pooled(self, weights: Any = None) -> Moments:
-        """All chains as one sample, chain i with `weights[i]` (equal by default)."""
-        chains = self._chains()
-        count = len(chains.weight)
-        w = np.full(count, 1 / count) if weights is None else np.asarray(weights, np.float64)
-        mean = np.tensordot(w, chains.mean, 1) / w.sum()
-        square = np.tensordot(w, chains.variance + (chains.mean - mean) ** 2, 1)
-        return Moments(w.sum(), mean, square)
-
-    def r_hat(self) -> np.ndarray:
-        """The potential scale reduction of each pixel (Gelman & Rubin 1992); NaN if constant."""
-        chains = self._chains()
-        n = float(chains.weight[0])
-        if n < 2 or len(chains.weight) < 2:
-            raise expected("draws", "two or more, of two or more chains", f"{n:.0f} a chain")
-        within = chains.square.mean(axis=0) / (n - 1)
-        between = chains.mean.var(axis=0, ddof=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.sqrt((n - 1) / n + between / within)
-
-    def _chains(self) -> Moments:
-        if self.moments is None:
-            raise expected("draws", "at least one chunk", "none")
-        return self.moments
+def r_hat(chains: Moments) -> np.ndarray:
+    """The potential scale reduction over chains (Gelman & Rubin 1992); NaN if constant."""
+    n = float(chains.weight[0])
+    if n < 2 or len(chains.weight) < 2:
+        raise expected("draws", "two or more, of two or more chains", f"{n:.0f} a chain")
+    within = chains.square.mean(axis=0) / (n - 1)
+    between = chains.mean.var(axis=0, ddof=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.sqrt((n - 1) / n + between / within)
 
 
 def quantiles(draws: Any, probabilities: Sequence[float], weights: Any = None) -> np.ndarray:

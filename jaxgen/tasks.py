@@ -28,13 +28,14 @@ from jaxgen.errors import expected
 from jaxgen.kernels import HMC
 from jaxgen.models import load
 from jaxgen.models.registry import describe
-from jaxgen.moments import quantiles
+from jaxgen.moments import Moments, add, pooled, quantiles
 from jaxgen.path import tempered_prior_path
 from jaxgen.posterior import Posterior
 from jaxgen.priors import Gaussian
 from jaxgen.results import SampleResult
 from jaxgen.sample import images, sample
 from jaxgen.schedules import Adaptive, by_name
+from jaxgen.streaming import StreamedDraws, folding, histogram_quantiles
 from jaxgen.types import PRNGKey
 
 __all__ = [
@@ -91,7 +92,7 @@ class Reconstruction(NamedTuple):
         learned noise: residual / deviation of what was seen).
       out_of_reach: whether `misfit` says that it cannot.
       notes: the run's notes, and one on the misfit where there is one.
-      result: the run itself; its draws hold "position" and "image".
+      result: the run itself; its draws hold "position" and "image", or are `StreamedDraws`.
     """
 
     mean: np.ndarray
@@ -178,7 +179,9 @@ def reconstruct(
         `also`: another condition on the image, as a class; `redundancy`: how many residuals
         count as one where the noise is learned (a patch of ten pixels' worth); `level`: of the
         credible intervals, 0.9; `compat`: "cogen" for the co-generation authors' settings in
-        all but the condition (give them noise=COGEN_NOISE); and what `jaxgen.sample` takes.
+        all but the condition (give them noise=COGEN_NOISE); `keep`: False sums the draws up
+        as they come and keeps none (`jaxgen.streaming`), for many of them or large images;
+        and what `jaxgen.sample` takes.
 
     Returns:
       A `Reconstruction`.
@@ -257,8 +260,11 @@ def _solve(
     redundancy: float | None = None,
     level: float = 0.9,
     compat: str | None = None,
+    keep: bool = True,
     **settings: Any,
 ) -> Reconstruction:
+    if not keep and settings.get("resample", "") is None:
+        raise expected("keep", "True where chains keep weights (resample=None)", keep)
     if not 0 < level < 1:
         raise expected("level", "a probability between 0 and 1", level)
     if compat not in (None, "cogen"):
@@ -287,7 +293,8 @@ def _solve(
             weights=np.full(len(drawn), 1 / len(drawn)),  # the paper has none
         )
     else:
-        result = sample(key, posterior, collect=images, **(_SETTINGS | settings))
+        fold = None if keep else folding(lambda stack: _residuals(full, stack)[:2])
+        result = sample(key, posterior, collect=images, reduce=fold, **(_SETTINGS | settings))
     return summarise(result, posterior, full, level=level)
 
 
@@ -302,47 +309,53 @@ def summarise(
       condition: the part of its condition that saw pixels.
       level: of the credible intervals.
     """
-    drawn = result.draws
-    if not isinstance(drawn, Mapping) or "image" not in drawn:
-        raise expected("result", "draws with images", "others", "Give collect=jaxgen.images")
-    stack = np.asarray(drawn["image"])
-    count = stack.shape[1]
-    flat = stack.reshape(-1, *stack.shape[2:])
-    weights = np.repeat(np.asarray(result.weights, np.float64) / count, count)
-    mean = np.tensordot(weights, flat, 1)
-    deviation = np.sqrt(np.tensordot(weights, (flat - mean) ** 2, 1))
+    chosen = np.asarray(result.weights, np.float64)
     tail = (1 - level) / 2
-    equal = np.ptp(np.asarray(result.weights)) < 1e-9
-    low, high = quantiles(flat, (tail, 1 - tail), None if equal else weights)
+    drawn = result.draws
+    if isinstance(drawn, StreamedDraws):
+        moments, last = drawn.moments, drawn.last
+        low, high = histogram_quantiles(drawn.counts, (tail, 1 - tail))
+        squares, scales = drawn.misses / moments.weight, drawn.scales / moments.weight
+    elif isinstance(drawn, Mapping) and "image" in drawn:
+        stack = np.asarray(drawn["image"])
+        moments = add(None, stack.swapaxes(0, 1), np.ones(stack.shape[1::-1]))
+        last = jax.tree.map(lambda x: x[:, -1], drawn)
+        flat = stack.reshape(-1, *stack.shape[2:])
+        weights = np.repeat(chosen / stack.shape[1], stack.shape[1])
+        low, high = quantiles(flat, (tail, 1 - tail), None if np.ptp(chosen) < 1e-9 else weights)
+        squares, scales = (
+            np.asarray(x).reshape(stack.shape[:2]).mean(axis=1)
+            for x in _residuals(condition, jnp.asarray(flat))[:2]
+        )
+    else:
+        raise expected("result", "draws with images", "others", "Give collect=jaxgen.images")
+    whole: Moments = pooled(moments, chosen)
 
-    last = jax.tree.map(lambda x: jnp.asarray(x[:, -1]), drawn["position"])
-    density = np.asarray(_densities(posterior, last))
-    order = np.lexsort((-density, -np.asarray(result.weights).round(9)))
+    density = np.asarray(_densities(posterior, jax.tree.map(jnp.asarray, last["position"])))
+    order = np.lexsort((-density, -chosen.round(9)))
 
-    squares, scales, unit, spread = (
-        np.asarray(x) for x in _residuals(condition, jnp.asarray(flat))
-    )
-    residual = float(np.sqrt(np.dot(weights, squares)))
-    noise = float(np.dot(weights, scales) * unit)
+    unit, spread = _scale_of(condition)
+    residual = float(np.sqrt(np.dot(chosen, squares)))
+    noise = float(np.dot(chosen, scales) * unit)
     is_learned = isinstance(condition, LearnedNoise | NoiseLevels)
-    misfit = residual / (float(spread) if is_learned else noise)
+    misfit = residual / (spread if is_learned else noise)
     out_of_reach = misfit > (_UNEXPLAINED if is_learned else _TOO_FAR)
     notes = tuple(result.notes)
     if out_of_reach:
         if is_learned:
-            reason = f"the draws miss it by {residual:.3f}, and it varies by {float(spread):.3f}"
+            reason = f"the draws miss it by {residual:.3f}, and it varies by {spread:.3f}"
         else:
             reason = f"the draws miss it by {residual:.3f}, {misfit:.1f} times the noise level"
         way_out = "" if is_learned else "; raise the noise level, or learn it"
         notes = (*notes, f"the observation is out of the generator's reach: {reason}{way_out}")
     return Reconstruction(
-        mean=mean.astype(np.float32),
-        deviation=deviation.astype(np.float32),
+        mean=whole.mean.astype(np.float32),
+        deviation=whole.deviation.astype(np.float32),
         low=low,
         high=high,
         level=level,
-        samples=stack[order, -1],
-        sample_weights=np.asarray(result.weights)[order],
+        samples=np.asarray(last["image"])[order],
+        sample_weights=chosen[order],
         noise=noise,
         residual=residual,
         misfit=misfit,
@@ -359,8 +372,8 @@ def _densities(posterior: Posterior, positions: Any) -> Any:
 
 @jax.jit
 def _residuals(condition: Any, stack: Any) -> Any:
-    """Each image's mean square residual and noise scale; the unit noise; the view's deviation."""
-    base = condition.condition if isinstance(condition, LearnedNoise | NoiseLevels) else condition
+    """Each image's mean squared residual, and noise scale in units of the condition's."""
+    base = _bare(condition)
 
     def one(image: Any) -> tuple[Any, Any]:
         residual = base.residual(image)
@@ -370,14 +383,21 @@ def _residuals(condition: Any, stack: Any) -> Any:
         scale = condition.noise_scale(image) if base is not condition else jnp.ones(())
         return square, scale
 
-    squares, scales = jax.lax.map(one, stack, batch_size=64)
-    seen = base.observed
-    kept = base.kept(seen)
-    kept = jnp.ones_like(seen) if kept is None else kept
-    middle = jnp.sum(kept * seen) / jnp.sum(kept)
-    spread = jnp.sqrt(jnp.sum(kept * (seen - middle) ** 2) / jnp.sum(kept))
-    unit = jnp.sqrt(jnp.mean(jnp.square(jnp.asarray(base.noise))))
-    return squares, scales, unit, spread
+    return jax.lax.map(one, stack, batch_size=64)
+
+
+def _scale_of(condition: Any) -> tuple[float, float]:
+    """The condition's noise, or its unit where it is learned; the deviation of what was seen."""
+    base = _bare(condition)
+    seen = np.asarray(base.observed)
+    kept = base.kept(base.observed)
+    seen = seen if kept is None else seen[np.broadcast_to(np.asarray(kept) > 0, seen.shape)]
+    return float(np.sqrt(np.mean(np.square(np.asarray(base.noise))))), float(np.std(seen))
+
+
+def _bare(condition: Any) -> Any:
+    """The condition under a learned noise level."""
+    return condition.condition if isinstance(condition, LearnedNoise | NoiseLevels) else condition
 
 
 def unit_noise(noise: float | str) -> Any:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxgen.errors import InputError
-from jaxgen.moments import ChainMoments, add, merge, quantiles
+from jaxgen.moments import add, merge, pooled, quantiles, r_hat
 
 RNG = np.random.default_rng(0)
 DRAWS = 1000.0 + RNG.normal(size=(30, 5, 4, 3, 1)).astype(np.float32)  # [slots, C, ...]
@@ -35,30 +35,26 @@ def test_weights_and_the_order_of_merging():
 
 
 def test_chains_are_pooled_by_their_weights():
-    sink = ChainMoments()
+    chains = None
     for start in (0, 10, 20):
-        sink.add({"image": DRAWS[start : start + 10], "position": None})
+        chains = add(chains, DRAWS[start : start + 10], np.ones((10, 5)))
     w = np.array([0.1, 0.2, 0.3, 0.4, 0.0])
     flat = DRAWS.reshape(150, 4, 3, 1).astype(float)
     each = np.tile(w, 30) / 30
     mean = np.tensordot(each, flat, 1)
-    pooled = sink.pooled(w)
-    np.testing.assert_allclose(pooled.mean, mean, rtol=1e-12)
-    np.testing.assert_allclose(
-        pooled.variance, np.tensordot(each, (flat - mean) ** 2, 1), rtol=1e-9
-    )
+    whole = pooled(chains, w)
+    np.testing.assert_allclose(whole.mean, mean, rtol=1e-12)
+    np.testing.assert_allclose(whole.variance, np.tensordot(each, (flat - mean) ** 2, 1), rtol=1e-9)
 
 
 def test_r_hat_is_blackjax_s():
     draws = (DRAWS - 1000).astype(np.float32)
     draws[:, 1] += 1.0
-    sink = ChainMoments(None)
-    sink.add(draws)
+    chains = add(None, draws, np.ones((30, 5)))
     wanted = blackjax.diagnostics.potential_scale_reduction(draws, chain_axis=1, sample_axis=0)
-    np.testing.assert_allclose(sink.r_hat()[..., 0], wanted, rtol=1e-4)
-    empty = ChainMoments()
+    np.testing.assert_allclose(r_hat(chains)[..., 0], wanted, rtol=1e-4)
     with pytest.raises(InputError, match="draws"):
-        empty.pooled()
+        r_hat(add(None, draws[:1], np.ones((1, 5))))
 
 
 def test_an_interval_holds_a_new_draw_as_often_as_it_says():

@@ -69,6 +69,23 @@ def test_inpainting_has_the_posterior_of_a_linear_generator(completed):
     assert completed.result.draws["image"].shape == (64, 20, SIZE, SIZE, 1)
 
 
+def test_draws_need_not_be_kept(completed):
+    streamed = tasks.inpaint(
+        jax.random.key(0), G, TRUTH, MASK, noise=0.05, prior=PRIOR, keep=False, **QUICK
+    )
+    np.testing.assert_allclose(streamed.mean, completed.mean, atol=1e-6)
+    np.testing.assert_allclose(streamed.deviation, completed.deviation, atol=1e-6)
+    np.testing.assert_array_equal(streamed.samples, completed.samples)
+    assert np.max(np.abs(streamed.low - completed.low)) < 1.5 / 256
+    assert np.max(np.abs(streamed.high - completed.high)) < 1.5 / 256
+    assert streamed.residual == pytest.approx(completed.residual, rel=1e-5)
+    assert streamed.result.draws.counts.sum() == 64 * 20 * SIZE * SIZE
+    with pytest.raises(InputError, match="keep"):
+        tasks.inpaint(
+            jax.random.key(0), G, TRUTH, MASK, prior=PRIOR, keep=False, resample=None, **QUICK
+        )
+
+
 def test_samples_are_ranked(completed):
     flat = completed.samples.reshape(64, -1)
     z = np.linalg.lstsq(MATRIX, (flat - 0.5).T, rcond=None)[0].T
