@@ -10,10 +10,12 @@ from skimage.metrics import structural_similarity
 
 from jaxgen.errors import InputError
 from jaxgen.metrics import (
+    class_similarity,
     jackknife_standard_error,
     ms_ssim,
     mse,
     pairwise_similarity,
+    share_of_diverse_classes,
     within_class_diversity,
 )
 
@@ -97,3 +99,23 @@ def test_bad_images_are_refused():
         pairwise_similarity(images_of(5)[0])
     with pytest.raises(InputError, match="batch_size"):
         pairwise_similarity(images_of(5), batch_size=0)
+
+
+def test_class_similarity_takes_pairs_within_a_class_only():
+    images = images_of(6, count=9, shape=(16, 16, 1))
+    labels = np.array([0, 1, 0, 1, 1, 2, 0, 1, 0])
+    result = class_similarity(images, labels, 4)
+    for label in (0, 1):
+        rows = np.flatnonzero(labels == label)
+        pairs = [ms_ssim(images[i], images[j]) for i in rows for j in rows if i < j]
+        np.testing.assert_allclose(result.by_class[label], np.mean(pairs), atol=1e-5)
+    assert np.isnan(result.by_class[2:]).all()
+    np.testing.assert_allclose(result.mean, result.by_class[:2].mean(), rtol=1e-6)
+    with pytest.raises(InputError, match="two images"):
+        class_similarity(images[:2], np.array([0, 1]), 2)
+
+
+def test_share_of_classes_more_diverse_than_the_least_diverse_real_one():
+    real = np.array([0.1, 0.3, 0.2])
+    assert share_of_diverse_classes(np.array([0.25, 0.35, 0.29]), real) == pytest.approx(2 / 3)
+    assert share_of_diverse_classes(np.array([0.25, np.nan, 0.4]), real) == 0.5
