@@ -20,7 +20,7 @@ LAYERS = [
     {"setup"},
     {"run", "batch"},
     {"fingerprint", "store"},
-    {"ais", "sample", "ascent", "bdmc", "loglik", "diagnostics", "calibration", "export"},
+    {"ais", "sample", "ascent", "bdmc", "loglik", "diagnostics", "calibration", "export", "ppgn"},
     {"models"},
     {"tasks", "baselines"},
     {"train"},
