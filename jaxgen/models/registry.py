@@ -21,7 +21,7 @@ from flax import nnx
 
 from jaxgen.data import CLASS_NAMES
 from jaxgen.errors import InputError, expected
-from jaxgen.models import cnn, dcgan, judge, mlp, vae
+from jaxgen.models import autoencoders, cnn, dcgan, judge, mlp, vae
 from jaxgen.models.fetched import FETCHABLE, cached
 from jaxgen.models.ported import PORTED
 from jaxgen.networks import Network, freeze
@@ -71,6 +71,12 @@ ARCHITECTURES = {
     "vae.Encoder": Architecture(vae.Encoder, "encoder", _image),
     "cnn.Classifier": Architecture(cnn.Classifier, "classifier", _image),
     "judge.Judge": Architecture(judge.Judge, "classifier", _image),
+    "autoencoders.ImageAutoencoder": Architecture(
+        autoencoders.ImageAutoencoder, "autoencoder", _image
+    ),
+    "autoencoders.CodeAutoencoder": Architecture(
+        autoencoders.CodeAutoencoder, "autoencoder", lambda config: (config.get("size", 128),)
+    ),
     "mlp.ToyGenerator": Architecture(mlp.ToyGenerator, "generator", _plane),
     "mlp.ToyDiscriminator": Architecture(mlp.ToyDiscriminator, "discriminator", _plane),
     "graph.Graph": Architecture(_graph, "network", _graph_input),
@@ -86,6 +92,7 @@ _SHIPPED = {
     "fashion-mnist/vae-gaussian-encoder": "fashion_mnist_vae_gaussian_encoder",
     "fashion-mnist/cnn": "fashion_mnist_cnn",
     "fashion-mnist/judge": "fashion_mnist_judge",
+    "fashion-mnist/realism": "fashion_mnist_realism",
     "toy2d/gan": "toy2d_gan_15000",
     "toy2d/gan-500": "toy2d_gan_500",
     "toy2d/gan-1500": "toy2d_gan_1500",

@@ -20,7 +20,7 @@ from jaxgen import data
 from jaxgen.errors import expected
 from jaxgen.models import cnn, judge
 from jaxgen.models.layers import Conv
-from jaxgen.train import classifier, figures, gan, toy, vae
+from jaxgen.train import classifier, figures, gan, jobs, toy, vae
 from jaxgen.train.loop import train_loop
 from jaxgen.types import Array, ArrayTree, PRNGKey
 from jaxgen.weights import flatten, save_weights
@@ -40,7 +40,8 @@ class Recipe:
     """One training run.
 
     Attributes:
-      method: "gan", "vae", "classifier" or "toy": the file of `jaxgen.train`.
+      method: "gan", "vae", "classifier", "toy", "realism", "ppgn" or "autoencoder": the file
+        of `jaxgen.train`.
       steps: number of updates.
       seed: of the only random key.
       options: the hyper-parameters that differ from the method's defaults.
@@ -69,6 +70,19 @@ RECIPES: dict[str, Recipe] = {
         seed=1,
         options={"shift": 0},
         model={"network": "judge.Judge", "width": 24},
+    ),
+    "fashion-mnist/realism": Recipe("realism", 600),
+    "fashion-mnist/ppgn": Recipe("ppgn", 700),
+    "fashion-mnist/ppgn-joint": Recipe(
+        "ppgn",
+        250,
+        seed=1,
+        options={"h": 1.0, "noise_x": 0.01, "noise_h1": 0.1, "noise_h": 0.1},
+        model={"start": "fashion-mnist/ppgn"},
+    ),
+    "fashion-mnist/dae-codes": Recipe("autoencoder", 8_000, options={"noise": 0.6, "lr": 2e-3}),
+    "fashion-mnist/dae-images": Recipe(
+        "autoencoder", 400, options={"of": "images", "noise": 0.1, "batch": 64}
     ),
     "toy2d/gan": Recipe("toy", 15_000, options={"batch": 256}, dtype="float32"),
 }
@@ -341,8 +355,9 @@ def _toy(job: _Run) -> Iterator[Path]:
     yield from paths
 
 
-_METHODS = {"gan": _gan, "vae": _vae, "classifier": _classifier, "toy": _toy}
+_METHODS = {"gan": _gan, "vae": _vae, "classifier": _classifier, "toy": _toy, **jobs.JOBS}
 _CONFIGS = {
+    **jobs.CONFIGS,
     "gan": gan.GANConfig,
     "vae": vae.VAEConfig,
     "classifier": classifier.ClassifierConfig,

@@ -24,6 +24,7 @@ SHAPES = {
     "fashion-mnist/vae-gaussian-encoder": ("encoder", (28, 28, 1), (2, 20)),
     "fashion-mnist/cnn": ("classifier", (28, 28, 1), (10,)),
     "fashion-mnist/judge": ("classifier", (28, 28, 1), (10,)),
+    "fashion-mnist/realism": ("discriminator", (28, 28, 1), ()),
     "toy2d/gan": ("generator", (2,), (2,)),
     "toy2d/gan-500": ("generator", (2,), (2,)),
     "toy2d/gan-1500": ("generator", (2,), (2,)),
