@@ -71,6 +71,7 @@ def test_a_run_leaves_pictures_draws_and_a_summary(made, name):
         assert position.shape == (8, run["draws_per_chain"], 64)
         np.testing.assert_allclose(generator(position[:, -1]), image[:, -1], atol=1e-4)
         assert arrays[f"{run['name']}/history/beta"][-1] == 1
+        assert arrays[f"{run['name']}/log_density"].shape == image.shape[:2]
 
 
 def test_only_another_kind_of_condition_compiles(made):
@@ -100,6 +101,18 @@ def test_the_figures_of_an_inpainting_follow_from_its_draws(made):
     each = np.mean((images - truth)[:, hidden] ** 2)
     np.testing.assert_allclose(run["hidden_mse_of_a_draw"], each, rtol=1e-5)
     assert each > wanted
+
+
+def test_log_densities_are_those_of_the_posterior(made):
+    arrays = load_file(made[0] / "one" / "draws.safetensors")
+    classifier = jaxgen.load("fashion-mnist/cnn")
+    target = jaxgen.Posterior(
+        jaxgen.Gaussian.standard(64),
+        jaxgen.load("fashion-mnist/dcgan"),
+        jaxgen.ClassLogSoftmax(classifier, 9),
+    )
+    wanted = jax.vmap(target)(arrays["class_9/position"][:, -1])
+    np.testing.assert_allclose(arrays["class_9/log_density"][:, -1], wanted, rtol=1e-4, atol=1e-2)
 
 
 def test_superres_reduces_a_whole_image(made):
@@ -147,116 +160,6 @@ def refuse(capsys, command, *texts):
     assert err.count("\n") == 1
     for text in texts:
         assert text in err
-
-
-@pytest.fixture
-def idle(tmp_path, monkeypatch):
-    """An empty folder to work in, where sampling is an error of the test."""
-    monkeypatch.chdir(tmp_path)
-
-    def never(*args, **kwargs):
-        raise AssertionError("sampled in spite of bad input")
-
-    monkeypatch.setattr(jaxgen, "sample", never)
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("command", "texts"),
-    [
-        ("", ["COMMAND: expected one of demo,"]),
-        ("smple", ["got 'smple'", "'sample'?"]),
-        ("sample", ["--class", "required"]),
-        ("sample --class 10", ["--class: expected a class from 0 to 9", "got 10"]),
-        ("sample --class sneeker", ["--class: expected one of", "Did you mean 'sneaker'?"]),
-        ("sample --class 3 --model fashion-mnist/dcgn", ["Did you mean 'fashion-mnist/dcgan'?"]),
-        ("sample --class 3 --model fashion-mnist/cnn", ["--model: expected a generator;"]),
-        ("sample --class 3 --model toy2d/gan", ["--model: expected a generator of images"]),
-        ("sample --class 3 --classifier toy2d/gan", ["--classifier: expected a classifier"]),
-        ("sample --class 3 --model lost.safetensors", ["that exists; got lost.safetensors"]),
-        ("sample --class 3 --chains 0", ["--chains: expected an integer from 1", "got 0"]),
-        ("sample --class 3 --chain 4", ["unrecognized arguments: --chain"]),
-        ("sample --class 3 --kernel hcm", ["--kernel: expected one of", "Did you mean 'hmc'?"]),
-        ("sample --class 3 --kernel hmc:0", ["--kernel: expected an integer", "got 0"]),
-        ("sample --class 3 --kernel mala:3", ["--kernel: expected mala without a number"]),
-        ("sample --class 3 --kernel langevin", ["--kernel: expected a positive step"]),
-        ("sample --class 3 --betas sigmod:5", ["Did you mean 'sigmoid:T'?"]),
-        ("sample --class 3 --betas linear", ["--betas: expected an integer", "linear:500"]),
-        ("sample --class 3 --betas adaptive:2", ["--betas: expected a fraction"]),
-        ("sample --class 3 --step-size -1", ["--step-size: expected a positive number; got -1"]),
-        ("sample --class 3 --step-size nan", ["--step-size: expected a positive number"]),
-        ("sample --class 3 --resample never", ["--resample: expected one of", "got 'never'"]),
-        ("sample --class 3 --thin 30", ["--thin: expected at most --steps, 20; got 30"]),
-        ("sample --class 3 --force", ["--force: expected an --out folder"]),
-        ("inpaint example:0", ["--mask: expected", "got none"]),
-        ("inpaint example:50 --mask left-half", ["IMAGE: expected example:0 to example:49"]),
-        ("inpaint lost.png --mask left-half", ["IMAGE: expected a file that exists", "lost.png"]),
-        ("inpaint example:0 --mask lowerhalf", ["--mask: expected a mask's name", "lower-half"]),
-        ("inpaint example:0 --mask box:1,2", ["--mask: expected box:row,column,height,width"]),
-        ("inpaint example:0 --mask box:20,20,9,9", ["--mask: expected a box inside 28 rows"]),
-        ("inpaint example:0 --mask box:0,0,28,28", ["mask: expected at least one observed pixel"]),
-        ("inpaint example:0 --mask left-half --noise 0", ["--noise: expected a positive number"]),
-        ("inpaint example:0 --mask left-half --class hat", ["--class: expected one of", "'hat'"]),
-        ("superres example:0 --factor 5", ["--factor: expected a divisor of 28 and 28; got 5"]),
-        ("superres example:0 --method median", ["--method: expected one of average, stride"]),
-        ("train fashion-mnist/dcgn", ["NAME: expected one of", "'fashion-mnist/dcgan'?"]),
-        ("train toy2d/gan --steps 0", ["--steps: expected an integer of at least 1; got 0"]),
-        ("fetch progan-celeba12", ["NAME: expected one of progan-celeba128,", "12"]),
-        ("fetch progan-celeba128 --out x.npz", ["--out: expected a name that ends in"]),
-        ("models --jsn", ["unrecognized arguments: --jsn"]),
-    ],
-)
-def test_bad_arguments_end_in_one_line(idle, capsys, command, texts):
-    refuse(capsys, command.split(), *texts)
-    assert list(idle.iterdir()) == []
-
-
-def _bad_files(root):
-    noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
-    Image.fromarray(noise).save(root / "good.png")
-    (root / "cut.png").write_bytes((root / "good.png").read_bytes()[:300])
-    (root / "text.png").write_text("not a picture")
-    Image.new("L", (30, 28)).save(root / "wide.png")
-    Image.new("1", (14_000, 14_000)).save(root / "bomb.png")
-    np.save(root / "nan.npy", np.where(np.eye(28) > 0, np.nan, 0.5))
-    np.save(root / "bytes.npy", np.full((28, 28), 200.0))
-    np.save(root / "object.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    np.save(root / "small.npy", np.ones((14, 14)))
-    np.save(root / "half.npy", np.full((28, 28), 0.5))
-    (root / "cut.npy").write_bytes((root / "nan.npy").read_bytes()[:200])
-    weights = examples.files("jaxgen") / "shipped" / "fashion_mnist_dcgan.safetensors"
-    (root / "cut.safetensors").write_bytes(weights.read_bytes()[:9000])
-    (root / "foreign.safetensors").write_bytes(b"\x80\x04pickled, perhaps")
-
-
-@pytest.mark.parametrize(
-    ("command", "texts"),
-    [
-        ("inpaint cut.png --mask left-half", ["IMAGE: expected a whole picture; got cut.png"]),
-        ("inpaint text.png --mask left-half", ["IMAGE: expected a PNG, JPEG or npy file"]),
-        ("inpaint wide.png --mask left-half", ["28 x 28 pixels; got 30 x 28"]),
-        ("inpaint bomb.png --mask left-half", ["IMAGE: expected a picture of a sane size"]),
-        ("inpaint nan.npy --mask left-half", ["IMAGE: expected finite pixels; got 28 NaN"]),
-        ("inpaint bytes.npy --mask left-half", ["IMAGE: expected pixels in [0, 1]", "255"]),
-        ("inpaint object.npy --mask left-half", ["IMAGE: expected an npy file of numbers"]),
-        ("inpaint cut.npy --mask left-half", ["IMAGE: expected an npy file of numbers"]),
-        ("inpaint small.npy --mask left-half", ["IMAGE: expected shape [28, 28, 1]; got [14, 14"]),
-        ("inpaint good.png --mask small.npy", ["--mask: expected shape [28, 28]", "[14, 14]"]),
-        ("inpaint good.png --mask half.npy", ["--mask: expected 0 (hidden) or 1 (observed)"]),
-        ("inpaint good.png --mask wide.png", ["--mask: expected 28 x 28 pixels; got 30 x 28"]),
-        ("superres small.npy", ["[28, 28, 1] or [7, 7, 1]; got [14, 14, 1]"]),
-        ("sample --class 1 --model cut.safetensors", ["cut.safetensors", "Fetch the file again"]),
-        ("sample --class 1 --model foreign.safetensors", ["expected a safetensors file"]),
-        ("sample --class 1 --out good.png", ["--out: expected a folder", "good.png"]),
-        ("sample --class 1 --out good.png/run", ["--out: expected a folder that can be"]),
-        ("train toy2d/gan --out good.png", ["--out: expected a folder; got good.png, a file"]),
-    ],
-)
-def test_bad_files_end_in_one_line(idle, capsys, command, texts):
-    _bad_files(idle)
-    before = sorted(idle.rglob("*"))
-    refuse(capsys, command.split(), *texts)
-    assert sorted(idle.rglob("*")) == before
 
 
 def test_a_step_that_diverges_is_refused_and_nothing_written(tmp_path, capsys, monkeypatch):

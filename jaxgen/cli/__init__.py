@@ -17,6 +17,8 @@ from pathlib import Path
 import jax
 
 from jaxgen.cli import (
+    completion,
+    config,
     demo,
     doctor,
     fetch,
@@ -32,7 +34,7 @@ from jaxgen.cli.options import Parser
 from jaxgen.errors import InputError, expected
 from jaxgen.store import Interrupted, Preempted
 
-__all__ = ["main"]
+__all__ = ["commands", "main"]
 
 # Devices that share a core wait for each other when they gather their chains. On a busy
 # machine that may take longer than the 40 seconds after which XLA would end the process.
@@ -52,6 +54,7 @@ _COMMANDS = {
     "models": models,
     "fetch": fetch,
     "doctor": doctor,
+    "completion": completion,
 }
 
 
@@ -98,7 +101,12 @@ def _use_every_core() -> None:
         jax.config.update("jax_num_cpu_devices", cores or 1)
 
 
-def _parse(arguments: list[str]):
+def commands() -> dict[str, Parser]:
+    """Every command's parser, by its name."""
+    return _parsers()[1]
+
+
+def _parsers() -> tuple[Parser, dict[str, Parser]]:
     from jaxgen import __version__
 
     parser = Parser(
@@ -107,13 +115,29 @@ def _parse(arguments: list[str]):
         epilog="Example: jaxgen demo --out my-run",
     )
     parser.add_argument("--version", action="version", version=f"jaxgen {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
+    choices = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
     for name, module in _COMMANDS.items():
-        module.add(commands, name)
+        module.add(choices, name)
+        config.add_config(choices.choices[name])
+    return parser, dict(choices.choices)
+
+
+def _parse(arguments: list[str]):
+    parser, known = _parsers()
     if not arguments:
-        raise expected("COMMAND", f"one of {', '.join(_COMMANDS)}", "nothing", "See jaxgen --help")
-    if not arguments[0].startswith("-") and arguments[0] not in _COMMANDS:
-        near = difflib.get_close_matches(arguments[0], _COMMANDS, 1, 0.4)
-        hint = f"Did you mean {near[0]!r}?" if near else ""
-        raise expected("COMMAND", f"one of {', '.join(_COMMANDS)}", repr(arguments[0]), hint)
-    return parser.parse_args(arguments)
+        raise expected("COMMAND", f"one of {', '.join(known)}", "nothing", "See jaxgen --help")
+    name, *typed = arguments
+    if name.startswith("-"):
+        return parser.parse_args(arguments)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1, 0.4)
+        hint = f"Did you mean {near[0]!r}?" if near else "See jaxgen --help"
+        raise expected("COMMAND", f"one of {', '.join(known)}", repr(name), hint)
+    if any(word.split("=")[0] == "--config" for word in typed):
+        typed = config.with_file(name, known[name], commands()[name], typed)
+    options = known[name].parse_args(typed)
+    target = options.save_config
+    del options.config, options.save_config  # what a run was does not depend on where it was said
+    if target is not None:
+        config.save(target, name, known[name], options)
+    return options

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from jaxgen.cli.options import Parser
+from jaxgen.cli.options import Parser, add_talk
 
 __all__ = ["Check", "add", "examine"]
 
@@ -36,7 +36,7 @@ def add(commands: Any, name: str) -> None:
         "posterior whose log Z is known exactly. Exits with 1 if anything fails.",
         epilog="Example: jaxgen doctor --json",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_talk(parser, json="print JSON", quiet="print only what fails")
     parser.set_defaults(run=_run)
 
 
@@ -246,8 +246,10 @@ def _run(options: Any) -> int:
         good = all(check.status != "failed" for check in checks)
         print(json.dumps(plain({"ok": good, "checks": said}), indent=2))
         return 0 if good else 1
-    for check in checks:
-        print(f"{check.status:>6}  {check.name}: {check.detail}")
     failed = [check.name for check in checks if check.status == "failed"]
-    print("all is well" if not failed else f"failed: {', '.join(failed)}")
+    for check in checks:
+        if not options.quiet or check.status == "failed":
+            print(f"{check.status:>6}  {check.name}: {check.detail}")
+    if failed or not options.quiet:
+        print("all is well" if not failed else f"failed: {', '.join(failed)}")
     return 1 if failed else 0

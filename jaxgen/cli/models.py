@@ -6,7 +6,7 @@ import json
 import sys
 from typing import Any
 
-from jaxgen.cli.options import Parser
+from jaxgen.cli.options import Parser, add_talk
 from jaxgen.errors import InputError
 
 __all__ = ["add"]
@@ -20,11 +20,14 @@ def add(commands: Any, name: str) -> None:
         description="List the pretrained networks: kind, shapes, size, licence and figures.",
         epilog="Example: jaxgen models --json",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, metadata included")
+    add_talk(parser, json="print JSON, metadata included", quiet="print names only")
     parser.set_defaults(run=_run)
 
 
 def _run(options: Any) -> int:
+    if options.quiet and not options.json:
+        print("\n".join(_names()))
+        return 0
     entries = [_entry(name) for name in _names()]
     if options.json:
         print(json.dumps(entries, indent=2))

@@ -18,6 +18,7 @@ __all__ = [
     "Parser",
     "add_output",
     "add_sampling",
+    "add_talk",
     "betas",
     "class_index",
     "kernel",
@@ -44,6 +45,11 @@ class Parser(argparse.ArgumentParser):
         if choice:
             name, got, names = choice.groups()
             text = f"{name}: expected one of {names.replace(chr(39), '')}; got {got}"
+        unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", text)
+        if unknown:
+            known = [name for action in self._actions for name in action.option_strings]
+            near = difflib.get_close_matches(unknown[1], known, 1, 0.6)
+            text += f". Did you mean {near[0]}?" if near else ""
         raise InputError(f"{text}{'' if text.endswith('?') else '.'} See `{self.prog} --help`")
 
 
@@ -150,10 +156,12 @@ def add_output(parser: argparse.ArgumentParser, folder: str, *, resumable: bool 
     add_talk(group)
 
 
-def add_talk(parser: Any) -> None:
+def add_talk(
+    parser: Any, *, json: str = "print the summary as JSON", quiet: str = "show no progress"
+) -> None:
     """--json and --quiet."""
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_argument("--json", action="store_true", help=json)
+    parser.add_argument("--quiet", action="store_true", help=quiet)
 
 
 def nearest(argument: str, value: str, names: Iterable[str]) -> InputError:

@@ -1,4 +1,11 @@
-"""Progress on stderr: one live line on a terminal, a plain line a phase elsewhere."""
+"""Progress on stderr: a live line on a terminal or in a notebook, plain lines elsewhere.
+
+The command line uses it, and so may you:
+
+    with Reporter(1) as reporter:
+        reporter.start("sneakers")
+        result = jaxgen.sample(key, posterior, progress=reporter.update)
+"""
 
 from __future__ import annotations
 
@@ -17,18 +24,20 @@ class Reporter:
 
     Attributes:
       jobs: how many posteriors the command samples.
-      mode: "live", "plain" or "quiet".
+      mode: "live" on a terminal (Rich), "notebook" (one line that is written over), "plain"
+        in logs and pipes, or "quiet".
     """
 
     def __init__(self, jobs: int, *, quiet: bool = False, moves: int = 1, steps: int = 0) -> None:
         self.jobs = jobs
-        self.mode = "quiet" if quiet else "live" if sys.stderr.isatty() else "plain"
+        self.mode = "quiet" if quiet else _where()
         self._moves, self._steps = moves, steps  # steps: warm-up and draws together
         self._job, self._name = 0, ""
         self._begun = self._job_begun = time.monotonic()
         self._latest: Progress | None = None
         self._first: Progress | None = None
         self._live: Any = None
+        self._shown = 0  # characters of the notebook's line
 
     def __enter__(self) -> Reporter:
         if self.mode == "live":
@@ -47,6 +56,8 @@ class Reporter:
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
+        elif self.mode == "notebook" and self._shown:
+            print(file=sys.stderr, flush=True)
 
     def start(self, name: str) -> None:
         """The next posterior begins."""
@@ -55,21 +66,34 @@ class Reporter:
         self._latest = self._first = None
         if self.mode == "plain":
             print(f"[{self._job}/{self.jobs}] {name}", file=sys.stderr, flush=True)
+        elif self.mode == "notebook":
+            self._write_over()
 
     def update(self, progress: Progress) -> None:
         """The `progress` callback of `jaxgen.sample`."""
         before, self._latest = self._latest, progress
         self._first = self._first or progress
         ended = self._ended(progress) or (progress.phase == "anneal" and progress.beta >= 1)
-        if self.mode == "plain" and (before is None or before.phase != progress.phase or ended):
+        if self.mode == "notebook":
+            self._write_over()
+        elif self.mode == "plain" and (before is None or before.phase != progress.phase or ended):
             print(f"  {self._figures(progress)}", file=sys.stderr, flush=True)
 
     def _ended(self, progress: Progress) -> bool:
         return progress.total is not None and progress.done >= progress.total
 
+    def _write_over(self) -> None:
+        """The line again, over the last one and all of it."""
+        text = self._words()
+        print(f"\r{text:<{self._shown}}", end="", file=sys.stderr, flush=True)
+        self._shown = len(text)
+
     def _line(self) -> Any:
         from rich.text import Text
 
+        return Text(self._words(), no_wrap=True, overflow="ellipsis")
+
+    def _words(self) -> str:
         now = time.monotonic()
         text = f"[{self._job}/{self.jobs}] {self._name} · "
         text += "compiling" if self._latest is None else self._figures(self._latest)
@@ -77,7 +101,7 @@ class Reporter:
         left = self._left(now)
         if left is not None:
             text += f", about {_clock(left)} left"
-        return Text(text, no_wrap=True, overflow="ellipsis")
+        return text
 
     def _figures(self, at: Progress) -> str:
         total = "" if at.total is None else f"/{at.total}"
@@ -124,6 +148,14 @@ class Reporter:
             temperatures = at.done + math.log(1 / at.beta) / pace
         total = temperatures * self._moves + self._steps
         return max(at.done * self._moves / total, 1e-3)
+
+
+def _where() -> str:
+    if sys.stderr.isatty():
+        return "live"
+    # A notebook's kernel brings its own stream, which is no terminal but is looked at.
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return "notebook" if hasattr(shell, "kernel") else "plain"
 
 
 def _clock(seconds: float) -> str:

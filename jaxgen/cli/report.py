@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxgen.cli.options import Parser
+from jaxgen.cli.options import Parser, add_talk
 
 __all__ = ["add"]
 
@@ -22,7 +22,7 @@ def add(commands: Any, name: str) -> None:
     parser.add_argument("folder", metavar="RUN", help="the folder of a finished run")
     parser.add_argument("--out", metavar="FILE", help="the page to write (RUN.html beside RUN)")
     parser.add_argument("--force", action="store_true", help="replace a file that is no report")
-    parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
+    add_talk(parser, json="print the verdicts as JSON", quiet="print the page's name only")
     parser.set_defaults(run=_run)
 
 
@@ -37,7 +37,10 @@ def _run(options: Any) -> int:
     check_free(out, force=options.force)
     parts = report.examine(run)
     path = report.write(run, out, force=options.force, parts=parts)
-    _say(parts, path, as_json=options.json)
+    if options.quiet and not options.json:
+        print(path)
+    else:
+        _say(parts, path, as_json=options.json)
     return 0
 
 

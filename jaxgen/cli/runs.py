@@ -23,8 +23,10 @@ from jaxgen import folder
 from jaxgen.cli import options as texts
 from jaxgen.cli.progress import Reporter
 from jaxgen.errors import InputError, expected
+from jaxgen.kernels import ChainState
 from jaxgen.models.registry import ModelInfo, describe
 from jaxgen.networks import Network
+from jaxgen.path import AnnealedPath
 from jaxgen.posterior import Posterior
 from jaxgen.results import SampleResult
 
@@ -36,6 +38,7 @@ __all__ = [
     "draws",
     "image_shape",
     "judged",
+    "kept",
     "label_array",
     "load",
     "out_folder",
@@ -121,6 +124,14 @@ def posterior(generator: Model, condition: Any) -> Posterior:
     )
 
 
+def kept(path: AnnealedPath, chain: ChainState) -> dict[str, Any]:
+    """Keep a draw's coordinates, its image, and log p(z) + log p(condition | G(z)).
+
+    The chain carries both halves of the log density: it costs nothing.
+    """
+    return {**jaxgen.images(path, chain), "log_density": chain.base + chain.tilt}
+
+
 def run(
     key: Any,
     target: Posterior,
@@ -151,7 +162,7 @@ def run(
             moves=settings.moves,
             step_size=None if settings.step_size == "auto" else settings.step_size,
             resample=resample,
-            collect=jaxgen.images,
+            collect=kept,
             progress=reporter.update,
             tile=settings.tile,
             folder=place,
@@ -298,7 +309,8 @@ def save(
             values = np.asarray(getattr(result.history, column), np.float32)
             arrays[f"{done.name}/history/{column}"] = values
     data = {**data, "files": [*pictures, "draws.safetensors", "summary.json"]}
-    shapes = "position [chains, draws, ...], image [chains, draws, H, W, channels] in [0, 1]"
+    shapes = "position [chains, draws, ...], image [chains, draws, H, W, channels] in [0, 1], "
+    shapes += "log_density [chains, draws]"
     with folder.writing(path, force=force) as place:
         for name, picture in pictures.items():
             folder.write_picture(place / name, picture)
