@@ -181,8 +181,9 @@ def calibrate(
       quantities: name -> function of (posterior, coordinates, image) that gives a vector;
         "latent", "pixels" and "density" by default.
       level: of the intervals.
-      thin: rank among nearly independent draws (`spread_out`); False ranks among all, of
-        which u is not exactly uniform but less noisy.
+      thin: rank each quantity among draws that are nearly independent by its own effective
+        sample size (`spread_out`): a log density mixes more slowly than a coordinate. False
+        ranks among all draws, of which u is not exactly uniform but less noisy.
       keep: what to keep of each result, besides.
       progress: called with (targets done, R).
     """
@@ -201,14 +202,13 @@ def calibrate(
         draws = np.asarray(draws)
         if draws.dtype == object or draws.ndim < 3:
             raise expected("sampler", "positions [C, S, D] as draws", list(draws.shape))
-        draws = spread_out(draws) if thin else draws.reshape(-1, *draws.shape[2:])
-        # Draws padded to a few sizes, so that few programs are compiled.
-        room = 1 << (len(draws) - 1).bit_length()
-        padded = draws[np.minimum(np.arange(room), len(draws) - 1)]
-        values = evaluate(posterior, jnp.asarray(padded))
+        every = jnp.asarray(draws.reshape(-1, *draws.shape[2:]))
+        values = evaluate(posterior, every)
         truths = evaluate(posterior, latents[i][None])
         for name, value, truth in zip(quantities, values, truths, strict=True):
-            sample = np.asarray(value)[: len(draws)]
+            sample = np.asarray(value)
+            if thin:
+                sample = spread_out(sample.reshape(*draws.shape[:2], -1))
             found[name].append(ranks(rng, sample, np.asarray(truth)[0]))
         results.append(None if keep is None else keep(result))
         if progress is not None:
@@ -232,6 +232,6 @@ def _evaluator(functions: tuple[Callable[[Posterior, Array, Array], Array], ...]
             image = posterior.image(z)
             return [jnp.atleast_1d(f(posterior, z, image)) for f in functions]
 
-        return jax.vmap(one)(positions)
+        return jax.lax.map(one, positions, batch_size=64)
 
     return evaluate
