@@ -180,6 +180,18 @@ def test_the_density_of_pixels_is_evaluated_again(tmp_path):
     np.testing.assert_allclose(found.density[1, 2], want, rtol=1e-4)
 
 
+def test_log_densities_that_a_run_kept_are_shown(tmp_path):
+    kept = np.random.default_rng(1).normal(size=(8, 16))
+    more = {"spot/log_density": kept}
+    found = report.measure(report.read(make(tmp_path / "run", more=more)).entries[0])
+    assert found.density_name == "log density"
+    np.testing.assert_allclose(found.density, kept, rtol=1e-6)
+    assert set(found.rhat) == {"latent", "log density", "image"}
+    wrong = make(tmp_path / "wrong", more={"spot/log_density": kept[:, :3]})
+    with pytest.raises(InputError, match=r"spot/log_density: expected shape \[8, 16\]"):
+        report.read(wrong)
+
+
 # What is drawn
 
 
@@ -290,8 +302,11 @@ def test_the_page_can_be_read_aloud(written):
     assert max(b - a for a, b in itertools.pairwise(headings)) <= 1
 
 
+LARGE = {"chains": 16, "draws": 4, "size": 96, "channels": 3}
+
+
 @pytest.mark.parametrize(
-    "how", [{"draws": 30, "size": 28}, {"chains": 16, "draws": 4, "size": 96, "channels": 3}]
+    "how", [{"draws": 30, "size": 28}, pytest.param(LARGE, marks=pytest.mark.slow)]
 )
 def test_pages_stay_below_their_limit(tmp_path, how):
     how = {"chains": 64, **how}  # noise, which no PNG makes smaller
@@ -429,6 +444,7 @@ def test_the_slider_moves_the_picture(written):
         assert page.complaints() == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(browser.installed() is None, reason="needs Chromium: apt install chromium")
 def test_the_page_is_light_or_dark(written):
     with browser.Browser(900, 700) as page:
