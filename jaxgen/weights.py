@@ -15,8 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +24,7 @@ import numpy as np
 from flax import nnx
 
 from jaxgen.errors import InputError, expected
+from jaxgen.whole_files import replacing
 
 __all__ = ["FORMAT", "fill", "flatten", "load_weights", "read_metadata", "save_weights"]
 
@@ -89,17 +88,10 @@ def save_weights(
     text += b" " * (-len(text) % 8)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for name in sorted(params):
-                file.write(content(name))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in sorted(params):
+            file.write(content(name))
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

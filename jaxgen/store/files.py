@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jaxgen.errors import InputError, expected
+from jaxgen.whole_files import replacing
 
 __all__ = ["line", "read_settings", "space", "write_bytes", "write_settings"]
 
@@ -24,19 +23,9 @@ def write_settings(path: Path, data: dict[str, Any]) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file under another name, then give it its own."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
+    """Write a file, whole or not at all."""
+    with replacing(path) as file:
+        file.write(data)
 
 
 def read_settings(path: Path) -> dict[str, Any]:

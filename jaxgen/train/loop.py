@@ -7,8 +7,6 @@ same in any number of chunks, straight through or stopped and resumed.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 
 from jaxgen.errors import expected
 from jaxgen.types import Array, ArrayTree, PRNGKey
+from jaxgen.whole_files import replacing
 
 __all__ = ["Batcher", "Step", "load_state", "save_state", "train_loop"]
 
@@ -127,15 +126,9 @@ def save_state(path: str | Path, step: int, state: ArrayTree, fingerprint: str =
     path = Path(path)
     leaves = {f"leaf{i}": _raw(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            leaves |= {"step": np.asarray(step), "fingerprint": np.asarray(fingerprint)}
-            np.savez(file, **leaves)  # type: ignore[arg-type]
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    leaves |= {"step": np.asarray(step), "fingerprint": np.asarray(fingerprint)}
+    with replacing(path) as file:
+        np.savez(file, **leaves)  # type: ignore[arg-type]
 
 
 def load_state(path: str | Path, like: ArrayTree, fingerprint: str = "") -> tuple[int, ArrayTree]:
