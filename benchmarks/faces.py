@@ -145,6 +145,7 @@ def main():
     parser.add_argument("--network", default="progan-celeba128", help="a name or a file")
     parser.add_argument("--photo", help="a face of the network's size, PNG")
     parser.add_argument("--drawn", type=int, default=2, help="faces drawn by the network")
+    parser.add_argument("--tasks", default="box,superres", help="(%(default)s)")
     parser.add_argument("--gradients", type=int, default=64, help="for each chain (%(default)s)")
     parser.add_argument("--chains", type=int, default=4)
     parser.add_argument("--best-of", type=int, default=20)
@@ -167,7 +168,7 @@ def main():
         args.latent = (512,)
         args.prior = jaxgen.Sphere.of(512)
     rows, panels = [], []
-    for task in ("box", "superres"):
+    for task in args.tasks.split(","):
         for index, (name, truth) in enumerate(faces(generator, args).items()):
             seed = 100 * args.seed + index
             posterior, mask, shown = target_of(generator, args.prior, truth, task, seed)
