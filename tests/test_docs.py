@@ -52,6 +52,8 @@ WITH_CODE = [
 ]
 
 
+# What ArviZ and matplotlib say of their own future is not the page's to mend.
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("page", WITH_CODE)
 def test_code_runs_as_printed(page, tmp_path, monkeypatch):
     """All blocks of a page in their order, in one namespace, in an empty folder."""
