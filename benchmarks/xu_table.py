@@ -3,7 +3,8 @@
 Fashion-MNIST, the shipped DCGAN and classifier, ten classes; every method gets the same
 number of gradient evaluations a chain (`--budgets`), and starts from prior draws:
 
-  activation        ascent on the logit - 0.005 |z|^2 (their Eq. 1 with DGN-AM's objective)
+  activation        ascent on the logit - 0.005 |z|^2 (their Eq. 1 with DGN-AM's objective), by
+                    Adam with 0.05: DGN-AM, too, rescales its gradients
   activation+clip   the same, z clipped to +-1.5 after each step
   map               ascent on log p(c | G(z)) + log p(z) (Eqs. 2 and 3), step 0.05
   map+clip          the same, clipped (Alg. 1)
@@ -26,6 +27,7 @@ Latents go to `--rows FILE` as they are made; a run that was stopped goes on fro
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
@@ -52,7 +54,7 @@ METHODS = (
     "default",
     "default x3",
 )
-PLAIN = optax.sgd(0.05)
+PLAIN, RESCALED = optax.sgd(0.05), optax.adam(0.05)
 
 
 def decaying(first, budget):
@@ -73,7 +75,7 @@ def run(method, key, networks, label, budget, chains):
         result = jaxgen.ascend(
             key,
             posterior,
-            PLAIN,
+            RESCALED if method.startswith("activation") else PLAIN,
             num_chains=chains,
             num_steps=budget,
             prior_weight=0.01 if method.startswith("activation") else 1.0,
@@ -123,9 +125,10 @@ def run(method, key, networks, label, budget, chains):
     return result.position, int(np.max(result.num_gradients))
 
 
+@functools.partial(jax.jit, static_argnames="size")
 def batched(function, x, size=100):
     """`function` over many samples, a batch at a time."""
-    return jax.jit(lambda f, x: jax.lax.map(f, x, batch_size=size))(function, jnp.asarray(x))
+    return jax.lax.map(function, jnp.asarray(x), batch_size=size)
 
 
 def rejection(networks, key, classes, chains, draws):
@@ -150,7 +153,9 @@ class Looks:
         rows = jnp.arange(len(self.labels))
         logits = batched(judge, images)
         self.accuracy = metrics.classifier_accuracy(logits, self.labels)
-        self.score = metrics.classifier_score(logits[np.random.default_rng(0).permutation(rows)])
+        self.score = metrics.classifier_score(
+            logits[np.random.default_rng(0).permutation(len(rows))]
+        )
         self.features = np.asarray(batched(judge.at("features"), images))
         self.realism = np.asarray(batched(realism, images))
         log_p = jax.nn.log_softmax(batched(classifier, images))
