@@ -137,7 +137,8 @@ def _parse(arguments: list[str]):
         typed = config.with_file(name, known[name], commands()[name], typed)
     options = known[name].parse_args(typed)
     target = options.save_config
-    del options.config, options.save_config  # what a run was does not depend on where it was said
+    for where in ("config", "save_config"):  # what a run was does not depend on where it was said
+        delattr(options, where)
     if target is not None:
         config.save(target, name, known[name], options)
     return options
