@@ -81,20 +81,20 @@ def _ppgn(job: Any) -> Iterator[Path]:
     config = ppgn.PPGNConfig(job.recipe.steps, **job.recipe.options)
     init_key, loop_key = jax.random.split(jax.random.key(job.recipe.seed))
     images = jnp.asarray(data.fashion_mnist("train", job.data_dir).images)
-    codes = Codes.of(load("fashion-mnist/cnn")).trained_with_xla()
+    encoder = Codes.of(load("fashion-mnist/cnn"))
+    codes = encoder.trained_with_xla()
     state = ppgn.init(init_key, config)
     if "start" in job.recipe.model:
         start = job.recipe.model["start"]
         fresh = job.out / f"{start.replace('/', '_').replace('-', '_')}.safetensors"
         begun = load(fresh if fresh.exists() else start)
-        params = jax.tree.unflatten(
-            jax.tree.structure(state.generator), jax.tree.leaves(begun.params)
-        )
+        module = ppgn.begin_from(jax.random.fold_in(init_key, 1), begun, encoder, config)
+        params = nnx.state(module)
         state = state._replace(generator=params, average=jax.tree.map(jnp.array, params))
     state = job.loop(
         loop_key,
         state,
-        ppgn.make_step(config, codes, code_scales(codes, images)),
+        ppgn.make_step(config, codes, code_scales(encoder, images)),
         lambda arrays, key: data.to_unit(_rows(key, config.batch, *arrays)),
         (images,),
         scan=False,

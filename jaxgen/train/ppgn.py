@@ -25,19 +25,29 @@ from flax import nnx
 
 from jaxgen.models.codes import Codes
 from jaxgen.models.dcgan import Discriminator, Generator
+from jaxgen.networks import Network
 from jaxgen.train.loop import Step
 from jaxgen.types import Array, ArrayTree, PRNGKey
 
-__all__ = ["PPGNConfig", "PPGNState", "Scales", "finish", "init", "make_step", "pauses"]
+__all__ = [
+    "PPGNConfig",
+    "PPGNState",
+    "Scales",
+    "begin_from",
+    "finish",
+    "init",
+    "make_step",
+    "pauses",
+]
 
 
 class PPGNConfig(NamedTuple):
     """Hyper-parameters; `noise_*` are standard deviations as shares of the mean."""
 
     steps: int
-    batch: int = 32
+    batch: int = 16
     code: int = 128
-    width: int = 48
+    width: int = 64
     discriminator: int = 32
     lr: float = 3e-4
     beta1: float = 0.9
@@ -165,6 +175,50 @@ def pauses(loss_d: Array, loss_g: Array) -> tuple[Array, Array]:
     """Whether D, and whether G, sits this update out: r = loss_D / loss_G < 0.1, r > 10."""
     ratio = loss_d / loss_g
     return ratio < 0.1, ratio > 10.0
+
+
+def begin_from(
+    key: PRNGKey, generator: Network, codes: Codes, config: PPGNConfig, count: int = 4000
+) -> Generator:
+    """A decoder to begin with: that of a generator of other latents, or of codes already.
+
+    A generator's upper layers know how to draw; only its first layer must be told of codes.
+    That one is found by ridge regression, from the codes h = E(G(z)) of `count` draws to
+    what its own first layer made of z. It saves most of the training. Not in the paper.
+
+    Args:
+      key: consumed.
+      generator: a `dcgan.Generator` of the same width, without batch normalisation.
+      codes: the encoder.
+      config: of the decoder.
+      count: draws.
+    """
+    module = nnx.merge(generator.graphdef, generator.params)
+    latent = module.project.kernel.shape[0]
+    decoder, _ = _modules(key, config)
+    for old, new in ((module.up1, decoder.up1), (module.up2, decoder.up2)):
+        new.kernel[...] = old.kernel[...]
+        new.bias = nnx.Param(old.bias[...])
+    if latent == config.code:
+        decoder.project.kernel[...] = module.project.kernel[...]
+        decoder.project.bias = nnx.Param(module.project.bias[...])
+        return decoder
+
+    @jax.jit
+    def pairs(generator: Network, codes: Codes, z: Array) -> tuple[Array, Array]:
+        def pair(z: Array) -> tuple[Array, Array]:
+            first = nnx.merge(generator.graphdef, generator.params).project(z)
+            return codes(generator(z)), first
+
+        return jax.lax.map(pair, z, batch_size=100)
+
+    h, first = pairs(generator, codes, jax.random.normal(key, (count, latent)))
+    h = jnp.concatenate([h, jnp.ones((count, 1))], axis=1)
+    gram = h.T @ h + 1e-2 * count * jnp.eye(h.shape[1]) * jnp.mean(h**2)
+    weights = jnp.linalg.solve(gram, h.T @ first)
+    decoder.project.kernel[...] = weights[:-1]
+    decoder.project.bias = nnx.Param(weights[-1])
+    return decoder
 
 
 def finish(state: PPGNState, config: PPGNConfig) -> Generator:

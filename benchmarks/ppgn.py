@@ -1,0 +1,308 @@
+"""The Plug & Play variants on Fashion-MNIST: which prior keeps images real, which one mixes?
+
+Codes are the hidden layer h of the shipped classifier, h1 its last convolution; the
+classifier is the condition network too, and the judge (with the held-out discriminator)
+measures. The authors' update (`Rule.ppgn`: a step over mean |d|, codes in [0, 30]), a step a
+tenth of the mean code; for each class chains from random codes (x: from grey noise):
+
+  ppgn-x           in the space of images, prior a denoising autoencoder of images
+  dgn-am           codes, no prior
+  ppgn-h           codes, prior a denoising autoencoder of codes
+  joint            prior E(G(h)), G trained with noise on x, h1 and h
+  noiseless joint  prior E(G(h)), G trained without noise (the paper's best)
+
+then the epsilon 1 and epsilon 3 sweeps and the four class gradients on `noiseless joint`.
+Epsilon 2 is 1 throughout. The paper's epsilon 1 of 1e-5 is one of another encoder, whose
+codes are larger and whose gradients are smaller; here the sweep says which fits.
+
+Measured on the last image of each chain: judge accuracy, classifier score (by the judge),
+MS-SSIM of pairs within a class (low is diverse) with the percent-of-classes rule, Frechet
+distance of judge features and mean realism; along the second half of the chains:
+autocorrelation of the judge's features at lag 10, their integrated time, and how many of a
+class's 8 real modes (k-means) a chain comes near. `real` is test images of the classes.
+
+`--weights FOLDER` takes the networks from where `jaxgen train fashion-mnist/ppgn` (and
+ppgn-joint, dae-codes, dae-images) wrote them.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+from pathlib import Path
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxgen
+from jaxgen import data, metrics
+from jaxgen.models.codes import Codes
+from jaxgen.ppgn import Denoised, Encoded, PlugAndPlay, Rule, Unit, walk
+from jaxgen.pytree import pytree, replace
+
+MODES, STRIP = 8, 10
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def batched(function, x, size=100):
+    """`function` over many samples, a batch at a time."""
+    return jax.lax.map(function, jnp.asarray(x), batch_size=size)
+
+
+@pytree
+class Identity:
+    """Where codes are images."""
+
+    def __call__(self, image):
+        """The image."""
+        return image
+
+
+def network(name, folder):
+    """A network of jaxgen's, or, where the folder has one of that name, that one."""
+    if folder is not None:
+        path = folder / f"fashion_mnist_{name.replace('-', '_')}.safetensors"
+        if path.exists():
+            return jaxgen.load(path)
+    return jaxgen.load(f"fashion-mnist/{name}")
+
+
+class Study:
+    """Networks, real images and their looks; what every row needs."""
+
+    def __init__(self, args):
+        names = ("cnn", "judge", "realism", "ppgn", "ppgn-joint", "dae-codes", "dae-images")
+        self.nets = {name: network(name, args.weights) for name in names}
+        self.codes = Codes.of(self.nets["cnn"])
+        self.args = args
+        test = data.fashion_mnist("test")
+        count = 20 if args.smoke else 200
+        self.real = {c: data.to_unit(test.images[test.labels == c][:count]) for c in args.classes}
+        everything = jnp.concatenate(list(self.real.values()))
+        h = batched(self.codes, everything)
+        self.mean_code = float(jnp.mean(jnp.abs(h)))
+        self.features = {c: self.look(x) for c, x in self.real.items()}
+        self.centres = {c: kmeans(f, 3 if args.smoke else MODES) for c, f in self.features.items()}
+
+    def look(self, images):
+        return np.asarray(batched(self.nets["judge"].at("features"), images))
+
+    def model(self, variant):
+        """The variant's networks, and what its codes start from."""
+        nets, cnn = self.nets, self.nets["cnn"]
+        if variant == "ppgn-x":
+            grey = jaxgen.Gaussian(jnp.full((28, 28, 1), 0.5), jnp.full((28, 28, 1), 0.1))
+            return PlugAndPlay(Identity(), cnn, Denoised(nets["dae-images"]), grey)
+        generator = nets["ppgn-joint" if variant == "joint" else "ppgn"]
+        prior = {
+            "dgn-am": None,
+            "ppgn-h": Denoised(nets["dae-codes"]),
+        }.get(variant, Encoded(self.codes))
+        scale = jnp.full(128, self.mean_code)
+        return PlugAndPlay(generator, cnn, prior, jaxgen.Gaussian(jnp.zeros(128), scale))
+
+
+def kmeans(x, count, steps=15, seed=0):
+    """Centres of k-means, from random rows."""
+    centres = x[np.random.default_rng(seed).choice(len(x), count, replace=False)]
+    for _ in range(steps):
+        nearest = np.argmin(((x[:, None] - centres[None]) ** 2).sum(-1), axis=1)
+        centres = np.stack(
+            [x[nearest == k].mean(0) if np.any(nearest == k) else centres[k] for k in range(count)]
+        )
+    return centres
+
+
+def rule_of(study, variant, epsilon1, epsilon3, gradient):
+    """The authors' rule; in images a pixel goes at most a few hundredths a step."""
+    if variant == "ppgn-x":
+        return Rule.ppgn(epsilon1, epsilon3, first_step=0.02, last_step=0.02, high=1.0)
+    step = 0.1 * study.mean_code
+    return Rule.ppgn(epsilon1, epsilon3, first_step=step, last_step=step, gradient=gradient)
+
+
+def settings():
+    """name -> (variant, epsilon1, epsilon3, class gradient)."""
+    tiny, one = 1e-9, 0.3
+    rows = {
+        "ppgn-x": ("ppgn-x", 1.0, 0.1, "ppgn"),
+        "dgn-am": ("dgn-am", 0.0, tiny, "ppgn"),
+        "ppgn-h": ("ppgn-h", one, tiny, "ppgn"),
+        "joint": ("joint", one, tiny, "ppgn"),
+        "noiseless joint": ("noiseless joint", one, tiny, "ppgn"),
+    }
+    for epsilon1 in (0.0, 0.01, 0.1, 1.0, 10.0):
+        rows[f"epsilon1 {epsilon1:g}"] = ("noiseless joint", epsilon1, tiny, "ppgn")
+    for epsilon3 in (0.01, 0.1, 1.0):
+        rows[f"epsilon3 {epsilon3:g}"] = ("noiseless joint", one, epsilon3, "ppgn")
+    for gradient in ("logit", "softmax", "log_softmax"):
+        rows[f"gradient {gradient}"] = ("noiseless joint", one, tiny, gradient)
+    return rows
+
+
+def run(study, key, variant, epsilon1, epsilon3, gradient):
+    """One row: chains of each class, measured; and a strip of one chain's images."""
+    args = study.args
+    model, begin = study.model(variant), time.process_time()
+    rule = rule_of(study, variant, epsilon1, epsilon3, gradient)
+    last, labels, kept, strip, sure, visited = [], [], [], [], [], []
+    for label in args.classes:
+        result = walk(
+            jax.random.fold_in(key, label),
+            model,
+            [label],
+            rule,
+            num_steps=args.steps,
+            num_chains=args.chains,
+            tile=min(args.chains, 16),
+        )
+        images = np.asarray(batched(model.generator, result.last))
+        last.append(images)
+        labels += [label] * len(images)
+        half = result.codes[:, args.steps // 2 :]
+        flat = batched(model.generator, half.reshape(-1, *half.shape[2:]))
+        features = study.look(flat).reshape(*half.shape[:2], -1)
+        kept.append(features)
+        visited.append(float(metrics.modes_visited(features, study.centres[label]).by_chain.mean()))
+        sure.append(np.mean(result.probabilities[:, args.steps // 2 :] >= 0.97))
+        if label == args.shown:
+            rows = np.linspace(0, args.steps - 1, STRIP).astype(int)
+            strip = np.asarray(batched(model.generator, result.codes[0, rows]))
+    seconds = time.process_time() - begin
+    lag = min(10, args.steps // 4)
+    rho = np.mean([np.asarray(metrics.autocorrelation(f, args.steps // 4)) for f in kept], axis=0)
+    line = measure(study, np.concatenate(last), np.asarray(labels))
+    line |= {
+        "autocorrelation": float(rho[lag]),
+        "integrated_time": float(metrics.integrated_time(jnp.asarray(rho))),
+        "modes_of_a_chain": float(np.mean(visited)),
+        "share_over_0.97": float(np.mean(sure)),
+        "cpu_seconds": seconds,
+    }
+    line = {k: v if isinstance(v, list) else round(float(v), 4) for k, v in line.items()}
+    return line, np.round(strip, 3).reshape(len(strip), -1).tolist()
+
+
+def measure(study, images, labels):
+    """Figures of a set of images of given classes."""
+    logits = batched(study.nets["judge"], images)
+    order = np.random.default_rng(0).permutation(len(labels))
+    alike = metrics.class_similarity(jnp.asarray(images), labels, 10)
+    per = len(labels) // len(study.args.classes)
+    real = jnp.concatenate([study.real[c][-per:] for c in study.args.classes])
+    real_alike = metrics.class_similarity(real, labels, 10)
+    reference = np.concatenate(list(study.features.values()))
+    return {
+        "accuracy": metrics.classifier_accuracy(logits, jnp.asarray(labels)),
+        "score": metrics.classifier_score(logits[order]).mean,
+        "ms_ssim": alike.mean,
+        "diverse_classes": metrics.share_of_diverse_classes(alike.by_class, real_alike.by_class),
+        "frechet": metrics.frechet_distance(study.look(images), reference),
+        "realism": jnp.mean(batched(study.nets["realism"], images)),
+    }
+
+
+def examples(study, key, path):
+    """Start from a real image, hidden units, inpainting with the clamp and the context."""
+    from jaxgen.pictures import class_grid
+
+    args, step = study.args, 0.1 * study.mean_code
+    model, rule = study.model("noiseless joint"), Rule.ppgn(0.3, 1e-9, last_step=step)
+    rule = replace(rule, first_step=step)
+    rows, names = [], []
+    few = args.steps // 2
+    at = np.linspace(0, few - 1, STRIP).astype(int)
+    for c in args.classes[:2]:
+        real = study.real[c][3]
+        result = walk(key, model, [c], rule, num_steps=few, num_chains=1, start=study.codes(real))
+        strip = np.asarray(batched(model.generator, result.codes[0, at]))
+        rows.append(np.concatenate([np.asarray(real)[None], strip]))
+        names.append(f"from a real {data.CLASS_NAMES[c]}")
+    chain = [*args.classes[:3]]
+    result = walk(key, model, chain, rule, num_steps=few, num_chains=1)
+    at3 = np.linspace(0, len(chain) * few, STRIP + 1).astype(int)
+    rows.append(np.asarray(batched(model.generator, result.codes[0, at3])))
+    names.append("class after class")
+    for channel in (5, 20, 40):
+        unit = Unit(study.nets["cnn"].at("conv4"), (3, 3))
+        seen = PlugAndPlay(model.generator, unit, model.prior, model.start)
+        result = walk(key, seen, [channel], rule, num_steps=few, num_chains=STRIP + 1)
+        rows.append(np.asarray(batched(model.generator, result.last)))
+        names.append(f"conv4 channel {channel} ({np.mean(result.probabilities[:, -1]):.2f})")
+    mask = np.zeros((28, 28, 1), np.float32)
+    mask[8:20, 8:20] = 1
+    for epsilon4, name in ((0.0, "inpainting, clamp"), (0.3, "inpainting, context")):
+        made = []
+        for c in args.classes[: (STRIP + 1) // 3 or 1]:
+            real = study.real[c][5]
+            held = PlugAndPlay(
+                model.generator, model.classifier, model.prior, model.start, mask, real
+            )
+            free = replace(rule, epsilon4=jnp.float32(epsilon4))
+            result = walk(
+                key,
+                held,
+                [c],
+                free,
+                num_steps=few,
+                num_chains=1,
+                start=study.codes(real * (1 - mask)),
+            )
+            made += [np.asarray(real), np.asarray(real * (1 - mask)), held.image(result.last[0])]
+        made = [np.asarray(x) for x in made][: STRIP + 1]
+        rows.append(np.stack(made))
+        names.append(name)
+    class_grid(rows, names, title="Noiseless Joint PPGN-h on Fashion-MNIST", scale=2).save(path)
+
+
+def main():
+    """Print one JSON line."""
+    options = common.parser(__doc__)
+    options.add_argument("--weights", type=Path, help="folder that `jaxgen train` wrote to")
+    options.add_argument("--rows", type=Path, help="file of rows, to go on from")
+    options.add_argument("--figure", type=Path, help="where to save the film strips")
+    options.add_argument("--examples", type=Path, help="where to save the other examples")
+    options.add_argument("--chains", type=int, default=8)
+    options.add_argument("--steps", type=int, default=100)
+    args = options.parse_args()
+    args.classes, args.shown = ([1, 7], 7) if args.smoke else (list(range(10)), 7)
+    if args.smoke:
+        args.chains, args.steps = 3, 12
+    study = Study(args)
+    key = jax.random.key(args.seed)
+    done = {}
+    if args.rows is not None and args.rows.exists():
+        done = {row["name"]: row for row in map(json.loads, args.rows.read_text().splitlines())}
+    for name, setting in settings().items():
+        if name in done or (args.smoke and name.startswith(("epsilon", "gradient s"))):
+            continue
+        line, strip = run(study, key, *setting)
+        done[name] = {"name": name, **line, "strip": strip}
+        if args.rows is not None:
+            with args.rows.open("a") as file:
+                file.write(json.dumps(done[name]) + "\n")
+        print(name, line, file=sys.stderr, flush=True)
+    if args.figure is not None:
+        from jaxgen.pictures import class_grid
+
+        strips = [np.reshape(row["strip"], (-1, 28, 28, 1)) for row in done.values()]
+        title = f"{data.CLASS_NAMES[args.shown]}, one chain of {args.steps} steps"
+        class_grid(strips, list(done), title=title).save(args.figure)
+    if args.examples is not None:
+        examples(study, key, args.examples)
+    few = min(args.chains, 10)  # as many a class as the chains gave, or nearly
+    images = np.concatenate([np.asarray(x[:few]) for x in study.real.values()])
+    real = measure(study, images, np.repeat(args.classes, few))
+    rows = [{k: v for k, v in row.items() if k != "strip"} for row in done.values()]
+    rows.append({"name": "real", **{k: round(float(v), 4) for k, v in real.items()}})
+    common.report(
+        "ppgn", chains=args.chains, steps=args.steps, mean_code=study.mean_code, rows=rows
+    )
+
+
+if __name__ == "__main__":
+    main()
