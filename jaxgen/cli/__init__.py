@@ -136,9 +136,9 @@ def _parse(arguments: list[str]):
     if any(word.split("=")[0] == "--config" for word in typed):
         typed = config.with_file(name, known[name], commands()[name], typed)
     options = known[name].parse_args(typed)
-    target = options.save_config
-    for where in ("config", "save_config"):  # what a run was does not depend on where it was said
-        delattr(options, where)
+    # What a run was does not depend on where it was said.
+    vars(options).pop("config")
+    target = vars(options).pop("save_config")
     if target is not None:
         config.save(target, name, known[name], options)
     return options
