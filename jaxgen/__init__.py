@@ -3,7 +3,7 @@
 log p(z | condition) = log p(z) + log p(condition | G(z)) + const
 """
 
-from jaxgen import adapt, baselines, kernels, plot, schedules, tasks
+from jaxgen import adapt, baselines, kernels, plot, ppgn, schedules, tasks
 from jaxgen.ais import ais
 from jaxgen.ascent import AscentResult, ascend
 from jaxgen.bdmc import BDMCResult, bdmc, reverse_ais
@@ -78,6 +78,7 @@ __all__ = [
     "load_run",
     "loglik",
     "plot",
+    "ppgn",
     "positions",
     "reverse_ais",
     "sample",

@@ -12,13 +12,18 @@ FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 SCRIPTS = [
     "calibration",
     "class_conditional",
+    "cogeneration",
     "devices",
+    "faces",
     "kill_resume",
     "log_z",
     "loglik",
     "memory",
     "overhead",
+    "ppgn",
+    "seqgan",
     "toy_cogeneration",
+    "xu_table",
 ]
 
 
