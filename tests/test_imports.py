@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Each layer may import from those above it and from its own.
 LAYERS = [
-    {"cache", "errors", "late", "moments", "pytree", "types"},
+    {"cache", "errors", "late", "moments", "pytree", "streaming", "types", "whole_files"},
     {"networks", "priors", "conditions", "weights", "data"},
     {"regularizers", "posterior", "metrics", "observations"},
     {"path"},

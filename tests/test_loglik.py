@@ -126,6 +126,7 @@ def test_what_cannot_be_used(problem):
         loglik(key, generator, images, GaussianObservation(-1.0), prior=PRIOR)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, capsys):
     out = tmp_path / "run"
     arguments = [

@@ -44,6 +44,7 @@ def test_codes_are_the_classifiers_own_layers():
         Codes.of(load("fashion-mnist/judge"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_generator_learns_to_decode(noise):
     config = ppgn.PPGNConfig(
@@ -93,6 +94,7 @@ def test_a_paused_generator_stays_as_it_was():
         assert all(np.array_equal(a, b) for a, b in pairs) == paused
 
 
+@pytest.mark.slow
 def test_denoising_autoencoder_learns_the_score():
     """Codes on a line in 128 dimensions: what noise adds across the line is taken away."""
     config = autoencoder.AutoencoderConfig(300, batch=64, lr=3e-3)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxgen.errors import InputError, expected
+from jaxgen.whole_files import replacing
 
 __all__ = ["add_config", "save", "with_file"]
 
@@ -107,7 +108,8 @@ def save(path: str, command: str, parser: argparse.ArgumentParser, options: Any)
         if file.exists() and file.read_bytes() != text.encode():
             hint = "Give another name, or remove it"
             raise expected("--save-config", "a file that is not there yet", path, hint)
-        file.write_text(text, encoding="utf-8")
+        with replacing(file) as out:
+            out.write(text.encode("utf-8"))
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "a name that is not UTF-8"
         raise expected(

@@ -145,6 +145,7 @@ def test_adversarial_training_alone_finds_what_the_data_are():
     assert share(state.writer) > 2 * share(PARAMS) + 0.1
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
     straight = adversarial(DATA, 4)
     adversarial(DATA, 2, tmp_path / "run.npz")
