@@ -177,7 +177,7 @@ class JaxSide:
     def __init__(self, target: str, smoke: bool):
         import jax
 
-        from jaxgen.engine import over_chains
+        from jaxgen.parallel import over_chains
 
         function, self.params = jax_function(target, smoke)
 

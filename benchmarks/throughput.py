@@ -59,7 +59,7 @@ def work(args: Any) -> None:
     if args.dtype == "tf32":
         jax.config.update("jax_default_matmul_precision", "tensorfloat32")
     import jaxgen
-    from jaxgen import engine, kernels, schedules
+    from jaxgen import kernels, parallel, schedules
     from jaxgen.path import likelihood_path
 
     generator, classifier = jaxgen.load("fashion-mnist/dcgan"), jaxgen.load("fashion-mnist/cnn")
@@ -93,7 +93,7 @@ def work(args: Any) -> None:
     def bare(path: Any, z: Any) -> Any:
         def body(z: Any, _: Any) -> Any:
             gradient = jax.value_and_grad(lambda x: path(x, 0.5))
-            value, slope = engine.over_chains(gradient, (z,), tile)
+            value, slope = parallel.over_chains(gradient, (z,), tile)
             return z + 1e-6 * slope, value.sum()
 
         return jax.lax.scan(body, z, length=args.steps)

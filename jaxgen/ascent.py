@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxgen.engine import over_chains
 from jaxgen.errors import InputError, expected
+from jaxgen.parallel import over_chains
 from jaxgen.posterior import Posterior
 from jaxgen.setup import check_integer
 from jaxgen.types import Array, ArrayTree, PRNGKey, Scalar

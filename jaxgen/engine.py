@@ -40,7 +40,6 @@ __all__ = [
     "finish_warm_up",
     "initial_state",
     "log_evidence",
-    "over_chains",
     "stale",
 ]
 

@@ -25,8 +25,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.engine import over_chains
 from jaxgen.errors import expected
+from jaxgen.parallel import over_chains
 from jaxgen.priors import Gaussian, normal_like
 from jaxgen.pytree import as_data, pytree, static
 from jaxgen.setup import check_integer

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from jaxgen.train.averaging import averaged
 from jaxgen.train.loop import Step
 from jaxgen.types import Array, ArrayTree, PRNGKey
 
@@ -73,8 +74,7 @@ def make_step(module: nnx.Module, config: AutoencoderConfig, sigma: float, varia
         loss, grads = jax.value_and_grad(loss_of)(state.params)
         updates, opt = optimiser.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = jnp.minimum(config.ema, (1.0 + state.step) / (10.0 + state.step))
-        average = jax.tree.map(lambda a, w: ema * a + (1.0 - ema) * w, state.average, params)
+        average = averaged(state.average, params, state.step, config.ema)
         return AutoencoderState(params, average, opt, state.step + 1), {"loss": loss}
 
     return step  # type: ignore[return-value]

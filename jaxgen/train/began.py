@@ -18,6 +18,7 @@ import optax
 from flax import nnx
 
 from jaxgen.models.began import Autoencoder, Decoder
+from jaxgen.train.averaging import averaged
 from jaxgen.train.loop import Step
 from jaxgen.types import Array, ArrayTree, PRNGKey
 
@@ -120,11 +121,10 @@ def make_step(config: BEGANConfig) -> Step:
         updates, opt_g = optimiser.update(grads, state.opt_generator)
         generator = optax.apply_updates(state.generator, updates)
 
-        ema = jnp.minimum(config.ema, (1.0 + state.step) / (10.0 + state.step))
         new = BEGANState(
             generator,
             discriminator,
-            jax.tree.map(lambda a, w: ema * a + (1 - ema) * w, state.average, generator),
+            averaged(state.average, generator, state.step, config.ema),
             opt_g,
             opt_d,
             balance(state.k, on_real, on_fake, config),

@@ -18,6 +18,7 @@ import optax
 from flax import nnx
 
 from jaxgen.models.dcgan import Discriminator, Generator
+from jaxgen.train.averaging import averaged
 from jaxgen.train.loop import Step
 from jaxgen.types import Array, ArrayTree, PRNGKey
 
@@ -120,9 +121,7 @@ def make_step(config: GANConfig) -> Step:
         (grads,) = pull_back(towards_real)
         updates, opt_generator = opt_g.update(grads, state.opt_generator)
         generator = optax.apply_updates(state.generator, updates)
-        # A short memory while the weights still move fast.
-        ema = jnp.minimum(config.ema, (1.0 + state.step) / (10.0 + state.step))
-        average = jax.tree.map(lambda a, w: ema * a + (1.0 - ema) * w, state.average, generator)
+        average = averaged(state.average, generator, state.step, config.ema)
         new = GANState(
             generator,
             statistics,

@@ -26,6 +26,7 @@ from flax import nnx
 from jaxgen.models.codes import Codes
 from jaxgen.models.dcgan import Discriminator, Generator
 from jaxgen.networks import Network
+from jaxgen.train.averaging import averaged
 from jaxgen.train.loop import Step
 from jaxgen.types import Array, ArrayTree, PRNGKey
 
@@ -155,8 +156,7 @@ def make_step(config: PPGNConfig, codes: Codes, scales: Scales) -> Step:
         discriminator, opt_discriminator = _update(
             optimiser, d_grads, state.opt_discriminator, state.discriminator, pause_d
         )
-        ema = jnp.minimum(config.ema, (1.0 + state.step) / (10.0 + state.step))
-        average = jax.tree.map(lambda a, w: ema * a + (1.0 - ema) * w, state.average, generator)
+        average = averaged(state.average, generator, state.step, config.ema)
         new = PPGNState(
             generator, discriminator, average, opt_generator, opt_discriminator, state.step + 1
         )

@@ -18,6 +18,7 @@ import optax
 from flax import nnx
 
 from jaxgen.models.dcgan import Discriminator
+from jaxgen.train.averaging import averaged
 from jaxgen.train.classifier import augment
 from jaxgen.train.loop import Step
 from jaxgen.types import Array, ArrayTree, PRNGKey
@@ -76,8 +77,7 @@ def make_step(config: RealismConfig) -> Step:
         (loss, right), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, opt = optimiser.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = jnp.minimum(config.ema, (1.0 + state.step) / (10.0 + state.step))
-        average = jax.tree.map(lambda a, w: ema * a + (1.0 - ema) * w, state.average, params)
+        average = averaged(state.average, params, state.step, config.ema)
         new = RealismState(params, average, opt, state.step + 1)
         return new, {"loss": loss, "accuracy": right}
 

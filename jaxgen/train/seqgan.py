@@ -107,7 +107,7 @@ def likelihood_step(writer: Writer, config: SeqGANConfig) -> Step:
         state: LikelihoodState, tokens: Array, key: PRNGKey
     ) -> tuple[LikelihoodState, dict[str, Array]]:
         loss, grads = jax.value_and_grad(
-            lambda params: -jnp.mean(nnx.merge(graph, params).log_probs(tokens))
+            lambda params: negative_log_likelihood(nnx.merge(graph, params), tokens)
         )(state.writer)
         updates, opt = optimiser.update(grads, state.optimiser)
         return LikelihoodState(optax.apply_updates(state.writer, updates), opt), {"nll": loss}

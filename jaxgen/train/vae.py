@@ -17,6 +17,7 @@ import optax
 from flax import nnx
 
 from jaxgen.models.vae import Decoder, Encoder
+from jaxgen.train.averaging import averaged
 from jaxgen.train.loop import Step
 from jaxgen.types import Array, ArrayTree, PRNGKey
 
@@ -86,8 +87,7 @@ def make_step(config: VAEConfig) -> Step:
         )
         updates, opt = optimiser.update(grads, state.opt)
         params = optax.apply_updates(state.params, updates)
-        ema = jnp.minimum(config.ema, (1.0 + state.step) / (10.0 + state.step))
-        average = jax.tree.map(lambda a, w: ema * a + (1.0 - ema) * w, state.average, params)
+        average = averaged(state.average, params, state.step, config.ema)
         new = VAEState(params, average, opt, state.step + 1)
         return new, {"loss": loss, "log_likelihood": log_likelihood, "kl": kl}
 
