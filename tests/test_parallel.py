@@ -119,11 +119,17 @@ def test_devices_that_are_none_are_refused(devices, words):
 
 
 PROCESS = """
+import os
 import sys
+import time
 import jax
 port, count, index, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 if count > 1:
     jax.distributed.initialize(f"127.0.0.1:{port}", count, index)
+    # One process is late: the other must not write what this one has yet to look at. (With 45
+    # seconds it is later than collectives on CPU wait for their peers.)
+    jax.devices()
+    time.sleep(float(os.environ.get("LATE", "6")) * index)
 import numpy as np
 import jaxgen
 from tests.toys import LinearGaussian
@@ -147,9 +153,14 @@ def start(devices, *arguments):
 
 
 def finish(*processes):
-    for process in processes:
-        out, _ = process.communicate(timeout=240)
-        assert process.returncode == 0, out.decode()[-3000:]
+    """Wait for all, and show what each printed if one failed."""
+    try:
+        printed = [process.communicate(timeout=240)[0].decode()[-3000:] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert not any(process.returncode for process in processes), "\n\n".join(printed)
 
 
 def free_port():

@@ -119,7 +119,9 @@ class RunFolder:
         """Make the folder, or find the last checkpoint in it; `InputError` if it is another's."""
         settings = describe(_identity(self._setup, self._plan, key))
         place = self._path / "run.json"
-        if place.exists():
+        occupied = place.exists()
+        barrier("look")  # all have looked before one writes
+        if occupied:
             if not resume:
                 raise expected(
                     "folder",

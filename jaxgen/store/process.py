@@ -88,10 +88,14 @@ def agree(*flags: int) -> tuple[int, ...]:
 
 
 def barrier(name: str) -> None:
-    """Wait for all processes."""
+    """Wait for all processes, five minutes at most."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
+        from orbax.checkpoint import multihost
 
+        # First by messages: collectives on CPU give up on a peer that is 30 s behind when they
+        # connect, which one process of a busy machine easily is.
+        multihost.get_barrier_sync_fn()(key=f"jaxgen.{name}", timeout_ms=300_000)
         multihost_utils.sync_global_devices(name)
 
 
