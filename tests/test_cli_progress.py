@@ -1,5 +1,6 @@
 """Progress where it is looked at: a notebook's line is written over, a log's is not."""
 
+import io
 import itertools
 import sys
 import types
@@ -61,6 +62,27 @@ def test_a_log_has_a_line_for_each_phase(capsys, monkeypatch):
     lines = err.splitlines()
     assert lines[0] == "[1/1] bags"
     assert [line.split()[0] for line in lines[1:]] == ["anneal", "anneal", "draw"]
+
+
+def test_a_terminal_has_the_time_before_the_figures(monkeypatch):
+    from rich.console import Console
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    console = Console(width=72, record=True, file=io.StringIO())
+    with Reporter(2, moves=3, steps=30) as reporter:
+        assert reporter.mode == "live"
+        reporter.start("bags")
+        console.print(reporter._lines())
+        reporter.update(STEPS[0])
+        console.print(reporter._lines())
+    one, two, three, four = console.export_text().splitlines()
+    assert one.startswith("[1/2] bags ")
+    assert two.strip() == "compiling"
+    # Narrow as the terminal is, the time is whole; what is cut off are the last figures.
+    assert three.startswith("[1/2] bags ")
+    assert three.rstrip().endswith("left") or three.rstrip().endswith("elapsed")
+    assert four.startswith("anneal 1 temperatures · beta 0.001")
+    assert len(four) <= 72
 
 
 def test_quiet_says_nothing(notebook, capsys):

@@ -38,9 +38,9 @@ def _run(options: Any) -> int:
 
 def _names() -> tuple[str, ...]:
     from jaxgen.models.fetched import FETCHABLE
-    from jaxgen.models.registry import available
+    from jaxgen.models.registry import TRAINABLE, available
 
-    return (*available(), *FETCHABLE)
+    return (*available(), *TRAINABLE, *FETCHABLE)
 
 
 def _entry(name: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def _entry(name: str) -> dict[str, Any]:
 
     try:
         info = describe(name)
-    except InputError as error:  # not installed, or damaged: listed, with the reason
+    except InputError as error:  # not here, or damaged: listed, with the reason
         return {"name": name, "installed": False, "reason": str(error)}
     return {
         "name": name,

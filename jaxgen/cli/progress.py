@@ -1,4 +1,4 @@
-"""Progress on stderr: a live line on a terminal or in a notebook, plain lines elsewhere.
+"""Progress on stderr: a live bar on a terminal, a live line in a notebook, plain lines elsewhere.
 
 The command line uses it, and so may you:
 
@@ -45,7 +45,7 @@ class Reporter:
             from rich.live import Live
 
             self._live = Live(
-                get_renderable=self._line,
+                get_renderable=self._lines,
                 console=Console(file=sys.stderr),
                 refresh_per_second=4,
                 transient=True,
@@ -88,20 +88,35 @@ class Reporter:
         print(f"\r{text:<{self._shown}}", end="", file=sys.stderr, flush=True)
         self._shown = len(text)
 
-    def _line(self) -> Any:
+    def _lines(self) -> Any:
+        """Where the run is, with a bar and the time, then its figures: a line each."""
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
         from rich.text import Text
 
-        return Text(self._words(), no_wrap=True, overflow="ellipsis")
+        def text(words: str, style: str = "") -> Text:
+            return Text(words, style, no_wrap=True, overflow="ellipsis")
+
+        at, done = self._latest, self._fraction()
+        overall = None if done is None else (self._job - 1 + done) / self.jobs
+        bar = ProgressBar(1.0, overall or 0.0, width=24, pulse=overall is None)
+        first = Table.grid(padding=(0, 1))
+        first.add_row(text(self._title()), bar, text(self._time(time.monotonic())))
+        return Group(first, text("compiling" if at is None else self._figures(at), "dim"))
 
     def _words(self) -> str:
         now = time.monotonic()
-        text = f"[{self._job}/{self.jobs}] {self._name} · "
-        text += "compiling" if self._latest is None else self._figures(self._latest)
-        text += f" · {_clock(now - self._begun)} elapsed"
+        figures = "compiling" if self._latest is None else self._figures(self._latest)
+        return f"{self._title()} · {figures} · {self._time(now)}"
+
+    def _title(self) -> str:
+        return f"[{self._job}/{self.jobs}] {self._name}"
+
+    def _time(self, now: float) -> str:
         left = self._left(now)
-        if left is not None:
-            text += f", about {_clock(left)} left"
-        return text
+        about = "" if left is None else f", about {_clock(left)} left"
+        return f"{_clock(now - self._begun)} elapsed{about}"
 
     def _figures(self, at: Progress) -> str:
         total = "" if at.total is None else f"/{at.total}"

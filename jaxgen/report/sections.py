@@ -40,6 +40,8 @@ def _verdicts(part: Part) -> str:
     )
     notes = part.entry.data.get("notes")
     said = [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+    # What a verdict says as well is said once.
+    said = [note for note in said if not note.startswith(tuple(v.words for v in part.verdicts))]
     more = "".join(f'<p class="note">Note of the run: {escape(n[:500])}</p>' for n in said[:20])
     return f'<ul class="verdicts">{items}</ul>{more}'
 
