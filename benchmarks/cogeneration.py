@@ -259,28 +259,47 @@ def table(rows):
     return result
 
 
+COLUMNS = {
+    "ours": "ours",
+    "ours_draw": "ours, one draw",
+    "ours_tight": "ours, noise .02",
+    "gd": "descent",
+    "gd_restarts": "best of 24",
+    "gd_5000": "best of 5000",
+    "paper": "paper's settings",
+    "paper_mean": "the mean of their chains",
+    "unannealed": "not annealed",
+}
+TASK_WORDS = {"hole": "12 x 12 hole", "half": "lower half", "superres": "4x reduced"}
+
+
 def show(entries):
-    """The table as text: hidden MSE, then SSIM."""
-    names = (
-        "ours",
-        "ours_tight",
-        "gd",
-        "gd_restarts",
-        "gd_5000",
-        "paper",
-        "paper_mean",
-        "unannealed",
-        "ours_draw",
+    """Two tables in Markdown, hidden MSE and SSIM, the best of the methods that all images have."""
+    names = [name for name in COLUMNS if any(name in entry for entry in entries)]
+    kinds, tasks = ("real", "drawn"), tuple(TASK_WORDS)
+    entries = sorted(
+        entries,
+        key=lambda e: (kinds.index(e["kind"]), tasks.index(e["task"]), STAGES.index(e["stage"])),
     )
-    for what in ("mse", "ssim"):
-        print(f"{what.upper():34}" + "".join(f"{name:>15}" for name in names))
+    for what, best in (("mse", min), ("ssim", max)):
+        print(f"\n| {what.upper()} | stage | n | " + " | ".join(COLUMNS[n] for n in names) + " |")
+        print("|---" * (len(names) + 3) + "|")
         for entry in entries:
-            line = f"{entry['kind']:6} {entry['task']:9} {entry['stage']:8}         "
+            whole = max(entry[name]["n"] for name in names if name in entry)
+            shared = {n: entry[n][what] for n in names if n in entry and entry[n]["n"] == whole}
+            winner = best(shared, key=shared.get)
+            line = f"| {entry['kind']}, {TASK_WORDS[entry['task']]} | {entry['stage']} | {whole} |"
             for name in names:
-                cell = entry.get(name)
-                text = f"{cell[what]:.3f}±{cell[what + '_se']:.3f}" if cell else "-"
-                line += f"{text:>15}"
+                line += f" {cell_text(entry.get(name), what, name == winner)} |"
             print(line)
+
+
+def cell_text(cell, what, bold):
+    """One cell of a table: mean and standard error; a single image has none."""
+    if not cell:
+        return "–"
+    text = f"{cell[what]:.3f}" + (f" ± {cell[what + '_se']:.3f}" if cell["n"] > 1 else "")
+    return f"**{text}**" if bold else text
 
 
 def wins(entries, other):
