@@ -408,8 +408,18 @@ def _walk(
 
         drawn = model.start.sample(jax.random.fold_in(chain_key, 0)) if given is None else given
         begin = (drawn, jnp.asarray(rule.epsilon1, jnp.float32))
-        (code, _), (codes, probabilities) = jax.lax.scan(body, begin, jnp.arange(classes.shape[0]))
-        return codes[::every], probabilities[::every], code
+
+        def group(carry: Any, first: Array) -> Any:
+            """The first of `every` steps is kept: memory is that of the kept codes."""
+            carry, kept = jax.lax.scan(body, carry, first + jnp.arange(every))
+            return carry, jax.tree.map(lambda x: x[0], kept)
+
+        whole, rest = divmod(classes.shape[0], every)
+        carry, kept = jax.lax.scan(group, begin, every * jnp.arange(whole))
+        if rest:
+            carry, more = jax.lax.scan(body, carry, every * whole + jnp.arange(rest))
+            kept = jax.tree.map(lambda a, b: jnp.concatenate([a, b[:1]]), kept, more)
+        return *kept, carry[0]
 
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_chains))
     if start is None:

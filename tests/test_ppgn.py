@@ -198,9 +198,11 @@ def test_chains_do_not_depend_on_each_other_or_on_the_tile():
     many = walk(key, model(), [0, 1], rule, num_steps=3, num_chains=4)
     few = walk(key, model(), [0, 1], rule, num_steps=3, num_chains=2, tile=1)
     np.testing.assert_allclose(many.codes[:2], few.codes, rtol=1e-5, atol=1e-6)
-    thinned = walk(key, model(), [0, 1], rule, num_steps=3, num_chains=4, every=2)
-    np.testing.assert_allclose(thinned.codes, many.codes[:, ::2], rtol=1e-6)
-    assert thinned.labels.tolist() == [0, 0, 1]
+    for every, labels in ((2, [0, 0, 1]), (4, [0, 1])):  # 4 leaves two steps over
+        thinned = walk(key, model(), [0, 1], rule, num_steps=3, num_chains=4, every=every)
+        np.testing.assert_allclose(thinned.codes, many.codes[:, ::every], rtol=1e-6)
+        np.testing.assert_allclose(thinned.last, many.last, rtol=1e-6)
+        assert thinned.labels.tolist() == labels
 
 
 def test_resets_draw_new_codes():
