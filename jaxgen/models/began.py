@@ -8,13 +8,14 @@ Shapes: latent `[..., latent]`, image `[..., 28, 28, 1]` in [0, 1].
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from jaxgen.models.layers import Conv
 from jaxgen.types import Array
 
-__all__ = ["Autoencoder", "Decoder"]
+__all__ = ["Autoencoder", "Decoder", "Generator"]
 
 
 def _conv(features: int, out: int, rngs: nnx.Rngs, stride: int = 1) -> Conv:
@@ -43,6 +44,19 @@ class Decoder(nnx.Module):
                 h = jnp.repeat(jnp.repeat(h, 2, axis=-3), 2, axis=-2)
         # Free in training, where what lies beyond [0, 1] is a loss like any other.
         return self.out(h)
+
+
+class Generator(Decoder):
+    """A trained `Decoder` for standard normal latents u: the image at z = 2 Phi(u) - 1.
+
+    Phi is the normal distribution function, so z is uniform on [-1, 1] as in training, and
+    whatever is sampled under a standard normal prior here is sampled under the uniform one
+    there. Pixels are cut to [0, 1].
+    """
+
+    def __call__(self, z: Array) -> Array:
+        uniform = 2.0 * jax.scipy.stats.norm.cdf(z) - 1.0
+        return jnp.clip(super().__call__(uniform), 0.0, 1.0)
 
 
 class Autoencoder(nnx.Module):

@@ -21,13 +21,22 @@ from flax import nnx
 
 from jaxgen.data import CLASS_NAMES
 from jaxgen.errors import InputError, expected
-from jaxgen.models import autoencoders, cnn, dcgan, judge, mlp, vae
+from jaxgen.models import autoencoders, began, cnn, dcgan, judge, mlp, vae
 from jaxgen.models.fetched import FETCHABLE, cached
 from jaxgen.models.ported import PORTED
 from jaxgen.networks import Network, freeze
 from jaxgen.weights import fill, load_weights, read_metadata
 
-__all__ = ["ARCHITECTURES", "Architecture", "ModelInfo", "available", "build", "describe", "load"]
+__all__ = [
+    "ARCHITECTURES",
+    "TRAINABLE",
+    "Architecture",
+    "ModelInfo",
+    "available",
+    "build",
+    "describe",
+    "load",
+]
 
 
 class Architecture(NamedTuple):
@@ -65,6 +74,10 @@ ARCHITECTURES = {
         dcgan.Generator, "generator", lambda config: (config.get("latent", 64),)
     ),
     "dcgan.Discriminator": Architecture(dcgan.Discriminator, "discriminator", _image),
+    "began.Generator": Architecture(
+        began.Generator, "generator", lambda config: (config.get("latent", 64),)
+    ),
+    "began.Autoencoder": Architecture(began.Autoencoder, "autoencoder", _image),
     "vae.Decoder": Architecture(
         vae.Decoder, "generator", lambda config: (config.get("latent", 20),)
     ),
@@ -103,6 +116,10 @@ _SHIPPED = {
     "toy2d/gan-2500": "toy2d_gan_2500",
     "toy2d/gan-15000": "toy2d_gan_15000",
 }
+
+
+# Recipes whose weights are not shipped: `jaxgen train` makes a file to load by its path.
+TRAINABLE = ("fashion-mnist/began",)
 
 
 @dataclass(frozen=True)
@@ -220,11 +237,16 @@ def _path(name: str | Path) -> Path:
         if not path.is_file():
             raise InputError(f"{name}: its weights are not here yet; run: jaxgen fetch {name}")
         return path
+    if str(name) in TRAINABLE:
+        raise InputError(
+            f"{name}: its weights are not shipped; train it with `jaxgen train {name}` and give "
+            "the file's path"
+        )
     if Path(name).suffix == ".safetensors":
         if not Path(name).is_file():
             raise expected("name", "a weight file that exists", str(name))
         return Path(name)
-    names = (*_SHIPPED, *FETCHABLE)
+    names = (*_SHIPPED, *TRAINABLE, *FETCHABLE)
     near = difflib.get_close_matches(str(name), names, 1, 0.4)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise expected(

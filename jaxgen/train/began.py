@@ -10,19 +10,34 @@ to 3.5). The mean is over pixels, and latents are uniform on [-1, 1], as there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
-from jaxgen.models.began import Autoencoder, Decoder
+from jaxgen.models.began import Autoencoder, Decoder, Generator
+from jaxgen.models.layers import Conv, Form
 from jaxgen.train.averaging import averaged
 from jaxgen.train.loop import Step
 from jaxgen.types import Array, ArrayTree, PRNGKey
 
-__all__ = ["BEGANConfig", "BEGANState", "balance", "finish", "init", "latents", "make_step"]
+__all__ = [
+    "BEGANConfig",
+    "BEGANState",
+    "balance",
+    "finish",
+    "history",
+    "init",
+    "latents",
+    "make_step",
+]
+
+# Of how many equal parts of a run the mean M and k are kept.
+PARTS = 50
 
 
 class BEGANConfig(NamedTuple):
@@ -50,7 +65,15 @@ class BEGANConfig(NamedTuple):
 
 
 class BEGANState(NamedTuple):
-    """Everything that a step reads and writes."""
+    """Everything that a step reads and writes.
+
+    Attributes:
+      generator, discriminator: parameters; average: running, of the generator's.
+      opt_generator, opt_discriminator: their optimisers' states.
+      k: the balance.
+      step: updates done.
+      sums: `[PARTS, 2]`, of M and k over each part of the run; see `history`.
+    """
 
     generator: ArrayTree
     discriminator: ArrayTree
@@ -59,6 +82,7 @@ class BEGANState(NamedTuple):
     opt_discriminator: Any
     k: Array
     step: Array
+    sums: Array
 
 
 def init(key: PRNGKey, config: BEGANConfig) -> BEGANState:
@@ -75,6 +99,7 @@ def init(key: PRNGKey, config: BEGANConfig) -> BEGANState:
         optimiser.init(d),
         jnp.zeros(()),
         jnp.zeros((), jnp.int32),
+        jnp.zeros((PARTS, 2)),
     )
 
 
@@ -89,10 +114,14 @@ def balance(k: Array, on_data: Array, on_samples: Array, config: BEGANConfig) ->
     return jnp.clip(k + step, 0.0, 1.0)
 
 
-def make_step(config: BEGANConfig) -> Step:
-    """The update of both networks at once, from the same state, on images `[B, 28, 28, 1]`."""
-    g_def = nnx.split(nnx.eval_shape(lambda: _generator(config)))[0]
-    d_def = nnx.split(nnx.eval_shape(lambda: _autoencoder(config)))[0]
+def make_step(config: BEGANConfig, form: Form = "auto") -> Step:
+    """The update of both networks at once, from the same state, on images `[B, 28, 28, 1]`.
+
+    `form` is the convolutions', see `jaxgen.models.layers`; on CPU "xla" is the faster one in
+    training outside a compiled loop, and much the slower one inside.
+    """
+    g_def = _graph(Decoder, config, form)
+    d_def = _graph(Autoencoder, config, form)
     optimiser = _optimiser(config)
 
     def loss(params: ArrayTree, images: Array) -> Array:
@@ -121,40 +150,64 @@ def make_step(config: BEGANConfig) -> Step:
         updates, opt_g = optimiser.update(grads, state.opt_generator)
         generator = optax.apply_updates(state.generator, updates)
 
+        k = balance(state.k, on_real, on_fake, config)
+        measure = on_real + jnp.abs(config.gamma * on_real - on_fake)
+        part = jnp.minimum(_part(state.step, config), PARTS - 1)
         new = BEGANState(
             generator,
             discriminator,
             averaged(state.average, generator, state.step, config.ema),
             opt_g,
             opt_d,
-            balance(state.k, on_real, on_fake, config),
+            k,
             state.step + 1,
+            state.sums.at[part].add(jnp.stack([measure, k])),
         )
-        metrics = {
-            "M": on_real + jnp.abs(config.gamma * on_real - on_fake),
-            "k": new.k,
-            "real": on_real,
-            "fake": on_fake,
-        }
-        return new, metrics
+        return new, {"M": measure, "k": k, "real": on_real, "fake": on_fake}
 
     return step  # type: ignore[return-value]
 
 
-def finish(state: BEGANState, config: BEGANConfig) -> tuple[Decoder, Autoencoder]:
-    """The generator of averaged weights, and the discriminator."""
-    generator, discriminator = _generator(config), _autoencoder(config)
+def history(state: BEGANState, config: BEGANConfig) -> dict[str, list[float]]:
+    """Columns `updates`, `M` and `k`: means over each part of the run that was trained.
+
+    `updates` is how many were done at the part's end. Kept in the state, so that a run which
+    was stopped and went on has the whole of it.
+    """
+    parts = np.asarray(_part(np.arange(min(int(state.step), config.steps)), config))
+    counts = np.bincount(parts)
+    means = np.asarray(state.sums)[: len(counts)] / counts[:, None]
+    return {
+        "updates": np.cumsum(counts).tolist(),
+        "M": [round(float(x), 5) for x in means[:, 0]],
+        "k": [round(float(x), 5) for x in means[:, 1]],
+    }
+
+
+def finish(state: BEGANState, config: BEGANConfig) -> tuple[Generator, Autoencoder]:
+    """The generator of averaged weights, and the discriminator.
+
+    The generator takes standard normal latents, and makes uniform ones of them.
+    """
+    generator = Generator(config.latent, config.width, rngs=nnx.Rngs(0))
+    discriminator = Autoencoder(config.latent, config.width, rngs=nnx.Rngs(0))
     nnx.update(generator, state.average)
     nnx.update(discriminator, state.discriminator)
     return generator, discriminator
 
 
-def _generator(config: BEGANConfig) -> Decoder:
-    return Decoder(config.latent, config.width, rngs=nnx.Rngs(0))
+def _part(step: Any, config: BEGANConfig) -> Any:
+    """Which of the run's parts an update belongs to."""
+    return step // -(-config.steps // PARTS)
 
 
-def _autoencoder(config: BEGANConfig) -> Autoencoder:
-    return Autoencoder(config.latent, config.width, rngs=nnx.Rngs(0))
+def _graph(make: Callable[..., nnx.Module], config: BEGANConfig, form: Form) -> Any:
+    """The structure of a network, its convolutions in the given form."""
+    module = nnx.eval_shape(lambda: make(config.latent, config.width, rngs=nnx.Rngs(0)))
+    for _, layer in nnx.iter_graph(module):
+        if isinstance(layer, Conv):
+            layer.form = form
+    return nnx.graphdef(module)
 
 
 def _optimiser(config: BEGANConfig) -> optax.GradientTransformation:

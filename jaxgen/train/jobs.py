@@ -1,4 +1,4 @@
-"""Recipes of what class-conditional sampling needs: realism, PPGN's generators and priors.
+"""More recipes: BEGAN, and what class-conditional sampling needs (realism, PPGN's networks).
 
 Each takes a job of `jaxgen.train.recipes` and yields the weight files that it wrote.
 """
@@ -18,7 +18,7 @@ from jaxgen import data
 from jaxgen.models.autoencoders import CodeAutoencoder, ImageAutoencoder
 from jaxgen.models.codes import Codes
 from jaxgen.models.registry import load
-from jaxgen.train import autoencoder, figures, ppgn, realism
+from jaxgen.train import autoencoder, began, figures, ppgn, realism
 from jaxgen.types import Array, PRNGKey
 
 __all__ = ["CONFIGS", "JOBS"]
@@ -26,7 +26,51 @@ __all__ = ["CONFIGS", "JOBS"]
 _GENERATORS = ("fashion-mnist/dcgan", "fashion-mnist/vae", "fashion-mnist/vae-gaussian")
 _POOL = 10_000
 _UNIT = "images [28, 28, 1] in [0, 1]; the network scales them itself"
+_IMAGES = "images [28, 28, 1] in [0, 1]"
 _CODE = "h of fashion-mnist/cnn: its hidden layer after GELU"
+
+
+def _began(job: Any) -> Iterator[Path]:
+    config = began.BEGANConfig(job.recipe.steps, **job.recipe.options)
+    init_key, loop_key = jax.random.split(jax.random.key(job.recipe.seed))
+    images = jnp.asarray(data.fashion_mnist("train", job.data_dir).images)
+    state = job.loop(
+        loop_key,
+        began.init(init_key, config),
+        began.make_step(config, "xla"),
+        lambda arrays, key: data.to_unit(_rows(key, config.batch, *arrays)),
+        (images,),
+        scan=False,
+        chunk=50,
+    )
+    generator, discriminator = began.finish(state, config)
+    shape = {"latent": config.latent, "width": config.width}
+    path = job.save(
+        job.name,
+        "began.Generator",
+        generator,
+        shape,
+        "latent u standard normal, made uniform on [-1, 1] by 2 Phi(u) - 1; images in [0, 1]",
+        lambda path: figures.of_generator(path, job.data_dir),
+        history=began.history(state, config),
+    )
+    yield path
+
+    def measured(own: Path) -> dict[str, Any]:
+        network = load(own)
+        test = data.to_unit(data.fashion_mnist("test", job.data_dir).images[:2000])
+        noise = jax.random.normal(jax.random.key(77), (2000, config.latent))
+        losses = {"test": test, "draws": figures.apply(load(path), noise)}
+        return {
+            f"mean_loss_{name}": round(
+                float(jnp.mean(jnp.abs(x - figures.apply(network, x)) ** config.eta)), 5
+            )
+            for name, x in losses.items()
+        }
+
+    yield job.save(
+        f"{job.name}-discriminator", "began.Autoencoder", discriminator, shape, _IMAGES, measured
+    )
 
 
 def _realism(job: Any) -> Iterator[Path]:
@@ -199,8 +243,9 @@ def _rows(key: PRNGKey, count: int, array: Array) -> Array:
     return array[jax.random.randint(key, (count,), 0, array.shape[0])]
 
 
-JOBS = {"realism": _realism, "ppgn": _ppgn, "autoencoder": _autoencoder}
+JOBS = {"began": _began, "realism": _realism, "ppgn": _ppgn, "autoencoder": _autoencoder}
 CONFIGS = {
+    "began": began.BEGANConfig,
     "realism": realism.RealismConfig,
     "ppgn": ppgn.PPGNConfig,
     "autoencoder": autoencoder.AutoencoderConfig,

@@ -1,4 +1,7 @@
-"""How each shipped network was trained: a table of recipes, and `run` to repeat one.
+"""How networks are trained: a table of recipes, and `run` to repeat one.
+
+All shipped networks have one; so do some whose weights are not shipped
+(`jaxgen.models.registry.TRAINABLE`).
 
 A recipe is a method, its hyper-parameters and a seed; all of it is written into the
 metadata of the weight files it makes, with figures measured on the weights as stored.
@@ -40,8 +43,8 @@ class Recipe:
     """One training run.
 
     Attributes:
-      method: "gan", "vae", "classifier", "toy", "realism", "ppgn" or "autoencoder": the file
-        of `jaxgen.train`.
+      method: "gan", "vae", "classifier", "toy", "began", "realism", "ppgn" or "autoencoder":
+        the file of `jaxgen.train`.
       steps: number of updates.
       seed: of the only random key.
       options: the hyper-parameters that differ from the method's defaults.
@@ -83,6 +86,9 @@ RECIPES: dict[str, Recipe] = {
     "fashion-mnist/dae-codes": Recipe("autoencoder", 8_000, options={"noise": 0.6, "lr": 2e-3}),
     "fashion-mnist/dae-images": Recipe(
         "autoencoder", 400, options={"of": "images", "noise": 0.1, "batch": 64}
+    ),
+    "fashion-mnist/began": Recipe(
+        "began", 5_500, options={"lr": 4e-4, "halve": 2_000, "rate_k": 5e-3, "ema": 0.998}
     ),
     "toy2d/gan": Recipe("toy", 15_000, options={"batch": 256}, dtype="float32"),
 }

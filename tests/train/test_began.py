@@ -1,12 +1,14 @@
 """BEGAN's losses and its balance against the paper's equations; a run that learns and resumes."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from jaxgen.models.began import Autoencoder, Decoder
+from jaxgen.models.began import Autoencoder, Decoder, Generator
 from jaxgen.train import began
 from jaxgen.train.loop import train_loop
 
@@ -28,6 +30,29 @@ def test_shapes_and_batches():
     assert back.shape == images.shape
 
 
+def test_the_kept_generator_takes_normal_latents_for_uniform_ones():
+    generator = Generator(4, 3, rngs=nnx.Rngs(0))
+    assert generator.out.bias is not None
+    generator.out.bias[...] = jnp.full(1, 0.5)
+    u = jax.random.normal(jax.random.key(0), (5, 4))
+    z = jnp.asarray([[math.erf(x / math.sqrt(2)) for x in row] for row in u.tolist()])
+    inner = jnp.clip(Decoder.__call__(generator, z), 0, 1)
+    assert float(jnp.mean((inner > 0) & (inner < 1))) > 0
+    np.testing.assert_allclose(generator(u), inner, atol=1e-5)
+
+
+def test_history_is_of_the_whole_run():
+    config = CONFIG._replace(steps=120)  # 40 parts of three updates
+    state = began.init(jax.random.key(0), CONFIG)._replace(
+        step=jnp.asarray(7), sums=jnp.zeros((50, 2)).at[:3].set([[3.0, 0.3], [6.0, 0.6], [1.0, 1]])
+    )
+    assert began.history(state, config) == {
+        "updates": [3, 6, 7],
+        "M": [1.0, 2.0, 1.0],
+        "k": [0.1, 0.2, 1.0],
+    }
+
+
 @pytest.mark.slow
 def test_one_step_is_the_paper_s():
     state = began.init(jax.random.key(0), CONFIG)._replace(k=jnp.float32(0.4))
@@ -40,8 +65,9 @@ def test_one_step_is_the_paper_s():
     def missed(images):
         return jnp.mean(jnp.abs(images - discriminator(images)))
 
-    draw = jax.jit(lambda key: generator(began.latents(key, 8, 4)))
+    draw = jax.jit(lambda key: Decoder.__call__(generator, began.latents(key, 8, 4)))
     on_real, on_fake = float(missed(real)), float(missed(draw(g_key)))
+    assert float(jnp.min(draw(g_key))) < 0.0  # not cut to [0, 1] in training
     assert float(metrics["real"]) == pytest.approx(on_real, rel=1e-5)
     assert float(metrics["fake"]) == pytest.approx(on_fake, rel=1e-5)
     wanted = on_real + abs(0.5 * on_real - on_fake)
@@ -95,4 +121,7 @@ def test_it_converges_and_goes_on_bit_for_bit(tmp_path):
     assert 0 <= seen[-1]["k"] <= 1
     trained(20, tmp_path / "run.npz")
     resumed, _ = trained(60, tmp_path / "run.npz")
+    kept = began.history(resumed, CONFIG)
+    assert kept["updates"][-1] == 60
+    assert np.mean(kept["M"]) == pytest.approx(np.mean([m["M"] for m in seen]), rel=1e-3)
     jax.tree.map(np.testing.assert_array_equal, straight, resumed)
