@@ -110,7 +110,7 @@ def draw_mask(key: PRNGKey, shape: tuple[int, ...], config: MaskGANConfig) -> Ar
     blanks = max(1, length - round(config.present * length))
     if config.mask == "contiguous":
         start = jax.random.randint(key, (count, 1), 0, length - blanks + 1)
-        place = jnp.arange(length) - start
+        place = jnp.arange(length)[None] - start
         return (place < 0) | (place >= blanks)
     if config.mask == "random":
         row = jnp.arange(length) >= blanks
