@@ -35,6 +35,7 @@ __all__ = [
     "negative_log_likelihood",
     "policy_loss",
     "policy_step",
+    "round_step",
 ]
 
 
@@ -172,6 +173,26 @@ def policy_step(writer: Writer, reader: Reader, config: SeqGANConfig) -> Step:
         )
         state = state._replace(writer=new, policy=policy, opt_writer=opt)
         return state, {"loss_g": loss, "reward": jnp.mean(values[:, -1])}
+
+    return step  # type: ignore[return-value]
+
+
+def round_step(writer: Writer, reader: Reader, config: SeqGANConfig) -> Step:
+    """One round of the game: the writer's policy step, then the reader's updates.
+
+    Its batch is real tokens `[K, B, T]`: an update of the reader for each of K batches.
+    """
+    act, learn = policy_step(writer, reader, config), discriminate_step(writer, reader, config)
+
+    def step(
+        state: AdversarialState, batches: Array, key: PRNGKey
+    ) -> tuple[AdversarialState, dict[str, Array]]:
+        keys = jax.random.split(key, len(batches) + 1)
+        state, acted = act(state, None, keys[0])
+        state, learned = jax.lax.scan(
+            lambda state, given: learn(state, *given), state, (batches, keys[1:])
+        )
+        return state, {**acted, **jax.tree.map(jnp.mean, learned)}
 
     return step  # type: ignore[return-value]
 

@@ -110,20 +110,12 @@ def test_maximum_likelihood_reaches_the_data_s_entropy():
 
 def adversarial(data, steps, path=None):
     reader = Reader(V, 4, ((1, 8), (2, 8), (3, 8)), rngs=nnx.Rngs(2))
-    learn = seqgan.discriminate_step(WRITER, reader, CONFIG)
-    act = seqgan.policy_step(WRITER, reader, CONFIG)
-
-    def both(state, batch, key):
-        state, one = learn(state, batch, jax.random.fold_in(key, 0))
-        state, two = act(state, batch, jax.random.fold_in(key, 1))
-        return state, one | two
-
     state = seqgan.begin_adversarial(PARAMS, reader, CONFIG)
     return train_loop(
         jax.random.key(3),
         state,
-        both,
-        batcher,
+        seqgan.round_step(WRITER, reader, CONFIG),
+        lambda data, key: batcher(data, key)[None],
         data,
         steps=steps,
         chunk=2 if steps < 50 else 50,
