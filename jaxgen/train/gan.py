@@ -1,15 +1,23 @@
-"""Training a DCGAN: the non-saturating loss, spectral norm, and averaged weights.
+"""Training a DCGAN: the loss, spectral norm, and averaged weights.
 
-    L_D = E softplus(-D(x)) + E softplus(D(G(z)))        L_G = E softplus(-D(G(z)))
+Losses, by the name in `GANConfig.loss`, D giving a free output for each image:
 
-Goodfellow et al. 2014; each kernel of D is divided by its largest singular value,
-estimated by one power iteration per update (Miyato et al. 2018, Algorithm 1); the
-generator that is kept is an exponential moving average of the trained one, with batch
-statistics measured anew over many latents.
+- "non-saturating" (Goodfellow et al. 2014):
+  L_D = E softplus(-D(x)) + E softplus(D(G(z))),   L_G = E softplus(-D(G(z)));
+- "wgan-gp" (Gulrajani et al. 2017, Eq. 3): L_D = E D(G(z)) - E D(x) + lambda E (|grad D(y)| - 1)^2
+  with y = e x + (1 - e) G(z), e uniform on [0, 1] for each image,   L_G = -E D(G(z));
+- the name of an f-divergence (`jaxgen.train.divergences`; Nowozin et al. 2016): L_D is minus its
+  bound, L_G = -E T(G(z)), the form of their Section 3.2 that does not saturate.
+
+If `spectral`, each kernel of D is divided by its largest singular value, estimated by one power
+iteration per update (Miyato et al. 2018, Algorithm 1). The generator that is kept is an
+exponential moving average of the trained one, with batch statistics measured anew over many
+latents.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,16 +25,41 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from jaxgen.errors import expected
 from jaxgen.models.dcgan import Discriminator, Generator
 from jaxgen.train.averaging import averaged
+from jaxgen.train.divergences import DIVERGENCES
 from jaxgen.train.loop import Step
 from jaxgen.types import Array, ArrayTree, PRNGKey
 
-__all__ = ["GANConfig", "GANState", "finish", "init", "make_step"]
+__all__ = [
+    "LOSSES",
+    "GANConfig",
+    "GANState",
+    "finish",
+    "gradient_penalty",
+    "init",
+    "losses",
+    "make_step",
+]
+
+LOSSES = ("non-saturating", "wgan-gp", *DIVERGENCES)
 
 
 class GANConfig(NamedTuple):
-    """Hyper-parameters; `steps` is the length of the linear decay to `final` times the rate."""
+    """Hyper-parameters.
+
+    Attributes:
+      steps: updates of G; the rates decay linearly to `final` times themselves over them.
+      batch, latent, width: images in a batch, size of z, channels of both networks.
+      lr_generator, lr_discriminator, beta1, beta2: Adam's.
+      decay_from: the share of the updates before the decay begins.
+      ema: memory of the averaged generator.
+      loss: one of `LOSSES`.
+      spectral: whether D's kernels are divided by their spectral norms; not in WGAN-GP's paper.
+      critic_steps: updates of D for one of G; 5 in WGAN-GP's paper.
+      penalty: lambda, of "wgan-gp".
+    """
 
     steps: int
     batch: int = 64
@@ -39,6 +72,10 @@ class GANConfig(NamedTuple):
     decay_from: float = 0.5
     final: float = 0.05
     ema: float = 0.999
+    loss: str = "non-saturating"
+    spectral: bool = True
+    critic_steps: int = 1
+    penalty: float = 10.0
 
 
 class GANState(NamedTuple):
@@ -55,7 +92,14 @@ class GANState(NamedTuple):
 
 
 def init(key: PRNGKey, config: GANConfig) -> GANState:
-    """The state before the first update. The key is consumed."""
+    """The state before the first update. The key is consumed.
+
+    Raises:
+      InputError: for another loss than `LOSSES` has, or no update of D.
+    """
+    losses(config)
+    if config.critic_steps < 1:
+        raise expected("critic_steps", "at least 1", config.critic_steps)
     g_key, d_key, u_key = jax.random.split(key, 3)
     generator = Generator(config.latent, config.width, norm=True, rngs=nnx.Rngs(g_key))
     discriminator = Discriminator(config.width, rngs=nnx.Rngs(d_key))
@@ -78,14 +122,55 @@ def init(key: PRNGKey, config: GANConfig) -> GANState:
     )
 
 
-def make_step(config: GANConfig) -> Step:
-    """The update: one step of D on a real and a generated batch, then one of G.
+def losses(config: GANConfig) -> tuple[Callable[[Array, Array], Array], Callable[[Array], Array]]:
+    """L_D from D's outputs on real and on generated images, penalty left out; L_G from the latter.
 
-    The batch is images `[B, 28, 28, 1]` in [0, 1].
+    Raises:
+      InputError: for another loss than `LOSSES` has.
+    """
+    softplus = jax.nn.softplus
+    if config.loss == "non-saturating":
+        return (
+            lambda real, fake: jnp.mean(softplus(-real)) + jnp.mean(softplus(fake)),
+            lambda fake: jnp.mean(softplus(-fake)),
+        )
+    if config.loss == "wgan-gp":
+        return lambda real, fake: jnp.mean(fake) - jnp.mean(real), lambda fake: -jnp.mean(fake)
+    if config.loss not in DIVERGENCES:
+        raise expected("loss", f"one of {', '.join(LOSSES)}", repr(config.loss))
+    divergence = DIVERGENCES[config.loss]
+    return (
+        lambda real, fake: -divergence.value(real, fake),
+        lambda fake: -jnp.mean(divergence.output(fake)),
+    )
+
+
+def gradient_penalty(
+    critic: Callable[[Array], Array], real: Array, fake: Array, key: PRNGKey
+) -> Array:
+    """Mean of (|grad critic(y)| - 1)^2 at y = e real + (1 - e) fake, e uniform for each sample.
+
+    Args:
+      critic: `[B, ...]` -> `[B]`, each output of its own sample alone.
+      real, fake: `[B, ...]`.
+      key: draws e; consumed.
+    """
+    share = jax.random.uniform(key, (real.shape[0],) + (1,) * (real.ndim - 1))
+    gradient = jax.grad(lambda x: jnp.sum(critic(x)))(share * real + (1.0 - share) * fake)
+    squares = jnp.sum(gradient**2, axis=tuple(range(1, real.ndim)))
+    # The root's slope at zero is infinite, and zero is where a dead critic's gradient is.
+    return jnp.mean((jnp.sqrt(squares + 1e-12) - 1.0) ** 2)
+
+
+def make_step(config: GANConfig) -> Step:
+    """The update: `critic_steps` of D on real and generated batches, then one of G.
+
+    The batch is `critic_steps * batch` images `[..., 28, 28, 1]` in [0, 1].
     """
     g_def, *_ = nnx.split(nnx.eval_shape(lambda: _train_generator(config)), nnx.Param, ...)
     d_def, _ = nnx.split(nnx.eval_shape(lambda: Discriminator(config.width, rngs=nnx.Rngs(0))))
     opt_g, opt_d = _optimisers(config)
+    of_critic, of_generator = losses(config)
 
     def generate(params: ArrayTree, statistics: ArrayTree, z: Array) -> tuple[Array, ArrayTree]:
         module = nnx.merge(g_def, params, statistics, copy=True)
@@ -95,42 +180,69 @@ def make_step(config: GANConfig) -> Step:
     def logits(params: ArrayTree, images: Array) -> Array:
         return nnx.merge(d_def, params)(images)
 
+    def kernels(params: ArrayTree, vectors: ArrayTree) -> ArrayTree:
+        return divide(params, vectors) if config.spectral else params
+
+    def criticise(
+        state: GANState, real: Array, fake: Array, key: PRNGKey
+    ) -> tuple[GANState, tuple[Array, Array, Array]]:
+        """One update of D; also its loss, and its mean outputs on real and fake."""
+        vectors = state.vectors
+        if config.spectral:
+            vectors = power_iteration(state.discriminator, vectors)
+
+        def d_loss(params: ArrayTree) -> tuple[Array, tuple[Array, Array]]:
+            fixed = kernels(params, vectors)
+            scores = logits(fixed, jnp.concatenate([real, fake]))
+            on_real, on_fake = jnp.split(scores, 2)
+            loss = of_critic(on_real, on_fake)
+            if config.loss == "wgan-gp":
+                steep = gradient_penalty(lambda x: logits(fixed, x), real, fake, key)
+                loss += config.penalty * steep
+            return loss, (jnp.mean(on_real), jnp.mean(on_fake))
+
+        (loss, means), grads = jax.value_and_grad(d_loss, has_aux=True)(state.discriminator)
+        updates, opt = opt_d.update(grads, state.opt_discriminator)
+        discriminator = optax.apply_updates(state.discriminator, updates)
+        new = state._replace(discriminator=discriminator, vectors=vectors, opt_discriminator=opt)
+        return new, (loss, *means)
+
+    def earlier(
+        state: GANState, batch_and_key: tuple[Array, PRNGKey]
+    ) -> tuple[GANState, tuple[Array, Array, Array]]:
+        """An update of D that none of G follows."""
+        real, key = batch_and_key
+        z_key, d_key = jax.random.split(key)
+        z = jax.random.normal(z_key, (config.batch, config.latent))
+        fake, _ = generate(state.generator, state.statistics, z)
+        return criticise(state, real, fake, d_key)
+
     def step(state: GANState, real: Array, key: PRNGKey) -> tuple[GANState, dict[str, Array]]:
+        more = config.critic_steps - 1
+        if more:
+            batches = real.reshape(config.critic_steps, config.batch, *real.shape[1:])
+            keys = jax.random.split(jax.random.fold_in(key, 1), more)
+            state, _ = jax.lax.scan(earlier, state, (batches[:-1], keys))
+            real = batches[-1]
         z = jax.random.normal(key, (config.batch, config.latent))
         fake, pull_back, statistics = jax.vjp(
             lambda params: generate(params, state.statistics, z), state.generator, has_aux=True
         )
-        vectors = power_iteration(state.discriminator, state.vectors)
-
-        def d_loss(params: ArrayTree) -> tuple[Array, tuple[Array, Array]]:
-            scores = logits(divide(params, vectors), jnp.concatenate([real, fake]))
-            on_real, on_fake = jnp.split(scores, 2)
-            loss = jnp.mean(jax.nn.softplus(-on_real)) + jnp.mean(jax.nn.softplus(on_fake))
-            return loss, (jnp.mean(on_real), jnp.mean(on_fake))
-
-        (loss_d, (on_real, on_fake)), grads = jax.value_and_grad(d_loss, has_aux=True)(
-            state.discriminator
-        )
-        updates, opt_discriminator = opt_d.update(grads, state.opt_discriminator)
-        discriminator = optax.apply_updates(state.discriminator, updates)
-        fixed = divide(discriminator, vectors)
+        state, (loss_d, on_real, on_fake) = criticise(state, real, fake, jax.random.fold_in(key, 0))
+        fixed = kernels(state.discriminator, state.vectors)
         # The same fakes against the updated D: one forward pass of G serves both losses.
         loss_g, towards_real = jax.value_and_grad(
-            lambda images: jnp.mean(jax.nn.softplus(-logits(fixed, images)))
+            lambda images: of_generator(logits(fixed, images))
         )(fake)
         (grads,) = pull_back(towards_real)
         updates, opt_generator = opt_g.update(grads, state.opt_generator)
         generator = optax.apply_updates(state.generator, updates)
-        average = averaged(state.average, generator, state.step, config.ema)
-        new = GANState(
-            generator,
-            statistics,
-            discriminator,
-            vectors,
-            average,
-            opt_generator,
-            opt_discriminator,
-            state.step + 1,
+        new = state._replace(
+            generator=generator,
+            statistics=statistics,
+            average=averaged(state.average, generator, state.step, config.ema),
+            opt_generator=opt_generator,
+            step=state.step + 1,
         )
         metrics = {"loss_d": loss_d, "loss_g": loss_g, "real": on_real, "fake": on_fake}
         return new, metrics
@@ -141,7 +253,7 @@ def make_step(config: GANConfig) -> Step:
 def finish(
     key: PRNGKey, state: GANState, config: GANConfig, count: int = 10_000
 ) -> tuple[Generator, Discriminator]:
-    """The generator of averaged weights, batch norm folded in, and D with divided kernels.
+    """The generator of averaged weights, batch norm folded in, and D, its kernels divided if so.
 
     The averaged weights never ran in training, so their batch statistics are measured
     here, over `count` latents at once. The key is consumed.
@@ -161,6 +273,9 @@ def finish(
 
     nnx.update(module, measure(variables, jax.random.normal(key, (count, config.latent))))
     discriminator = Discriminator(config.width, rngs=nnx.Rngs(0))
+    if not config.spectral:
+        nnx.update(discriminator, state.discriminator)
+        return module.fold(), discriminator
 
     @jax.jit
     def converged(params: ArrayTree, vectors: ArrayTree) -> ArrayTree:
