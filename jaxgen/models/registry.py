@@ -119,7 +119,12 @@ _SHIPPED = {
 
 
 # Recipes whose weights are not shipped: `jaxgen train` makes a file to load by its path.
-TRAINABLE = ("fashion-mnist/began",)
+TRAINABLE = (
+    "fashion-mnist/began",
+    "fashion-mnist/wgan-gp",
+    "fashion-mnist/beta-vae",
+    "fashion-mnist/bgan",
+)
 
 
 @dataclass(frozen=True)

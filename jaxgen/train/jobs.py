@@ -1,4 +1,4 @@
-"""More recipes: BEGAN, and what class-conditional sampling needs (realism, PPGN's networks).
+"""Recipes of what class-conditional sampling needs: realism, PPGN's generators and priors.
 
 Each takes a job of `jaxgen.train.recipes` and yields the weight files that it wrote.
 """
@@ -18,59 +18,15 @@ from jaxgen import data
 from jaxgen.models.autoencoders import CodeAutoencoder, ImageAutoencoder
 from jaxgen.models.codes import Codes
 from jaxgen.models.registry import load
-from jaxgen.train import autoencoder, began, figures, ppgn, realism
+from jaxgen.train import autoencoder, figures, ppgn, realism
 from jaxgen.types import Array, PRNGKey
 
-__all__ = ["CONFIGS", "JOBS"]
+__all__ = ["CONFIGS", "JOBS", "rows"]
 
 _GENERATORS = ("fashion-mnist/dcgan", "fashion-mnist/vae", "fashion-mnist/vae-gaussian")
 _POOL = 10_000
 _UNIT = "images [28, 28, 1] in [0, 1]; the network scales them itself"
-_IMAGES = "images [28, 28, 1] in [0, 1]"
 _CODE = "h of fashion-mnist/cnn: its hidden layer after GELU"
-
-
-def _began(job: Any) -> Iterator[Path]:
-    config = began.BEGANConfig(job.recipe.steps, **job.recipe.options)
-    init_key, loop_key = jax.random.split(jax.random.key(job.recipe.seed))
-    images = jnp.asarray(data.fashion_mnist("train", job.data_dir).images)
-    state = job.loop(
-        loop_key,
-        began.init(init_key, config),
-        began.make_step(config, "xla"),
-        lambda arrays, key: data.to_unit(_rows(key, config.batch, *arrays)),
-        (images,),
-        scan=False,
-        chunk=50,
-    )
-    generator, discriminator = began.finish(state, config)
-    shape = {"latent": config.latent, "width": config.width}
-    path = job.save(
-        job.name,
-        "began.Generator",
-        generator,
-        shape,
-        "latent u standard normal, made uniform on [-1, 1] by 2 Phi(u) - 1; images in [0, 1]",
-        lambda path: figures.of_generator(path, job.data_dir),
-        history=began.history(state, config),
-    )
-    yield path
-
-    def measured(own: Path) -> dict[str, Any]:
-        network = load(own)
-        test = data.to_unit(data.fashion_mnist("test", job.data_dir).images[:2000])
-        noise = jax.random.normal(jax.random.key(77), (2000, config.latent))
-        losses = {"test": test, "draws": figures.apply(load(path), noise)}
-        return {
-            f"mean_loss_{name}": round(
-                float(jnp.mean(jnp.abs(x - figures.apply(network, x)) ** config.eta)), 5
-            )
-            for name, x in losses.items()
-        }
-
-    yield job.save(
-        f"{job.name}-discriminator", "began.Autoencoder", discriminator, shape, _IMAGES, measured
-    )
 
 
 def _realism(job: Any) -> Iterator[Path]:
@@ -83,7 +39,7 @@ def _realism(job: Any) -> Iterator[Path]:
 
     def batcher(arrays: tuple[Array, Array], key: PRNGKey) -> tuple[Array, Array]:
         keys = jax.random.split(key)
-        real, fake = (_rows(k, config.batch // 2, a) for k, a in zip(keys, arrays, strict=True))
+        real, fake = (rows(k, config.batch // 2, a) for k, a in zip(keys, arrays, strict=True))
         return data.to_unit(real), fake
 
     state = job.loop(
@@ -139,7 +95,7 @@ def _ppgn(job: Any) -> Iterator[Path]:
         loop_key,
         state,
         ppgn.make_step(config, codes, code_scales(encoder, images)),
-        lambda arrays, key: data.to_unit(_rows(key, config.batch, *arrays)),
+        lambda arrays, key: data.to_unit(rows(key, config.batch, *arrays)),
         (images,),
         scan=False,
         chunk=50,
@@ -186,8 +142,8 @@ def _autoencoder(job: Any) -> Iterator[Path]:
     name = type(module).__name__
 
     def batcher(arrays: tuple[Array], key: PRNGKey) -> Array:
-        rows = _rows(key, config.batch, *arrays)
-        return data.to_unit(rows) if rows.dtype == jnp.uint8 else rows
+        drawn = rows(key, config.batch, *arrays)
+        return data.to_unit(drawn) if drawn.dtype == jnp.uint8 else drawn
 
     state = job.loop(
         loop_key,
@@ -238,14 +194,13 @@ def _draws(name: str, key: PRNGKey, count: int) -> Array:
     return figures.apply(generator, jax.random.normal(key, (count, size)))
 
 
-def _rows(key: PRNGKey, count: int, array: Array) -> Array:
+def rows(key: PRNGKey, count: int, array: Array) -> Array:
     """`count` rows drawn with replacement."""
     return array[jax.random.randint(key, (count,), 0, array.shape[0])]
 
 
-JOBS = {"began": _began, "realism": _realism, "ppgn": _ppgn, "autoencoder": _autoencoder}
+JOBS = {"realism": _realism, "ppgn": _ppgn, "autoencoder": _autoencoder}
 CONFIGS = {
-    "began": began.BEGANConfig,
     "realism": realism.RealismConfig,
     "ppgn": ppgn.PPGNConfig,
     "autoencoder": autoencoder.AutoencoderConfig,

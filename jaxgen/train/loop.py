@@ -7,14 +7,15 @@ same in any number of chunks, straight through or stopped and resumed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxgen.errors import expected
 from jaxgen.types import Array, ArrayTree, PRNGKey
@@ -55,8 +56,15 @@ def train_loop(
     progress: Callable[[int, dict[str, float]], None] | None = None,
     visit: Callable[[int, ArrayTree], None] | None = None,
     stops: tuple[int, ...] = (),
+    devices: Sequence[Any] | None = None,
 ) -> ArrayTree:
     """Run `steps` updates.
+
+    With several devices the run is data parallel: each batch is spread over them along its
+    first axis, state and data are on all of them, and the compiler sums over devices where the
+    step has a sum or a mean over the batch. Random numbers do not depend on the devices. What
+    is summed in another order is rounded differently, so results agree with those of one
+    device to float32's precision at first, and drift apart as any two roundings do in training.
 
     Args:
       key: the run's key; step t uses `fold_in(key, t)`.
@@ -74,14 +82,24 @@ def train_loop(
       progress: called with the number of updates done and the chunk's mean metrics.
       visit: called with (updates done, state) at each of `stops` and at the end.
       stops: numbers of updates at which a chunk must end.
+      devices: to spread batches over, of this process; by default all is on the first one.
 
     Returns:
       The state after `steps` updates.
+
+    Raises:
+      InputError: for a batch whose first axis is not a multiple of the number of devices.
     """
+    mesh = None if devices is None else Mesh(np.asarray(devices), ("batch",))
+    everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
 
     def body(state: ArrayTree, data: ArrayTree, t: Array) -> tuple[ArrayTree, Metrics]:
         batch_key, step_key = jax.random.split(jax.random.fold_in(key, t))
-        return step(state, batcher(data, batch_key), step_key)
+        batch = batcher(data, batch_key)
+        if mesh is None:
+            return step(state, batch, step_key)
+        state, metrics = step(state, _spread(batch, mesh), step_key)
+        return jax.lax.with_sharding_constraint((state, metrics), everywhere)
 
     @partial(jax.jit, static_argnames="length")
     def advance(
@@ -106,6 +124,8 @@ def train_loop(
     done = 0
     if checkpoint is not None and Path(checkpoint).exists():
         done, state = load_state(checkpoint, state, fingerprint)
+    if everywhere is not None:
+        state, data = jax.device_put((state, data), everywhere)
     ends = sorted({*range(chunk, steps, chunk), *(s for s in stops if s < steps), steps})
     for count, end in enumerate(e for e in ends if e > done):
         run = advance if scan else advance_stepwise
@@ -119,6 +139,19 @@ def train_loop(
         if checkpoint is not None and ((count + 1) % every == 0 or done == steps):
             save_state(checkpoint, done, state, fingerprint)
     return state
+
+
+def _spread(batch: ArrayTree, mesh: Mesh) -> ArrayTree:
+    """A batch, its first axis divided between the devices."""
+
+    def spread(leaf: Array) -> Array:
+        if leaf.ndim == 0 or leaf.shape[0] % mesh.size:
+            raise expected("batch", f"a multiple of {mesh.size} devices", leaf.shape[:1])
+        return jax.lax.with_sharding_constraint(
+            leaf, NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+        )
+
+    return jax.tree.map(spread, batch)
 
 
 def save_state(path: str | Path, step: int, state: ArrayTree, fingerprint: str = "") -> None:

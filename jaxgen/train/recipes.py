@@ -23,7 +23,7 @@ from jaxgen import data
 from jaxgen.errors import expected
 from jaxgen.models import cnn, judge
 from jaxgen.models.layers import Conv
-from jaxgen.train import classifier, figures, gan, jobs, toy, vae
+from jaxgen.train import classifier, figures, gan, image_jobs, jobs, toy, vae
 from jaxgen.train.loop import train_loop
 from jaxgen.types import Array, ArrayTree, PRNGKey
 from jaxgen.weights import flatten, save_weights
@@ -43,8 +43,8 @@ class Recipe:
     """One training run.
 
     Attributes:
-      method: "gan", "vae", "classifier", "toy", "began", "realism", "ppgn" or "autoencoder":
-        the file of `jaxgen.train`.
+      method: "gan", "vae", "classifier", "toy", "began", "bgan", "realism", "ppgn" or
+        "autoencoder": the file of `jaxgen.train`.
       steps: number of updates.
       seed: of the only random key.
       options: the hyper-parameters that differ from the method's defaults.
@@ -88,8 +88,24 @@ RECIPES: dict[str, Recipe] = {
         "autoencoder", 400, options={"of": "images", "noise": 0.1, "batch": 64}
     ),
     "fashion-mnist/began": Recipe(
-        "began", 5_500, options={"lr": 4e-4, "halve": 2_000, "rate_k": 5e-3, "ema": 0.998}
+        "began", 5_500, options={"lr": 4e-4, "halve": 2_000, "rate_k": 2e-2, "ema": 0.998}
     ),
+    "fashion-mnist/wgan-gp": Recipe(
+        "gan",
+        4_000,
+        options={
+            "loss": "wgan-gp",
+            "spectral": False,
+            "critic_steps": 5,
+            "width": 32,
+            "lr_generator": 2e-4,
+            "lr_discriminator": 2e-4,
+            "beta1": 0.0,
+            "beta2": 0.9,
+        },
+    ),
+    "fashion-mnist/beta-vae": Recipe("vae", 8_000, options={"beta": 4.0}),
+    "fashion-mnist/bgan": Recipe("bgan", 6_000, model={"width": 16}),
     "toy2d/gan": Recipe("toy", 15_000, options={"batch": 256}, dtype="float32"),
 }
 
@@ -106,6 +122,7 @@ class _Run:
     data_dir: str | None
     progress: Progress | None
     snapshots: tuple[int, ...] = ()
+    devices: tuple[Any, ...] | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -122,6 +139,7 @@ class _Run:
             checkpoint=self.checkpoint,
             fingerprint=json.dumps([self.name, repr(self.recipe)]),
             progress=self.progress,
+            devices=self.devices,
             **more,
         )
 
@@ -168,6 +186,7 @@ def run(
     data_dir: str | None = None,
     snapshots: Sequence[int] = (),
     progress: Progress | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> list[Path]:
     """Train a network again, from the recipe of its name.
 
@@ -182,6 +201,7 @@ def run(
       snapshots: numbers of updates after which a GAN's generator is also written, as
         `NAME-UPDATES`; they change nothing in the run itself.
       progress: called with the number of updates done and the mean metrics since.
+      devices: to spread each batch over, see `jaxgen.train.loop.train_loop`.
 
     Returns:
       The weight files written.
@@ -208,7 +228,8 @@ def run(
         raise expected("snapshots", "none for this network", list(stops), "fashion-mnist/dcgan has")
     if stops and not 1 <= stops[0] <= stops[-1] <= recipe.steps:
         raise expected("snapshots", f"steps from 1 to {recipe.steps}", list(stops))
-    job = _Run(name, recipe, Path(out), data_dir, progress, stops)
+    spread = None if devices is None else tuple(devices)
+    job = _Run(name, recipe, Path(out), data_dir, progress, stops, spread)
     return list(_METHODS[recipe.method](job))
 
 
@@ -240,7 +261,7 @@ def _gan(job: _Run) -> Iterator[Path]:
         loop_key,
         gan.init(init_key, config),
         gan.make_step(config),
-        lambda arrays, key: _draw(key, config.batch, *arrays)[0],
+        lambda arrays, key: _draw(key, config.critic_steps * config.batch, *arrays)[0],
         (images,),
         visit=snapshot,
         stops=job.snapshots,
@@ -361,9 +382,17 @@ def _toy(job: _Run) -> Iterator[Path]:
     yield from paths
 
 
-_METHODS = {"gan": _gan, "vae": _vae, "classifier": _classifier, "toy": _toy, **jobs.JOBS}
+_METHODS = {
+    "gan": _gan,
+    "vae": _vae,
+    "classifier": _classifier,
+    "toy": _toy,
+    **jobs.JOBS,
+    **image_jobs.JOBS,
+}
 _CONFIGS = {
     **jobs.CONFIGS,
+    **image_jobs.CONFIGS,
     "gan": gan.GANConfig,
     "vae": vae.VAEConfig,
     "classifier": classifier.ClassifierConfig,

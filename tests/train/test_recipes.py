@@ -5,13 +5,19 @@ import pytest
 from jaxgen.cli import main
 from jaxgen.errors import InputError
 from jaxgen.models import describe, load
-from jaxgen.models.registry import available
+from jaxgen.models.registry import TRAINABLE, available
 from jaxgen.train import RECIPES, run
 
 
 def test_every_shipped_model_has_a_recipe():
     for name in available():
         assert any(name.startswith(recipe) for recipe in RECIPES), name
+
+
+def test_what_is_not_shipped_says_how_to_get_it():
+    assert set(TRAINABLE) == set(RECIPES) - {"toy2d/gan"} - set(available())
+    with pytest.raises(InputError, match="not shipped; train it with `jaxgen train fashion-mnist"):
+        load("fashion-mnist/began")
 
 
 def test_run_writes_weights_that_load_and_say_how_they_were_made(tmp_path):
