@@ -8,6 +8,7 @@ means what it says: weights are unbiased and moves leave the posterior invariant
 """
 
 from jaxgen.infilling.moves import Gibbs, Redraw, full_conditional
+from jaxgen.infilling.proposals import MaskedProposal
 from jaxgen.infilling.results import InfillingHistory, InfillingResult
 from jaxgen.infilling.run import infill
 from jaxgen.infilling.target import Autoregressive, TokenPosterior
@@ -17,6 +18,7 @@ __all__ = [
     "Gibbs",
     "InfillingHistory",
     "InfillingResult",
+    "MaskedProposal",
     "Redraw",
     "TokenPosterior",
     "full_conditional",

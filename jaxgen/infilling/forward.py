@@ -14,6 +14,8 @@ drawn by what the model then says of the observed one,
 whose weight is the sum of these products over the vocabulary, whatever was drawn: the locally
 optimal proposal. It takes one model step for each token v that is tried. Where only the K most
 likely are tried, g of the others is the tried ones' mean, and the weights make up for it.
+
+With a `proposal`, another model draws the hidden tokens, and the ratio of the two is a weight.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.infilling.moves import Written, chunk_of
-from jaxgen.infilling.target import TokenPosterior
+from jaxgen.infilling.target import TokenPosterior, opening
 from jaxgen.models.sequences import draw_token
 from jaxgen.parallel import over_chains
 from jaxgen.resampling import effective_sample_size, log_mean_exp, scheme
@@ -82,6 +84,7 @@ def forward(
     chain_keys: Array,
     posterior: TokenPosterior,
     threshold: Array,
+    proposal: Any = None,
     *,
     resample: str | None,
     lookahead: int,
@@ -95,6 +98,7 @@ def forward(
       key: for resampling; token t uses `fold_in(key, t)`.
       chain_keys: `[C]`; token t of chain i uses `fold_in(chain_keys[i], t)`.
       threshold: resample where the ESS is below this share of C.
+      proposal: another `Autoregressive` model, to draw hidden tokens from.
       lookahead: K, or 0 for none.
     """
     count, length = chain_keys.shape[0], posterior.length
@@ -103,23 +107,30 @@ def forward(
     following = jnp.append(posterior.tokens[1:], 0)
 
     def one(
-        key: PRNGKey, state: ArrayTree, promised: Array, t: Array
-    ) -> tuple[ArrayTree, Array, Array, Array, Array]:
-        """Token t of one chain: state after it, token, log p, weight, what was promised."""
+        key: PRNGKey, ahead_of: tuple[ArrayTree, ArrayTree], promised: Array, t: Array
+    ) -> tuple[tuple[ArrayTree, ArrayTree], Array, Array, Array, Array]:
+        """Token t of one chain: states after it, token, log p, weight, what was promised."""
+        state, guess = ahead_of
         log_p = posterior.next_token(state)
-
         log_q, weight, log_g = log_p, jnp.zeros(()), jnp.zeros_like(log_p)
+        if proposal is not None:
+            log_q = jax.nn.log_softmax(proposal.logits(guess))
         if lookahead:
             look = functools.partial(_promise, posterior, state, log_p, following[t], lookahead)
             log_g = jax.lax.cond(ahead[t], look, lambda: log_g)
-            log_q = log_p + log_g
+            log_q = log_q + log_g
             weight = jnp.where(ahead[t], jax.nn.logsumexp(log_q), 0.0)
         drawn = draw_token(jax.random.fold_in(key, t), log_q)
         token = jnp.where(shown[t], posterior.tokens[t].astype(jnp.int32), drawn)
+        if proposal is not None:
+            # Its own factor of the target over that of the normalised proposal.
+            weight = weight + log_p[token] + log_g[token] - log_q[token]
+            guess = proposal.advance(guess, token)
         # A promise of 0 has made the weight 0 already.
         kept = log_p[token] - jnp.where(jnp.isfinite(promised), promised, 0.0)
         weight, promise = jnp.where(shown[t], kept, weight), log_g[token]
-        return posterior.writer.advance(state, token), token, log_p[token], weight, promise
+        state = posterior.writer.advance(state, token)
+        return (state, guess), token, log_p[token], weight, promise
 
     def step(carry: tuple[Cloud, Any], t: Array) -> tuple[tuple[Cloud, Any], Rows]:
         cloud, (state, promised) = carry
@@ -147,9 +158,8 @@ def forward(
             )
         return (cloud, (state, promised)), Rows(ess, log_z, again)
 
-    state = jax.tree.map(
-        lambda x: jnp.broadcast_to(x[None], (count, *x.shape)), posterior.opening()
-    )
+    openings = (posterior.opening(), () if proposal is None else opening(proposal))
+    state = jax.tree.map(lambda x: jnp.broadcast_to(x[None], (count, *x.shape)), openings)
     blank = Written(
         jnp.zeros((count, length), jnp.int32), jnp.zeros((count, length)), jnp.zeros(count)
     )

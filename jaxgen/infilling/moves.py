@@ -123,7 +123,7 @@ class Redraw:
     ) -> tuple[Written, Array]:
         """The sequence after one move from t on, and whether it moved. The key is consumed."""
         draw_key, size_key, accept_key = jax.random.split(key, 3)
-        hidden = ~posterior.observed
+        hidden = ~jnp.asarray(posterior.observed)
         rank = jnp.cumsum(hidden) - 1
         count = jax.random.randint(size_key, (), 1, self.block + 1)
         drawn = hidden & (rank >= rank[t]) & (rank < rank[t] + count)
@@ -190,7 +190,7 @@ def sweep(
 
     The key is consumed; the update of token t uses `fold_in(key, t)`.
     """
-    hidden = ~posterior.observed
+    hidden = ~jnp.asarray(posterior.observed)
 
     def site(
         carry: tuple[ArrayTree, Written, Array], t: Array

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jaxgen.errors import expected
 from jaxgen.infilling.forward import SHARED, Cloud, Rows, forward, log_evidence, resample_cloud
 from jaxgen.infilling.moves import TILE, Gibbs, Redraw, sweep
 from jaxgen.infilling.results import InfillingHistory, InfillingResult, infilling_notes
-from jaxgen.infilling.target import TokenPosterior, tempered
+from jaxgen.infilling.target import TokenPosterior, check_model, tempered, vocabulary_of
 from jaxgen.parallel import over_chains
 from jaxgen.pytree import replace
 from jaxgen.resampling import effective_sample_size, relative_standard_error, scheme
@@ -35,6 +35,7 @@ def infill(
     *,
     num_chains: int = 64,
     lookahead: int = 0,
+    proposal: Any = None,
     betas: Any = None,
     moves: int = 1,
     num_steps: int = 0,
@@ -58,6 +59,8 @@ def infill(
       num_chains: C.
       lookahead: how many tokens are tried for a hidden place before an observed one, each at
         the cost of a model step for every chain; 0 for none, V or more for all of them.
+      proposal: another `Autoregressive` model over the same tokens that draws the hidden ones,
+        such as a `MaskedProposal`; weights make up for the difference. None for the model.
       betas: of the likelihood, `[T + 1]` from `jaxgen.schedules` (the first counts as 0) or
         `schedules.Adaptive`, the default; (0, 1) weights with the whole likelihood at once.
       moves: sweeps at each temperature.
@@ -75,24 +78,18 @@ def infill(
     Raises:
       InputError: for arguments that cannot be used, and where every chain has weight 0.
     """
-    if not isinstance(posterior, TokenPosterior):
-        raise expected("posterior", "a TokenPosterior", type(posterior).__name__)
-    posterior.check()
+    check_integer("num_chains", num_chains, 1)
+    check_integer("num_steps", num_steps, 0)
+    check_integer("thin", thin, 1)
+    _check(posterior, proposal, lookahead, moves, resample, resample_threshold, tile)
     kernel = kernel or (Gibbs() if posterior.vocabulary <= _SMALL else Redraw())
     if not isinstance(kernel, Gibbs | Redraw):
         raise expected("kernel", "Gibbs or Redraw", type(kernel).__name__)
     kernel.check()
-    least = {"num_chains": 1, "lookahead": 0, "moves": 1, "num_steps": 0, "thin": 1, "tile": 1}
-    given = (num_chains, lookahead, moves, num_steps, thin, tile)
-    for (name, bound), value in zip(least.items(), given, strict=True):
-        check_integer(name, value, bound)
-    if resample is not None:
-        scheme(resample)
-    if not 0 <= resample_threshold <= 1:
-        raise expected("resample_threshold", "a fraction between 0 and 1", resample_threshold)
     if betas is not None and posterior.log_likelihood is None:
         raise expected("betas", "None where there is no log_likelihood", betas)
-    schedule = _schedule(betas)
+    fixed = betas is not None and not isinstance(betas, Adaptive)
+    schedule = check_betas(betas) if fixed else betas or Adaptive()
     keep_compiled()
 
     posterior = replace(
@@ -102,32 +99,34 @@ def infill(
     chain_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_chains))
     shared = jax.random.fold_in(key, SHARED)
     threshold = jnp.float32(resample_threshold)
-    fixed = {"resample": resample, "tile": tile}
-    cloud, rows = _forward(shared, chain_keys, posterior, threshold, lookahead=lookahead, **fixed)
+    cloud, rows = _forward(
+        shared,
+        chain_keys,
+        posterior,
+        threshold,
+        proposal,
+        resample=resample,
+        lookahead=lookahead,
+        tile=tile,
+    )
     if not np.isfinite(float(log_evidence(cloud))):
         raise expected("observed", "tokens that the model can write", "log p = -inf in every chain")
+    if np.all(np.asarray(cloud.written.log_likelihood) == -np.inf):
+        wanted, hint = "one that some sequence satisfies", "Use more chains, or a softer one"
+        raise expected("log_likelihood", wanted, "-inf in every chain", hint)
+    run = _Run(chain_keys, shared, posterior, kernel, resample, threshold, moves, tile)
     blank = np.full(posterior.length, np.nan, np.float32)
     ess, log_z, resampled = map(np.asarray, rows)
     history = [InfillingHistory(np.zeros_like(blank), ess, log_z, resampled, blank)]
-
-    beta, done = 0.0, 0
-    last = 1.0 if isinstance(schedule, Adaptive) else float(schedule[-1])
-    while posterior.log_likelihood is not None and beta < last:
-        if isinstance(schedule, Adaptive) and done == schedule.max_temperatures:
-            wanted = f"a schedule that ends within {done} temperatures"
-            raise expected("betas", wanted, f"beta = {beta:.3g}", "Lower Adaptive.cess")
-        step = jnp.int32(posterior.length + done * moves)
-        cloud, row = _anneal(
-            shared, chain_keys, posterior, kernel, cloud, jnp.float32(beta), schedule,
-            jnp.int32(done), step, threshold, moves=moves, **fixed,
-        )  # fmt: skip
-        history.append(InfillingHistory(*(np.asarray(x)[None] for x in row)))
-        beta, done = float(row.beta), done + 1
-        if not np.isfinite(float(row.log_z)):
-            got = "log L = -inf in every chain"
-            raise expected("log_likelihood", "one that some sequence satisfies", got)
+    beta = 0.0
+    if posterior.log_likelihood is not None:
+        cloud, beta, more = _anneal(run, cloud, schedule)
+        history += more
+    done = len(history) - 1
 
     log_weight, log_z = cloud.log_weight, float(log_evidence(cloud))
+    if not np.isfinite(log_z):
+        raise expected("log_likelihood", "finite values in some chain", f"log Z = {log_z}")
     ess = float(effective_sample_size(log_weight))
     error = float(relative_standard_error(log_weight, cloud.ancestor))
     if num_steps and resample is not None:
@@ -135,10 +134,7 @@ def infill(
         cloud, _ = _resample(again, cloud, name=resample)
     draws, rates = [], []
     for i in range(num_steps):
-        step = jnp.int32(posterior.length + done * moves + i)
-        cloud, rate = _move(
-            chain_keys, posterior, kernel, cloud, jnp.float32(beta), step, tile=tile
-        )
+        cloud, rate = run.move(cloud, beta, posterior.length + done * moves + i)
         rates.append(np.asarray(rate))
         if i % thin == thin - 1:
             draws.append(np.asarray(cloud.written.tokens))
@@ -162,11 +158,53 @@ def infill(
         num_ancestors=count,
         history=columns,
         acceptance_rate=np.mean(rates, axis=0) if rates else np.full(num_chains, np.nan),
-        num_evaluations=posterior.length + looks + sweeps,
+        num_evaluations=posterior.length * (1 if proposal is None else 2) + looks + sweeps,
         exactness="adapted" if done and isinstance(schedule, Adaptive) else "exact",
         notes=infilling_notes(columns, count, error, num_chains, resample),
         tile=tile,
     )
+
+
+class _Run(NamedTuple):
+    """What stays the same from sweep to sweep."""
+
+    chain_keys: Array
+    shared: Array
+    posterior: TokenPosterior
+    kernel: Gibbs | Redraw
+    resample: str | None
+    threshold: Array
+    moves: int
+    tile: int
+
+    def move(self, cloud: Cloud, beta: float, step: int) -> tuple[Cloud, Array]:
+        """One sweep of every chain, and the shares accepted `[C]`."""
+        keys, now = self.chain_keys, (jnp.float32(beta), jnp.int32(step))
+        return _move(keys, self.posterior, self.kernel, cloud, *now, tile=self.tile)
+
+
+def _anneal(run: _Run, cloud: Cloud, schedule: Any) -> tuple[Cloud, float, list[InfillingHistory]]:
+    """The likelihood comes in: the cloud at the last beta, that beta, and a row for each."""
+    adaptive, history, beta = isinstance(schedule, Adaptive), [], 0.0
+    last = 1.0 if adaptive else float(np.float32(schedule[-1]))
+    while beta < last:
+        done = len(history)
+        if adaptive and done == schedule.max_temperatures:
+            wanted = f"a schedule that ends within {done} temperatures"
+            raise expected("betas", wanted, f"beta = {beta:.3g}", "Lower Adaptive.cess")
+        rule = schedule if adaptive else jnp.float32(schedule[done + 1])
+        # Token t < T had fold_in(shared, t), and fold_in(chain_key, t).
+        again = jax.random.fold_in(run.shared, run.posterior.length + done)
+        now = jnp.float32(beta)
+        cloud, now, row = _reweigh(again, cloud, now, rule, run.threshold, resample=run.resample)
+        beta, rates = float(now), []
+        for i in range(run.moves):
+            step = run.posterior.length + done * run.moves + i
+            cloud, rate = run.move(cloud, beta, step)
+            rates.append(np.mean(np.asarray(rate)))
+        found = (np.float32(beta), *row, np.float32(np.mean(rates)))
+        history.append(InfillingHistory(*(np.asarray(x)[None] for x in found)))
+    return cloud, beta, history
 
 
 _forward = jax.jit(forward, static_argnames=("resample", "lookahead", "tile"))
@@ -197,50 +235,50 @@ def _move(
     return cloud._replace(written=written), rate
 
 
-@functools.partial(jax.jit, static_argnames=("resample", "moves", "tile"))
-def _anneal(
+@functools.partial(jax.jit, static_argnames="resample")
+def _reweigh(
     key: PRNGKey,
-    chain_keys: Array,
-    posterior: TokenPosterior,
-    kernel: Gibbs | Redraw,
     cloud: Cloud,
     beta: Array,
-    schedule: Any,
-    done: Array,
-    step: Array,
+    rule: Any,
     threshold: Array,
     *,
     resample: str | None,
-    moves: int,
-    tile: int,
-) -> tuple[Cloud, InfillingHistory]:
-    """One temperature: weights, resampling, moves."""
+) -> tuple[Cloud, Array, Rows]:
+    """To the next temperature, given or for the `Adaptive` rule to find; resampling."""
     tilt = cloud.written.log_likelihood
-    if isinstance(schedule, Adaptive):
-        new = schedule.next_beta(beta, cloud.log_weight, tilt)
-    else:
-        new = schedule[done + 1]
+    new = rule.next_beta(beta, cloud.log_weight, tilt) if isinstance(rule, Adaptive) else rule
     cloud = cloud._replace(log_weight=cloud.log_weight + tempered(new - beta, tilt))
     row = Rows(effective_sample_size(cloud.log_weight), log_evidence(cloud), jnp.array(False))
     if resample is not None:
         again = (row.ess < threshold * tilt.shape[0]) & (row.ess > 0)
-        # After the tokens, which have the first T of these keys.
-        resample_key = jax.random.fold_in(key, posterior.length + done)
         cloud = jax.lax.cond(
-            again, lambda c: resample_cloud(resample_key, c, resample)[0], lambda c: c, cloud
+            again, lambda c: resample_cloud(key, c, resample)[0], lambda c: c, cloud
         )
         row = row._replace(resampled=again)
-
-    def body(i: Array, carry: tuple[Cloud, Array]) -> tuple[Cloud, Array]:
-        cloud, rate = carry
-        cloud, more = _move(chain_keys, posterior, kernel, cloud, new, step + i, tile=tile)
-        return cloud, rate + more.mean()
-
-    cloud, rate = jax.lax.fori_loop(0, moves, body, (cloud, jnp.zeros(())))
-    return cloud, InfillingHistory(new, *row, rate / moves)
+    return cloud, new, row
 
 
-def _schedule(betas: Any) -> Any:
-    if betas is None or isinstance(betas, Adaptive):
-        return Adaptive() if betas is None else betas
-    return jnp.asarray(check_betas(betas), jnp.float32)
+def _check(
+    posterior: Any,
+    proposal: Any,
+    lookahead: int,
+    moves: int,
+    resample: str | None,
+    resample_threshold: float,
+    tile: int,
+) -> None:
+    if not isinstance(posterior, TokenPosterior):
+        raise expected("posterior", "a TokenPosterior", type(posterior).__name__)
+    posterior.check()
+    check_integer("lookahead", lookahead, 0)
+    check_integer("moves", moves, 1)
+    check_integer("tile", tile, 1)
+    if resample is not None:
+        scheme(resample)
+    if not 0 <= resample_threshold <= 1:
+        raise expected("resample_threshold", "a fraction between 0 and 1", resample_threshold)
+    if proposal is not None:
+        check_model("proposal", proposal)
+        if (got := vocabulary_of(proposal)) != posterior.vocabulary:
+            raise expected("proposal", f"a model of {posterior.vocabulary} tokens", got)

@@ -18,7 +18,14 @@ from jaxgen.errors import expected
 from jaxgen.pytree import as_data, pytree
 from jaxgen.types import Array, ArrayTree
 
-__all__ = ["Autoregressive", "TokenPosterior", "tempered"]
+__all__ = [
+    "Autoregressive",
+    "TokenPosterior",
+    "check_model",
+    "opening",
+    "tempered",
+    "vocabulary_of",
+]
 
 
 @runtime_checkable
@@ -73,11 +80,11 @@ class TokenPosterior:
     @property
     def vocabulary(self) -> int:
         """V; nothing is computed."""
-        return jax.eval_shape(lambda writer: writer.logits(writer.first()), self.writer).shape[-1]
+        return vocabulary_of(self.writer)
 
     def opening(self) -> ArrayTree:
         """The model's state before the first token, that is after the start token."""
-        return self.writer.advance(self.writer.first(), jnp.asarray(self.writer.start, jnp.int32))
+        return opening(self.writer)
 
     def next_token(self, state: ArrayTree) -> Array:
         """log p of each token that may come next, `[V]`."""
@@ -118,13 +125,7 @@ class TokenPosterior:
 
     def check(self) -> None:
         """Raise `InputError` where model, tokens and likelihood do not fit each other."""
-        if not isinstance(self.writer, Autoregressive):
-            wanted = "a model with start, first, advance and logits"
-            raise expected("writer", wanted, type(self.writer).__name__)
-        leaves = jax.tree.leaves(self.writer)
-        if any(not isinstance(leaf, jax.Array | np.ndarray | float | int) for leaf in leaves):
-            hint = "Make its class an nnx.Module or a jaxgen.pytree"
-            raise expected("writer", "a pytree of arrays", type(self.writer).__name__, hint)
+        check_model("writer", self.writer)
         tokens, observed = np.asarray(self.tokens), np.asarray(self.observed)
         if tokens.ndim != 1 or not tokens.size or not np.issubdtype(tokens.dtype, np.integer):
             got = f"{tokens.dtype} of shape {list(tokens.shape)}"
@@ -153,3 +154,24 @@ def tempered(beta: Array | float, log_likelihood: Array) -> Array:
     """beta log L, and 0 at beta = 0 even where L is 0."""
     beta = jnp.asarray(beta, jnp.float32)
     return jnp.where(beta == 0, 0.0, beta * log_likelihood)
+
+
+def opening(model: Autoregressive) -> ArrayTree:
+    """A model's state before the first token, that is after the start token."""
+    return model.advance(model.first(), jnp.asarray(model.start, jnp.int32))
+
+
+def vocabulary_of(model: Any) -> int:
+    """V; nothing is computed."""
+    return jax.eval_shape(lambda model: model.logits(opening(model)), model).shape[-1]
+
+
+def check_model(name: str, model: Any) -> None:
+    """Raise `InputError` for what is no `Autoregressive` pytree."""
+    if not isinstance(model, Autoregressive):
+        wanted = "a model with start, first, advance and logits"
+        raise expected(name, wanted, type(model).__name__)
+    leaves = jax.tree.leaves(model)
+    if any(not isinstance(leaf, jax.Array | np.ndarray | float | int) for leaf in leaves):
+        hint = "Make its class an nnx.Module or a jaxgen.pytree"
+        raise expected(name, "a pytree of arrays", type(model).__name__, hint)
