@@ -37,16 +37,52 @@ def probabilities(params, mask):
 
 
 def estimates(params, mask, advantages):
-    """The policy's gradient at each filling by its own code, weighted by its probability."""
+    """The expectation of the policy's gradient over all fillings, by its own code.
+
+    Its loss is a mean over sequences and linear in the advantages: they carry the weights.
+    """
+    p = jax.lax.stop_gradient(probabilities(params, mask))[:, None] * len(ALL)
     present, _ = everything(mask)
+    return jax.grad(
+        lambda q: maskgan.policy_loss(nnx.merge(GRAPH, q), ALL, present, p * advantages)
+    )(params)
 
-    def one(params, tokens, given, advantage):
-        network = nnx.merge(GRAPH, params)
-        return maskgan.policy_loss(network, tokens[None], given[None], advantage[None])
 
-    each = jax.vmap(jax.grad(one), (None, 0, 0, 0))(params, ALL, present, advantages)
-    p = probabilities(params, mask)
-    return jax.tree.map(lambda x: jnp.tensordot(p, x, 1), each)
+def by_choices(params, mask, reward, discount):
+    """-sum over t of the gradient, by the choice at t alone, of E sum_s discount^(s-t) r_s."""
+    present, fits = everything(mask)
+
+    def value(params):
+        log_p = nnx.merge(GRAPH, params).log_probs(ALL, present)
+        total = 0.0
+        for t in range(T):
+            alone = jnp.where(jnp.arange(T)[None] == t, log_p, jax.lax.stop_gradient(log_p))
+            p = jnp.where(fits, jnp.exp(alone.sum(axis=1)), 0.0)
+            # From s = 0 on: what came before the choice cannot depend on it.
+            total += jnp.sum(p * (reward @ discount ** (jnp.arange(T) - t)))
+        return -total
+
+    return jax.grad(value)(params)
+
+
+@jax.jit
+def gradients(params, mask):
+    """Everything that the tests compare, compiled once for all masks."""
+    present, _ = everything(mask)
+    reward = maskgan.rewards(JUDGE, ALL, present)
+    target = maskgan.returns(reward, 0.6)
+    # What adds up to the exact values: without a baseline, with a fair one, with a cheating one.
+    kinds = {
+        "undiscounted": maskgan.returns(reward, 1.0),
+        "discounted": target,
+        "critic": target - 3 * CRITIC(ALL, present),
+        "cheat": target - 3 * JUDGE(ALL, present),
+    }
+    names = list(kinds)
+    each = jax.lax.map(lambda a: estimates(params, mask, a), jnp.stack(list(kinds.values())))
+    found = {name: jax.tree.map(lambda x, i=i: x[i], each) for i, name in enumerate(names)}
+    exact = jax.grad(lambda q: -jnp.sum(probabilities(q, mask) * reward.sum(axis=1)))(params)
+    return found, exact, by_choices(params, mask, reward, 0.6)
 
 
 def close(got, want, atol=1e-4):
@@ -54,66 +90,26 @@ def close(got, want, atol=1e-4):
     assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(want)) > 100 * atol
 
 
-def judged(mask):
-    """Rewards of each filling."""
-    return maskgan.rewards(JUDGE, ALL, everything(mask)[0])
-
-
 @pytest.mark.parametrize("mask", MASKS)
 def test_the_policy_gradient_is_that_of_the_expected_reward(mask):
-    @jax.jit
-    def both(params):
-        reward = judged(mask)
-        got = estimates(params, mask, maskgan.returns(reward, 1.0))
-        want = jax.grad(lambda q: -jnp.sum(probabilities(q, mask) * reward.sum(axis=1)))(params)
-        return got, want
-
-    close(*both(PARAMS))
+    found, exact, _ = gradients(PARAMS, jnp.asarray(mask))
+    close(found["undiscounted"], exact)
 
 
 @pytest.mark.parametrize("mask", MASKS)
 def test_discounted_it_is_the_sum_of_each_choice_s_own_gradient(mask):
-    """grad by the choice at t alone of E sum_s g^(s-t) r_s, by enumeration, for every t."""
-    discount = 0.6
-
-    @jax.jit
-    def both(params):
-        reward = judged(mask)
-        got = estimates(params, mask, maskgan.returns(reward, discount))
-        present, fits = everything(mask)
-
-        def value(params):
-            log_p = nnx.merge(GRAPH, params).log_probs(ALL, present)
-            total = 0.0
-            for t in range(T):
-                alone = jnp.where(jnp.arange(T)[None] == t, log_p, jax.lax.stop_gradient(log_p))
-                p = jnp.where(fits, jnp.exp(alone.sum(axis=1)), 0.0)
-                # From s = 0 on: what came before the choice cannot depend on it.
-                total += jnp.sum(p * (reward @ discount ** (jnp.arange(T) - t)))
-            return -total
-
-        return got, jax.grad(value)(params)
-
-    close(*both(PARAMS))
-
-
-def test_a_critic_leaves_the_expectation_and_one_that_has_seen_the_token_would_not():
-    mask = MASKS[1]
-
-    @jax.jit
-    def three(params):
-        present, _ = everything(mask)
-        target = maskgan.returns(judged(mask), 0.8)
-        return (
-            estimates(params, mask, target),
-            estimates(params, mask, target - 3 * CRITIC(ALL, present)),
-            estimates(params, mask, target - 3 * JUDGE(ALL, present)),
-        )
-
-    plain, with_critic, cheating = three(PARAMS)
-    close(with_critic, plain)
+    found, exact, by_choice = gradients(PARAMS, jnp.asarray(mask))
+    close(found["discounted"], by_choice)
     with pytest.raises(AssertionError):
-        close(cheating, plain)
+        close(found["discounted"], exact)  # the discount matters
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_a_critic_leaves_the_expectation_and_one_that_has_seen_the_token_would_not(mask):
+    found, _, _ = gradients(PARAMS, jnp.asarray(mask))
+    close(found["critic"], found["discounted"])
+    with pytest.raises(AssertionError):
+        close(found["cheat"], found["discounted"])
 
 
 def test_the_sampled_policy_gradient_agrees_with_enumeration():
@@ -121,13 +117,9 @@ def test_the_sampled_policy_gradient_agrees_with_enumeration():
     present = jnp.broadcast_to(jnp.asarray(mask), (count, T))
 
     @jax.jit
-    def exact(params):
-        return estimates(params, mask, maskgan.returns(judged(mask), 0.8))
-
-    @jax.jit
     def estimate(key):
         filled = INFILLER.fill(key, jnp.broadcast_to(ROW, (count, T)), present)
-        target = maskgan.returns(maskgan.rewards(JUDGE, filled, present), 0.8)
+        target = maskgan.returns(maskgan.rewards(JUDGE, filled, present), 0.6)
         advantages = target - CRITIC(filled, present)
 
         def loss(params):
@@ -135,8 +127,9 @@ def test_the_sampled_policy_gradient_agrees_with_enumeration():
 
         return jnp.concatenate([x.ravel() for x in jax.tree.leaves(jax.grad(loss)(PARAMS))])
 
+    exact = gradients(PARAMS, jnp.asarray(mask))[0]["discounted"]
     found = np.asarray(jax.lax.map(estimate, jax.random.split(jax.random.key(5), 100)))
-    want = np.concatenate([np.asarray(x).ravel() for x in jax.tree.leaves(exact(PARAMS))])
+    want = np.concatenate([np.asarray(x).ravel() for x in jax.tree.leaves(exact)])
     error = found.std(axis=0, ddof=1) / np.sqrt(len(found))
     assert np.mean(np.abs(found.mean(axis=0) - want) < 3 * error + 1e-6) > 0.98
     assert np.linalg.norm(error) < 0.25 * np.linalg.norm(want)
@@ -201,16 +194,21 @@ def batcher(data, key):
     return data[jax.random.randint(key, (32,), 0, len(data))]
 
 
-def test_maximum_likelihood_reaches_the_data_s_entropy():
-    state = train_loop(
+def pretrained(steps, path=None):
+    return train_loop(
         jax.random.key(1),
         maskgan.begin_likelihood(INFILLER, CONFIG),
         maskgan.likelihood_step(INFILLER, CONFIG),
         batcher,
         DATA,
-        steps=200,
+        steps=steps,
+        chunk=2 if steps < 50 else 100,
+        checkpoint=path,
     )
-    network = nnx.merge(GRAPH, state.infiller)
+
+
+def test_maximum_likelihood_reaches_the_data_s_entropy():
+    network = nnx.merge(GRAPH, pretrained(200).infiller)
 
     def nll(*present):
         mask = jnp.broadcast_to(jnp.asarray(present), DATA.shape)
@@ -219,6 +217,17 @@ def test_maximum_likelihood_reaches_the_data_s_entropy():
     # Any given token tells which of the two it is, one that comes later too.
     assert nll(False, False, True) < 0.1
     assert nll(True, False, False) < 0.1
+
+
+def test_stopped_pre_training_goes_on_bit_for_bit(tmp_path):
+    straight = pretrained(4)
+    pretrained(2, tmp_path / "run.npz")
+    resumed = pretrained(4, tmp_path / "run.npz")
+    jax.tree.map(np.testing.assert_array_equal, straight, resumed)
+
+
+def params_of(network):
+    return nnx.split(network)[1]
 
 
 def adversarial(steps, path=None):
@@ -237,7 +246,8 @@ def adversarial(steps, path=None):
     )
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
+@pytest.mark.slow
+def test_a_stopped_game_goes_on_bit_for_bit(tmp_path):
     straight = adversarial(4)
     adversarial(2, tmp_path / "run.npz")
     resumed = adversarial(4, tmp_path / "run.npz")
@@ -247,10 +257,6 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
     ):
         pairs = zip(jax.tree.leaves(network), jax.tree.leaves(first), strict=True)
         assert any(not np.array_equal(a, b) for a, b in pairs)  # every network learns
-
-
-def params_of(network):
-    return nnx.split(network)[1]
 
 
 @pytest.mark.slow
