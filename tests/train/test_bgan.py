@@ -125,7 +125,7 @@ class Ratio(nnx.Module):
         return self.two(nnx.relu(self.one(x.reshape(-1, T * V))))[:, 0]
 
 
-def trained(form, steps, path=None):
+def trained(form, steps):
     config = bgan.BGANConfig(
         steps=steps, batch=32, latent=2, samples=8, lr=3e-3, form=form, memory=0.95
     )
@@ -144,8 +144,6 @@ def trained(form, steps, path=None):
         batcher,
         data,
         steps=steps,
-        checkpoint=path,
-        every=1,
         progress=lambda done, metrics: seen.append(metrics),
     )
     nnx.update(generator, state.generator)
@@ -153,22 +151,15 @@ def trained(form, steps, path=None):
     x, _ = bgan.categorical_tokens(generator, z, jax.random.key(4), 1)
     tokens = np.asarray(x.argmax(-1)[0])
     share = [np.mean(np.all(tokens == s, axis=1)) for s in ([0, 1], [2, 1], [0, 2])]
-    return share, seen, state
+    return share, seen
 
 
 @pytest.mark.parametrize("form", bgan.FORMS)
 def test_it_learns_a_distribution_over_sequences(form):
-    share, seen, _ = trained(form, 800)
+    share, seen = trained(form, 800)
     assert sum(share) > 0.85  # three of nine sequences occur in the data
     assert share[0] > max(share[1:])
     assert 1.0 <= seen[-1]["ess"] <= 8.0
-
-
-def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
-    _, _, straight = trained("importance", 200)
-    trained("importance", 100, tmp_path / "run.npz")
-    _, _, resumed = trained("importance", 200, tmp_path / "run.npz")
-    jax.tree.map(np.testing.assert_array_equal, straight, resumed)
 
 
 def test_what_cannot_be_used():
