@@ -199,7 +199,8 @@ def test_two_devices_train_as_one_does(name):
         assert len(leaf.sharding.device_set) == 2
         assert leaf.is_fully_replicated
     for a, b in zip(numbers(one), numbers(two), strict=True):
-        size = np.max(np.abs(a), initial=1e-3)
+        # A sum whose terms nearly cancel is rounded as its terms are.
+        size = np.max(np.abs(a), initial=1e-2)
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * size)
 
 
