@@ -165,6 +165,8 @@ def run(args, seed, tokens, vocabulary):
         FilledReader(size, args.hidden, args.hidden, critic=x, rngs=nnx.Rngs(seed + 200 + x))
         for x in (False, True)
     ]
+    for judge in networks:
+        judge.begin_from(nnx.merge(graph, mle))
     game = (maskgan.begin_adversarial(mle, *networks, config), jnp.zeros((), jnp.int32))
     history = []
 

@@ -82,6 +82,18 @@ class Seq2Seq(nnx.Module):
         self.w_a = param(hidden, hidden)
         self.w_c = param(2 * hidden, hidden)
 
+    def begin_from(self, other: Seq2Seq) -> None:
+        """Copy the trunk of another network: all but the last layer.
+
+        Raises:
+          InputError: if it has other sizes.
+        """
+        mine, theirs = ([n.vocabulary, *n.decoder.w.shape] for n in (self, other))
+        if mine != theirs:
+            raise expected("other", f"[V, embedding, 4 hidden] = {mine}", theirs)
+        self.encoder, self.decoder = nnx.clone(other.encoder), nnx.clone(other.decoder)
+        self.w_a, self.w_c = nnx.Param(other.w_a[...]), nnx.Param(other.w_c[...])
+
     def encode(self, tokens: Array, present: Array) -> Memory:
         """Of the masked sequence: what stands at blanks is not looked at.
 

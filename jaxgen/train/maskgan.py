@@ -156,7 +156,9 @@ def begin_likelihood(infiller: Infiller, config: MaskGANConfig) -> LikelihoodSta
 def begin_adversarial(
     infiller: ArrayTree, discriminator: FilledReader, critic: FilledReader, config: MaskGANConfig
 ) -> AdversarialState:
-    """From a pre-trained infiller's parameters and two fresh networks.
+    """From a pre-trained infiller's parameters and two networks.
+
+    They learn much sooner if they begin from an infiller's trunk (`Seq2Seq.begin_from`).
 
     Raises:
       InputError: if the critic sees the token that it is the baseline for, or the
@@ -212,8 +214,8 @@ def discriminate_step(
             logits = network(jnp.concatenate([real, fake]), jnp.concatenate([present, present]))
             on_real, on_fake = jnp.split(logits, 2)
             value = nnx.softplus(-on_real) + nnx.softplus(on_fake)
-            right = 0.5 * ((on_real > 0) + (on_fake < 0))
-            return 0.5 * _mean_at(value, ~present), _mean_at(right, ~present)
+            right = 0.5 * (_mean_at(on_real > 0, ~present) + _mean_at(on_fake < 0, ~present))
+            return 0.5 * _mean_at(value, ~present), right
 
         (value, right), grads = jax.value_and_grad(loss, has_aux=True)(state.discriminator)
         updates, opt = optimiser.update(grads, state.opt_discriminator)

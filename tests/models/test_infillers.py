@@ -137,3 +137,18 @@ def test_masks_of_another_shape_are_refused(network):
         network(ROW[0], PRESENT[0])
     with pytest.raises(InputError, match="present"):
         INFILLER.fill(jax.random.key(0), ROW, PRESENT[:, :3])
+
+
+def test_a_reader_begins_from_the_infiller_s_trunk():
+    reader = FilledReader(V, 4, 5, critic=True, rngs=nnx.Rngs(9))
+    before = reader(ROW, PRESENT)
+    reader.begin_from(INFILLER)
+    h = INFILLER.features(ROW, PRESENT, shift=True)
+    np.testing.assert_allclose(reader(ROW, PRESENT), reader.out(h)[..., 0], rtol=1e-6)
+    assert not np.allclose(before, reader(ROW, PRESENT))
+    # A copy: what is learned in one does not move the other.
+    reader.decoder.b[...] = reader.decoder.b[...] + 1
+    reader.w_c[...] = reader.w_c[...] + 1
+    np.testing.assert_array_equal(h, INFILLER.features(ROW, PRESENT, shift=True))
+    with pytest.raises(InputError, match=r"other: expected .* = \[3, 4, 20\]; got \[3, 4, 24\]"):
+        reader.begin_from(Infiller(V, 4, 6, rngs=nnx.Rngs(9)))
