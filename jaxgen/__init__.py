@@ -10,6 +10,7 @@ from jaxgen.bdmc import BDMCResult, bdmc, reverse_ais
 from jaxgen.calibration import Calibration, calibrate
 from jaxgen.conditions import (
     BernoulliPixels,
+    Caption,
     ClassLogit,
     ClassLogSoftmax,
     ClassProbability,
@@ -43,6 +44,7 @@ __all__ = [
     "BernoulliPixels",
     "Box",
     "Calibration",
+    "Caption",
     "ClassLogSoftmax",
     "ClassLogit",
     "ClassProbability",

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxgen.errors import expected
 from jaxgen.pytree import pytree, replace, static
 from jaxgen.types import Array, ArrayTree
 
@@ -56,6 +57,17 @@ class Network:
         """
         cast = jax.tree.map(lambda x: _cast(x, jnp.dtype(dtype)), self.params)
         return replace(self, params=cast, dtype=jnp.dtype(dtype).name)
+
+    def call(self, method: str, *args: Any) -> Any:
+        """What another method of the module gives, with these weights: `call("look", image)`.
+
+        Raises:
+          InputError: for a method that the module does not have.
+        """
+        module = nnx.merge(self.graphdef, self.params)
+        if not callable(getattr(module, method, None)):
+            raise expected("network", f"one with a method {method}", type(module).__name__)
+        return getattr(module, method)(*args)
 
     def _run(self, *args: Array) -> Array:
         module = nnx.merge(self.graphdef, self.params)

@@ -9,7 +9,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Each layer may import from those above it and from its own.
 LAYERS = [
-    {"cache", "errors", "late", "moments", "pytree", "streaming", "types", "whole_files"},
+    {"cache", "errors", "late", "moments", "pytree", "streaming", "text", "types"}
+    | {"whole_files"},
     {"networks", "priors", "conditions", "weights", "data"},
     {"regularizers", "posterior", "metrics", "observations"},
     {"path"},
@@ -22,7 +23,7 @@ LAYERS = [
     {"fingerprint", "store"},
     {"ais", "sample", "ascent", "bdmc", "loglik", "diagnostics", "calibration", "export", "ppgn"},
     {"models"},
-    {"tasks", "baselines"},
+    {"tasks", "baselines", "infilling"},
     {"train"},
     {"folder", "pictures", "report", "plot"},
     {"cli", "__main__"},

@@ -17,6 +17,7 @@ from jaxgen.conditions.algebra import (
     as_condition,
     split_tempered,
 )
+from jaxgen.conditions.captions import Caption
 from jaxgen.conditions.classes import ClassLogit, ClassLogSoftmax, ClassProbability, HiddenUnit
 from jaxgen.conditions.noise import GaussianNoise, LearnedNoise, NoiseLevels
 from jaxgen.conditions.operators import BoxAverage, GaussianBlur, RandomProjection, Stride
@@ -32,6 +33,7 @@ from jaxgen.conditions.pixels import (
 __all__ = [
     "BernoulliPixels",
     "BoxAverage",
+    "Caption",
     "ClassLogSoftmax",
     "ClassLogit",
     "ClassProbability",

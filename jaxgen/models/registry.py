@@ -21,7 +21,7 @@ from flax import nnx
 
 from jaxgen.data import CLASS_NAMES
 from jaxgen.errors import InputError, expected
-from jaxgen.models import autoencoders, began, cnn, dcgan, judge, mlp, vae
+from jaxgen.models import autoencoders, began, captioner, cnn, dcgan, judge, mlp, vae
 from jaxgen.models.fetched import FETCHABLE, cached
 from jaxgen.models.ported import PORTED
 from jaxgen.networks import Network, freeze
@@ -82,6 +82,7 @@ ARCHITECTURES = {
         vae.Decoder, "generator", lambda config: (config.get("latent", 20),)
     ),
     "vae.Encoder": Architecture(vae.Encoder, "encoder", _image),
+    "captioner.Captioner": Architecture(captioner.Captioner, "captioner", _image),
     "cnn.Classifier": Architecture(cnn.Classifier, "classifier", _image),
     "judge.Judge": Architecture(judge.Judge, "classifier", _image),
     "autoencoders.ImageAutoencoder": Architecture(

@@ -80,9 +80,11 @@ class Writer(nnx.Module):
         zero = jnp.zeros((*batch, self.u.shape[0]))
         return WriterState(zero, zero)
 
-    def advance(self, state: WriterState, token: Array) -> WriterState:
-        """The state after one more token `[...]`."""
-        x = self.embedding[...][token]
+    def advance(
+        self, state: WriterState, token: Array, context: Array | float = 0.0
+    ) -> WriterState:
+        """The state after one more token `[...]`; a context `[..., E]` joins its embedding."""
+        x = self.embedding[...][token] + context
         z = x @ self.w[...] + state.hidden @ self.u[...]
         z = z + self.b[...].reshape((1,) * (z.ndim - 1) + (-1,))
         i, f, o, candidate = jnp.split(z, 4, axis=-1)

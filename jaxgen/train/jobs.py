@@ -1,4 +1,5 @@
-"""Recipes of what class-conditional sampling needs: realism, PPGN's generators and priors.
+"""Recipes of what class-conditional sampling needs: realism, PPGN's generators
+and priors, the captioner.
 
 Each takes a job of `jaxgen.train.recipes` and yields the weight files that it wrote.
 """
@@ -18,13 +19,14 @@ from jaxgen import data
 from jaxgen.models.autoencoders import CodeAutoencoder, ImageAutoencoder
 from jaxgen.models.codes import Codes
 from jaxgen.models.registry import load
-from jaxgen.train import autoencoder, figures, ppgn, realism
+from jaxgen.train import autoencoder, captions, figures, ppgn, realism
 from jaxgen.types import Array, PRNGKey
 
 __all__ = ["CONFIGS", "JOBS", "rows"]
 
 _GENERATORS = ("fashion-mnist/dcgan", "fashion-mnist/vae", "fashion-mnist/vae-gaussian")
 _POOL = 10_000
+_CAPTIONED, _BATCH = 30_000, 100
 _UNIT = "images [28, 28, 1] in [0, 1]; the network scales them itself"
 _CODE = "h of fashion-mnist/cnn: its hidden layer after GELU"
 
@@ -127,6 +129,53 @@ def _of_decoder(path: Path, data_dir: str | None) -> dict[str, Any]:
     }
 
 
+def _captions(job: Any) -> Iterator[Path]:
+    config = captions.CaptionsConfig(job.recipe.steps, **job.recipe.options)
+    init_key, loop_key = jax.random.split(jax.random.key(job.recipe.seed))
+    found = data.fashion_mnist("train", job.data_dir)
+    images = data.to_unit(found.images[:_CAPTIONED])
+    bounds = captions.thirds(np.asarray(images))
+    tokens = jnp.asarray(captions.captions(np.asarray(images), found.labels[:_CAPTIONED], bounds))
+    codes = Codes.of(load("fashion-mnist/cnn"))
+    # Half precision, or they would fill as many bytes as all else together.
+    h1 = jax.lax.map(lambda x: codes.spatial(x).astype(jnp.float16), images, batch_size=_BATCH)
+
+    def batcher(arrays: tuple[Array, Array], key: PRNGKey) -> tuple[Array, Array]:
+        chosen = jax.random.randint(key, (config.batch,), 0, _CAPTIONED)
+        return arrays[0][chosen].astype(jnp.float32), arrays[1][chosen]
+
+    state = job.loop(
+        loop_key, captions.init(init_key, config), captions.make_step(config), batcher, (h1, tokens)
+    )
+    classifier = nnx.merge(codes.classifier.graphdef, codes.classifier.params)
+
+    def measured(path: Path) -> dict[str, Any]:
+        test = data.fashion_mnist("test", job.data_dir)
+        x = data.to_unit(test.images[:2000])
+        true = captions.captions(np.asarray(x), test.labels[:2000], bounds)
+        said = np.asarray(figures.apply(load(path), x))
+        return {
+            "words_right": round(float(np.mean(said[true != 0] == true[true != 0])), 4),
+            "captions_right": round(float(np.mean(np.all(said == true, axis=1))), 4),
+        }
+
+    yield job.save(
+        job.name,
+        "captioner.Captioner",
+        captions.finish(state, config, classifier),
+        {
+            "words": list(captions.WORDS),
+            "length": captions.LENGTH,
+            "embedding": config.embedding,
+            "hidden": config.hidden,
+        },
+        _UNIT,
+        measured,
+        encoder="fashion-mnist/cnn",
+        thirds=bounds._asdict(),
+    )
+
+
 def _autoencoder(job: Any) -> Iterator[Path]:
     config = autoencoder.AutoencoderConfig(job.recipe.steps, **job.recipe.options)
     init_key, loop_key = jax.random.split(jax.random.key(job.recipe.seed))
@@ -199,8 +248,14 @@ def rows(key: PRNGKey, count: int, array: Array) -> Array:
     return array[jax.random.randint(key, (count,), 0, array.shape[0])]
 
 
-JOBS = {"realism": _realism, "ppgn": _ppgn, "autoencoder": _autoencoder}
+JOBS = {
+    "realism": _realism,
+    "ppgn": _ppgn,
+    "autoencoder": _autoencoder,
+    "captions": _captions,
+}
 CONFIGS = {
+    "captions": captions.CaptionsConfig,
     "realism": realism.RealismConfig,
     "ppgn": ppgn.PPGNConfig,
     "autoencoder": autoencoder.AutoencoderConfig,

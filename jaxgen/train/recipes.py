@@ -43,8 +43,8 @@ class Recipe:
     """One training run.
 
     Attributes:
-      method: "gan", "vae", "classifier", "toy", "began", "bgan", "realism", "ppgn" or
-        "autoencoder": the file of `jaxgen.train`.
+      method: "gan", "vae", "classifier", "toy", "began", "bgan", "realism", "ppgn",
+        "captions" or "autoencoder": the file of `jaxgen.train`.
       steps: number of updates.
       seed: of the only random key.
       options: the hyper-parameters that differ from the method's defaults.
@@ -87,6 +87,7 @@ RECIPES: dict[str, Recipe] = {
     "fashion-mnist/dae-images": Recipe(
         "autoencoder", 400, options={"of": "images", "noise": 0.1, "batch": 64}
     ),
+    "fashion-mnist/captioner": Recipe("captions", 4_000),
     "fashion-mnist/began": Recipe(
         "began", 5_500, options={"lr": 4e-4, "halve": 2_000, "rate_k": 2e-2, "ema": 0.998}
     ),

@@ -1,0 +1,133 @@
+"""A network that says in words what an image shows: convolutions, then an LSTM.
+
+    log p(words | image) = sum_t log p(w_t | w_<t, c),    c = norm(W h1(image) + b)
+
+with h1 the last convolution of `jaxgen.models.cnn` and the LSTM of `jaxgen.models.sequences`,
+which is given c beside every word, as LRCN is (Donahue et al. 2015, Section 5). A caption ends
+with token 0, which it also begins after.
+
+Shapes: image `[..., 28, 28, 1]` in [0, 1], tokens `[..., T]` integers below V.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxgen.errors import expected
+from jaxgen.models.cnn import Classifier
+from jaxgen.models.sequences import Writer, WriterState
+from jaxgen.types import Array
+
+__all__ = ["END", "Captioner"]
+
+END = 0
+
+
+class Captioner(Classifier):
+    """Images to captions.
+
+    Args:
+      words: the vocabulary; the first one stands for the end.
+      length: T, the most words of a caption, its end included.
+      width: of the convolutions, see `cnn.Classifier`.
+      embedding, hidden: of the LSTM.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        length: int = 5,
+        width: int = 32,
+        embedding: int = 32,
+        hidden: int = 64,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(1, width, 1, rngs=rngs)
+        del self.hidden, self.logits
+        self.words, self.length = tuple(words), length
+        self.writer = Writer(len(self.words), embedding, hidden, start=END, rngs=rngs)
+        self.context = nnx.Linear(49 * 2 * width, embedding, rngs=rngs)
+        # Without it an update of thousands of weights at once saturates the LSTM's gates.
+        self.norm = nnx.LayerNorm(embedding, rngs=rngs)
+
+    def look(self, image: Array) -> Array:
+        """c of an image, `[..., embedding]`."""
+        return self.context_of(self.spatial(image))
+
+    def context_of(self, h1: Array) -> Array:
+        """c from the last convolution."""
+        return self.norm(self.context(h1.reshape((*h1.shape[:-3], -1))))
+
+    def log_probs(self, context: Array, tokens: Array) -> Array:
+        """log p(w_t | w_<t, c), `[..., T]`; 0 after the caption's end.
+
+        Args:
+          context: c, `[..., embedding]`.
+          tokens: `[..., T]`; what comes after the first end is not looked at.
+        """
+        before = jnp.concatenate(
+            [jnp.full_like(tokens[..., :1], END), tokens[..., :-1]], axis=-1
+        )  # fmt: skip
+
+        def step(state: WriterState, pair: tuple[Array, Array]) -> tuple[WriterState, Array]:
+            last, token = pair
+            state = self.writer.advance(state, last, context)
+            log_p = jax.nn.log_softmax(self.writer.logits(state))
+            return state, jnp.take_along_axis(log_p, token[..., None], axis=-1)[..., 0]
+
+        pairs = (jnp.moveaxis(before, -1, 0), jnp.moveaxis(tokens, -1, 0))
+        _, found = jax.lax.scan(step, self.writer.first(*tokens.shape[:-1]), pairs)
+        ended = jnp.cumsum(before[..., 1:] == END, axis=-1) > 0
+        ended = jnp.concatenate([jnp.zeros_like(ended[..., :1]), ended], axis=-1)
+        return jnp.where(ended, 0.0, jnp.moveaxis(found, 0, -1))
+
+    def __call__(self, image: Array) -> Array:
+        """The caption of each image, the likeliest word at a time: tokens `[..., T]`."""
+        context = self.look(image)
+
+        def step(
+            carry: tuple[WriterState, Array, Array], _: None
+        ) -> tuple[tuple[WriterState, Array, Array], Array]:
+            state, last, ended = carry
+            state = self.writer.advance(state, last, context)
+            token = jnp.argmax(self.writer.logits(state), axis=-1).astype(jnp.int32)
+            token = jnp.where(ended, END, token)
+            return (state, token, token == END), token
+
+        batch = image.shape[:-3]
+        start = (self.writer.first(*batch), jnp.full(batch, END, jnp.int32), jnp.zeros(batch, bool))
+        _, found = jax.lax.scan(step, start, None, length=self.length)
+        return jnp.moveaxis(found, 0, -1)
+
+    def vocabulary(self) -> int:
+        """How many words there are, the end among them."""
+        return len(self.words)
+
+    def tokens(self, caption: str) -> Array:
+        """Tokens `[T]` of a caption in words, ended and padded.
+
+        Raises:
+          InputError: for a word that the vocabulary does not have, or too many of them.
+        """
+        given = caption.lower().split()
+        unknown = [word for word in given if word not in self.words[1:]]
+        if unknown:
+            raise expected("caption", f"words of {', '.join(self.words[1:])}", unknown[0])
+        if not 0 < len(given) < self.length:
+            raise expected("caption", f"1 to {self.length - 1} words", len(given))
+        index = [self.words.index(word) for word in given]
+        return jnp.asarray(index + [END] * (self.length - len(index)), jnp.int32)
+
+    def caption(self, tokens: Array) -> str:
+        """The words of tokens `[T]`, up to the end."""
+        found = []
+        for token in map(int, tokens):
+            if token == END:
+                break
+            found.append(self.words[token])
+        return " ".join(found)
