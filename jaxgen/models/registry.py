@@ -125,6 +125,7 @@ TRAINABLE = (
     "fashion-mnist/wgan-gp",
     "fashion-mnist/beta-vae",
     "fashion-mnist/bgan",
+    "fashion-mnist/captioner",
 )
 
 

@@ -88,8 +88,8 @@ def test_snapshots_are_written_on_the_way(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TRAINABLE)
-def test_what_is_not_shipped_can_be_trained(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", [name for name in TRAINABLE if "captioner" not in name])
+def test_generators_that_are_not_shipped_can_be_trained(name, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     few = data.Images(
         rng.integers(0, 256, (60, 28, 28, 1), np.uint8), np.arange(60, dtype=np.int32) % 10
