@@ -76,7 +76,7 @@ def test_a_wgan_s_critic_goes_downhill_and_keeps_its_kernels():
     config = gan.GANConfig(
         12, batch=8, latent=3, width=2, loss="wgan-gp", spectral=False, critic_steps=3, beta1=0.0
     )
-    images = jnp.ones((24, 28, 28, 1)) * jnp.linspace(0, 1, 28)[:, None, None]
+    images = jnp.broadcast_to(jnp.linspace(0, 1, 28)[:, None, None], (24, 28, 28, 1))
     state = gan.init(jax.random.key(0), config)
     step = jax.jit(gan.make_step(config))
     seen = []
