@@ -10,14 +10,18 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 SCRIPTS = [
+    "bgan",
     "calibration",
+    "captions",
     "class_conditional",
     "cogeneration",
     "devices",
     "faces",
+    "infilling",
     "kill_resume",
     "log_z",
     "loglik",
+    "maskgan",
     "memory",
     "overhead",
     "ppgn",

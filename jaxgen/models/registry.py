@@ -107,6 +107,7 @@ _SHIPPED = {
     "fashion-mnist/cnn": "fashion_mnist_cnn",
     "fashion-mnist/judge": "fashion_mnist_judge",
     "fashion-mnist/realism": "fashion_mnist_realism",
+    "fashion-mnist/captioner": "fashion_mnist_captioner",
     "fashion-mnist/ppgn": "fashion_mnist_ppgn",
     "fashion-mnist/ppgn-joint": "fashion_mnist_ppgn_joint",
     "fashion-mnist/dae-codes": "fashion_mnist_dae_codes",
@@ -125,7 +126,6 @@ TRAINABLE = (
     "fashion-mnist/wgan-gp",
     "fashion-mnist/beta-vae",
     "fashion-mnist/bgan",
-    "fashion-mnist/captioner",
 )
 
 

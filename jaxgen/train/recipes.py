@@ -87,7 +87,8 @@ RECIPES: dict[str, Recipe] = {
     "fashion-mnist/dae-images": Recipe(
         "autoencoder", 400, options={"of": "images", "noise": 0.1, "batch": 64}
     ),
-    "fashion-mnist/captioner": Recipe("captions", 4_000),
+    # More updates raise the nll of 3,000 further training images: 0.74 here, 0.95 after 3,000.
+    "fashion-mnist/captioner": Recipe("captions", 800),
     "fashion-mnist/began": Recipe(
         "began", 5_500, options={"lr": 4e-4, "halve": 2_000, "rate_k": 2e-2, "ema": 0.998}
     ),

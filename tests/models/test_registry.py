@@ -25,6 +25,7 @@ SHAPES = {
     "fashion-mnist/cnn": ("classifier", (28, 28, 1), (10,)),
     "fashion-mnist/judge": ("classifier", (28, 28, 1), (10,)),
     "fashion-mnist/realism": ("discriminator", (28, 28, 1), ()),
+    "fashion-mnist/captioner": ("captioner", (28, 28, 1), (5,)),
     "fashion-mnist/ppgn": ("generator", (128,), (28, 28, 1)),
     "fashion-mnist/ppgn-joint": ("generator", (128,), (28, 28, 1)),
     "fashion-mnist/dae-codes": ("autoencoder", (128,), (128,)),
