@@ -151,6 +151,10 @@ def run(args, seed, tokens, vocabulary):
     log_probs = jax.jit(language.log_probs)
     fill = jax.jit(lambda params, key: nnx.merge(graph, params).fill(key, real, present))
 
+    def surprise(filled):
+        """Of each window's filled tokens, nats a token."""
+        return -np.asarray(log_probs(filled))[blanks].reshape(len(filled), -1).mean(axis=1)
+
     def measure(filled):
         log_p, filled = np.asarray(log_probs(filled)), np.asarray(filled)
         pairs = np.stack([filled[:, :-1], filled[:, 1:]], -1)[blanks[:, :-1] & blanks[:, 1:]]
@@ -195,9 +199,12 @@ def run(args, seed, tokens, vocabulary):
         "even": jnp.where(present, real, jnp.asarray(words[1], real.dtype)),
     }
     network = nnx.merge(graph, mle)
+    gain = surprise(fillings["likelihood"]) - surprise(fillings["maskgan"])
     return {
         "seed": seed,
         **{name: measure(filled) for name, filled in fillings.items()},
+        # Of log perplexity, and its standard error over windows.
+        "gain": [float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(len(gain)))],
         "infiller_nll": float(maskgan.negative_log_likelihood(network, real, present)),
         "history": history,  # (rounds with the warm-up's, perplexity, distinct2)
         "train_seconds": seconds,
