@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxgen.errors import expected
+from jaxgen.train.checkpoints import load_state, newest, save_state
 from jaxgen.types import Array, ArrayTree, PRNGKey
-from jaxgen.whole_files import replacing
 
-__all__ = ["Batcher", "Step", "load_state", "save_state", "train_loop"]
+__all__ = ["Batcher", "EarlyStop", "Step", "train_loop"]
 
 Metrics = dict[str, Array]
 
@@ -38,6 +38,28 @@ class Batcher(Protocol):
     """A batch from the data: `(data, key) -> batch`; the key is consumed."""
 
     def __call__(self, data: ArrayTree, key: PRNGKey, /) -> ArrayTree: ...
+
+
+class EarlyStop(NamedTuple):
+    """Stop when a figure has not fallen for a while; the run's result is then the best state.
+
+    Attributes:
+      measure: of a state, as the loss on data that are not trained on: lower is better.
+      every: updates from one measurement to the next.
+      patience: measurements without a new least figure before the run ends.
+    """
+
+    measure: Callable[[ArrayTree], Any]
+    every: int
+    patience: int = 5
+
+
+class _Watch(NamedTuple):
+    """What early stopping remembers: the best state, its figure, measurements since."""
+
+    best: ArrayTree
+    least: Array
+    since: Array
 
 
 def train_loop(
@@ -57,8 +79,9 @@ def train_loop(
     visit: Callable[[int, ArrayTree], None] | None = None,
     stops: tuple[int, ...] = (),
     devices: Sequence[Any] | None = None,
+    early: EarlyStop | None = None,
 ) -> ArrayTree:
-    """Run `steps` updates.
+    """Run `steps` updates, or fewer with `early`.
 
     With several devices the run is data parallel: each batch is spread over them along its
     first axis, state and data are on all of them, and the compiler sums over devices where the
@@ -74,7 +97,7 @@ def train_loop(
       data: the arrays the batches come from, passed to the compiled chunk as arguments.
       steps: how many updates in all.
       chunk: updates per compiled call.
-      checkpoint: a file to resume from if it exists, and to write to as the run goes on.
+      checkpoint: a folder to resume from if there is one, and to write to as the run goes on.
       fingerprint: what the checkpoint must have been written with (the recipe).
       scan: one compiled loop per chunk; if not, one compiled step, called from Python. XLA's
         CPU convolutions are several times slower inside a compiled loop than outside.
@@ -83,9 +106,10 @@ def train_loop(
       visit: called with (updates done, state) at each of `stops` and at the end.
       stops: numbers of updates at which a chunk must end.
       devices: to spread batches over, of this process; by default all is on the first one.
+      early: when to stop before.
 
     Returns:
-      The state after `steps` updates.
+      The state after `steps` updates; with `early` the one of the least figure.
 
     Raises:
       InputError: for a batch whose first axis is not a multiple of the number of devices.
@@ -121,24 +145,36 @@ def train_loop(
             metrics.append(values)
         return state, jax.tree.map(lambda *v: jnp.mean(jnp.stack(v)), *metrics)
 
-    done = 0
-    if checkpoint is not None and Path(checkpoint).exists():
-        done, state = load_state(checkpoint, state, fingerprint)
+    done, watch, measured = 0, None, set[int]()
+    if early is not None:
+        for name in ("every", "patience"):
+            if getattr(early, name) < 1:
+                raise expected(f"early.{name}", "at least 1", getattr(early, name))
+        watch = _Watch(state, jnp.asarray(jnp.inf), jnp.asarray(0))
+        measured = {*range(early.every, steps, early.every), steps}
+    if checkpoint is not None and newest(checkpoint) is not None:
+        done, (state, watch) = load_state(checkpoint, (state, watch), fingerprint)
     if everywhere is not None:
         state, data = jax.device_put((state, data), everywhere)
-    ends = sorted({*range(chunk, steps, chunk), *(s for s in stops if s < steps), steps})
-    for count, end in enumerate(e for e in ends if e > done):
+    ends = {*range(chunk, steps, chunk), *(s for s in stops if s < steps), *measured, steps}
+    ended = _waited(watch, early)
+    for count, end in enumerate(sorted(e for e in ends if e > done)):
+        if ended:
+            break
         run = advance if scan else advance_stepwise
         state, metrics = run(state, data, jnp.asarray(done), end - done)
         done = end
         if progress is not None:
             progress(done, {name: float(value) for name, value in metrics.items()})
+        if early is not None and watch is not None and done in measured:
+            watch = _watched(watch, state, early)
+        ended = done == steps or _waited(watch, early)
         # Before the checkpoint: a run stopped in between visits again rather than never.
-        if visit is not None and (done in stops or done == steps):
+        if visit is not None and (done in stops or ended):
             visit(done, state)
-        if checkpoint is not None and ((count + 1) % every == 0 or done == steps):
-            save_state(checkpoint, done, state, fingerprint)
-    return state
+        if checkpoint is not None and ((count + 1) % every == 0 or ended):
+            save_state(checkpoint, done, (state, watch), fingerprint)
+    return state if watch is None else watch.best
 
 
 def _spread(batch: ArrayTree, mesh: Mesh) -> ArrayTree:
@@ -154,45 +190,14 @@ def _spread(batch: ArrayTree, mesh: Mesh) -> ArrayTree:
     return jax.tree.map(spread, batch)
 
 
-def save_state(path: str | Path, step: int, state: ArrayTree, fingerprint: str = "") -> None:
-    """Write the leaves of a state, atomically: a temporary file beside it, then a rename."""
-    path = Path(path)
-    leaves = {f"leaf{i}": _raw(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    leaves |= {"step": np.asarray(step), "fingerprint": np.asarray(fingerprint)}
-    with replacing(path) as file:
-        np.savez(file, **leaves)  # type: ignore[arg-type]
+def _watched(watch: _Watch, state: ArrayTree, early: EarlyStop) -> _Watch:
+    """After one more measurement; NaN is no improvement."""
+    figure = jnp.asarray(early.measure(state), watch.least.dtype)
+    if figure < watch.least:
+        return _Watch(state, figure, jnp.asarray(0))
+    return watch._replace(since=watch.since + 1)
 
 
-def load_state(path: str | Path, like: ArrayTree, fingerprint: str = "") -> tuple[int, ArrayTree]:
-    """Read what `save_state` wrote into the structure, shapes and types of `like`.
-
-    Raises:
-      InputError: if the file was written by another recipe or is damaged.
-    """
-    hint = "Delete it, or give another --out."
-    try:
-        # Opened here: `np.load` leaves the file open when it is not a whole zip archive.
-        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
-    except Exception as error:  # zipfile, zlib, numpy and the OS each have their own
-        raise expected(str(path), "a training checkpoint", error, hint) from error
-    if str(found.get("fingerprint")) != fingerprint:
-        raise expected(str(path), "a checkpoint of this recipe", "one of another", hint)
-    leaves, structure = jax.tree.flatten(like)
-    new = []
-    for i, leaf in enumerate(leaves):
-        got = found.get(f"leaf{i}")
-        raw = _raw(leaf)
-        if got is None or got.shape != raw.shape or got.dtype != raw.dtype:
-            raise expected(str(path), f"{raw.dtype}{list(raw.shape)} as leaf {i}", got, hint)
-        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        new.append(jax.random.wrap_key_data(jnp.asarray(got)) if is_key else jnp.asarray(got))
-    return int(found["step"]), jax.tree.unflatten(structure, new)
-
-
-def _raw(leaf: Array) -> np.ndarray:
-    """A leaf as NumPy has it; keys (of dropout layers) as their words."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    return np.asarray(leaf)
+def _waited(watch: _Watch | None, early: EarlyStop | None) -> bool:
+    """Whether there has been no improvement for long enough."""
+    return watch is not None and early is not None and bool(watch.since >= early.patience)

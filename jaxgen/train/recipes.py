@@ -128,7 +128,7 @@ class _Run:
 
     @property
     def checkpoint(self) -> Path:
-        return self.out / f"{_file_name(self.name)}.checkpoint.npz"
+        return self.out / f"{_file_name(self.name)}.checkpoint"
 
     def loop(self, key: PRNGKey, state: Any, step: Any, batcher: Any, arrays: Any, **more: Any):
         return train_loop(

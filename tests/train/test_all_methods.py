@@ -173,12 +173,12 @@ def numbers(state):
 
 @EACH
 def test_a_stopped_run_goes_on_bit_for_bit(name, tmp_path):
-    path, kept = tmp_path / "run.npz", tmp_path / "kept.npz"
+    path, kept = tmp_path / "run", tmp_path / "kept"
 
     def keep(done, metrics):
         assert all(np.isfinite(value) for value in metrics.values()), metrics
         if done == STEPS:  # what is there then was written after the first chunk
-            shutil.copy(path, kept)
+            shutil.copytree(path, kept)
 
     straight = train(name, STEPS, checkpoint=path, every=1, progress=keep)
     seen = []

@@ -119,8 +119,8 @@ def test_it_converges_and_goes_on_bit_for_bit(tmp_path):
     straight, seen = trained(60)
     assert seen[-1]["M"] < 0.6 * seen[0]["M"]
     assert 0 <= seen[-1]["k"] <= 1
-    trained(20, tmp_path / "run.npz")
-    resumed, _ = trained(60, tmp_path / "run.npz")
+    trained(20, tmp_path / "run")
+    resumed, _ = trained(60, tmp_path / "run")
     kept = began.history(resumed, CONFIG)
     assert kept["updates"][-1] == 60
     assert np.mean(kept["M"]) == pytest.approx(np.mean([m["M"] for m in seen]), rel=1e-3)

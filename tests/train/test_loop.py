@@ -1,14 +1,13 @@
 """The training loop: resumed is straight, bit for bit, and its checkpoints refuse others."""
 
-import os
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxgen.errors import InputError
-from jaxgen.train.loop import load_state, save_state, train_loop
+from jaxgen.train.checkpoints import load_state, save_state
+from jaxgen.train.loop import EarlyStop, train_loop
 
 
 def step(state, batch, key):
@@ -54,7 +53,7 @@ def test_resumed_is_straight(tmp_path):
         if done == 12:
             raise Killed
 
-    options = {"chunk": 4, "every": 1, "checkpoint": tmp_path / "c.npz", "fingerprint": "a"}
+    options = {"chunk": 4, "every": 1, "checkpoint": tmp_path / "c", "fingerprint": "a"}
     with pytest.raises(Killed):
         train(20, progress=kill, **options)
     seen = []
@@ -79,34 +78,89 @@ def test_progress_visits_and_metrics():
     assert visits == [(3, 3), (10, 10)]
 
 
+def test_a_run_stops_where_a_figure_no_longer_falls(tmp_path):
+    """w goes to 4.5: how far it is from 2 falls, then rises."""
+
+    def away(state):
+        return jnp.abs(jnp.mean(state["w"]) - 2)
+
+    early = EarlyStop(away, every=2, patience=3)
+    seen, ends = [], []
+    best = train(
+        60,
+        chunk=7,
+        early=early,
+        progress=lambda done, _: seen.append(done),
+        visit=lambda done, _: ends.append(done),
+    )
+    figures = {n: float(away(train(n))) for n in range(2, 30, 2)}
+    least = min(figures, key=figures.get)
+    same(best, train(least))
+    assert ends == [seen[-1]] == [least + 6]
+
+    # Stopped at any moment it comes to the same, and when it is over it stays so.
+    class Killed(Exception):
+        pass
+
+    def kill(done, metrics):
+        if done >= least + 3:
+            raise Killed
+
+    options = {"chunk": 7, "every": 1, "checkpoint": tmp_path / "c", "early": early}
+    with pytest.raises(Killed):
+        train(60, progress=kill, **options)
+    same(train(60, **options), best)
+    same(train(60, progress=kill, **options), best)
+    with pytest.raises(InputError, match=r"early\.patience: expected at least 1; got 0"):
+        train(3, early=early._replace(patience=0))
+
+
+def test_nan_is_no_improvement():
+    early = EarlyStop(lambda state: jnp.nan, every=1, patience=4)
+    seen = []
+    same(train(20, early=early, progress=lambda done, _: seen.append(done)), START)
+    assert seen == [1, 2, 3, 4]
+
+
 def test_checkpoints_of_others_are_refused(tmp_path):
-    path = tmp_path / "c.npz"
-    save_state(path, 5, START, "mine")
-    assert os.listdir(tmp_path) == ["c.npz"]
-    assert load_state(path, START, "mine")[0] == 5
+    path = tmp_path / "c"
+    for step in (5, 6):
+        save_state(path, step, START, "mine")
+    assert [x.name for x in path.iterdir()] == ["000000006"]
+    assert load_state(path, START, "mine")[0] == 6
     for like, fingerprint in (
         (START, "another"),
         ({**START, "w": jnp.zeros(4)}, "mine"),
         ({**START, "more": jnp.zeros(1)}, "mine"),
     ):
-        with pytest.raises(InputError, match=r"c\.npz") as caught:
+        with pytest.raises(InputError, match=r"c/000000006") as caught:
             load_state(path, like, fingerprint)
         assert "\n" not in str(caught.value)
-    path.write_bytes(path.read_bytes()[:-50])
+    for file in (path / "000000006").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(InputError, match="a training checkpoint"):
         load_state(path, START, "mine")
+    with pytest.raises(InputError, match="a folder with a training checkpoint"):
+        load_state(tmp_path / "none", START, "mine")
 
 
-def test_pickles_are_never_loaded(tmp_path):
-    path = tmp_path / "c.npz"
-    with path.open("wb") as file:
-        np.savez(file, step=5, fingerprint="mine", leaf0=np.asarray([{}], object))
-    with pytest.raises(InputError, match="a training checkpoint"):
-        load_state(path, START, "mine")
+def test_a_save_that_was_killed_is_not_taken_for_one(tmp_path):
+    save_state(tmp_path / "c", 5, START)
+    (tmp_path / "c" / "000000009.orbax-checkpoint-tmp-1").mkdir()
+    assert load_state(tmp_path / "c", START)[0] == 5
+    save_state(tmp_path / "c", 7, START)
+    assert [x.name for x in (tmp_path / "c").iterdir()] == ["000000007"]
+
+
+def test_empty_arrays_come_back(tmp_path):
+    state = {"none": jnp.zeros((0, 3)), "x": jnp.ones(2)}
+    save_state(tmp_path / "c", 1, state)
+    same(load_state(tmp_path / "c", state)[1], state)
 
 
 def test_keys_in_the_state_survive(tmp_path):
     state = {"key": jax.random.key(7), "x": jnp.ones(2)}
-    save_state(tmp_path / "c.npz", 1, state)
-    _, back = load_state(tmp_path / "c.npz", state)
+    save_state(tmp_path / "c", 1, state)
+    _, back = load_state(tmp_path / "c", state)
     assert jax.random.uniform(back["key"]) == jax.random.uniform(state["key"])

@@ -251,8 +251,8 @@ def test_maximum_likelihood_reaches_the_data_s_entropy(straight):
 
 
 def test_stopped_pre_training_goes_on_bit_for_bit(straight, tmp_path):
-    pretrained(100, tmp_path / "run.npz")
-    resumed = pretrained(200, tmp_path / "run.npz")
+    pretrained(100, tmp_path / "run")
+    resumed = pretrained(200, tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, straight, resumed)
 
 
@@ -275,8 +275,8 @@ def adversarial(steps, path=None):
 @pytest.mark.slow
 def test_a_stopped_game_goes_on_bit_for_bit(tmp_path):
     straight = adversarial(4)
-    adversarial(2, tmp_path / "run.npz")
-    resumed = adversarial(4, tmp_path / "run.npz")
+    adversarial(2, tmp_path / "run")
+    resumed = adversarial(4, tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, straight, resumed)
     for network, first in zip(
         straight[:3], (PARAMS, *map(params_of, (JUDGE, CRITIC))), strict=True

@@ -140,8 +140,8 @@ def test_adversarial_training_alone_finds_what_the_data_are():
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path):
     straight = adversarial(DATA, 4)
-    adversarial(DATA, 2, tmp_path / "run.npz")
-    resumed = adversarial(DATA, 4, tmp_path / "run.npz")
+    adversarial(DATA, 2, tmp_path / "run")
+    resumed = adversarial(DATA, 4, tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, straight, resumed)
     pairs = zip(jax.tree.leaves(straight.policy), jax.tree.leaves(straight.writer), strict=True)
     assert any(not np.array_equal(a, b) for a, b in pairs)  # the policy lags behind
