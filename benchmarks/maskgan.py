@@ -111,7 +111,7 @@ def run(args, seed, tokens, vocabulary):
             steps=steps,
             chunk=50,
             every=2,
-            checkpoint=Path(args.work) / f"{name}{seed}.npz" if args.work else None,
+            checkpoint=Path(args.work) / f"{name}{seed}" if args.work else None,
             fingerprint=f"{name} {size} {args.hidden} {args.lr}",
             progress=lambda done, m: tell(f"seed {seed} {name} {done}: {shown(m)}"),
             visit=visit,
