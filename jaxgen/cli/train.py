@@ -20,7 +20,8 @@ def add(commands: Any, name: str) -> None:
         help="train a network again from its recipe",
         description="Train a network of `jaxgen models` from its recipe. A run that was stopped "
         "goes on from its checkpoint in --out.",
-        epilog="Example: jaxgen train fashion-mnist/cnn --out weights",
+        epilog="Examples: jaxgen train fashion-mnist/cnn --out weights; "
+        "jaxgen train text/seqgan --text sentences.txt",
     )
     parser.add_argument("name", metavar="NAME", help="as in `jaxgen models`")
     parser.add_argument("--out", metavar="DIR", default="weights", help="(%(default)s)")
@@ -28,6 +29,12 @@ def add(commands: Any, name: str) -> None:
     parser.add_argument("--steps", type=whole(1), help="another number of updates")
     parser.add_argument(
         "--snapshots", metavar="N,N,...", help="also write a GAN after these numbers of updates"
+    )
+    parser.add_argument(
+        "--text", metavar="FILE", help="for text/...: a sentence on each line, in UTF-8"
+    )
+    parser.add_argument(
+        "--vocabulary", type=whole(3), metavar="N", help="for text/...: the most frequent words"
     )
     parser.add_argument("--data-dir", metavar="DIR", help="the four idx files of Fashion-MNIST")
     parser.add_argument("--force", action="store_true", help="replace weights that are there")
@@ -41,6 +48,15 @@ def _run(options: Any) -> int:
 
     if options.name not in RECIPES:
         raise nearest("NAME", options.name, RECIPES)
+    of_text = options.name.startswith("text/")
+    if of_text and options.text is None:
+        raise expected("--text", "a file with a sentence on each line", "none")
+    for option in ("text", "vocabulary"):
+        if getattr(options, option) is not None and not of_text:
+            hint = "Only text/... is learned from it"
+            raise expected(
+                f"--{option}", f"none for {options.name}", getattr(options, option), hint
+            )
     if Path(options.out).exists() and not Path(options.out).is_dir():
         raise expected("--out", "a folder", f"{options.out}, a file")
     weights = Path(options.out) / f"{options.name.replace('/', '_').replace('-', '_')}.safetensors"
@@ -67,6 +83,8 @@ def _run(options: Any) -> int:
             seed=options.seed,
             steps=options.steps,
             data_dir=options.data_dir,
+            text=options.text,
+            vocabulary=options.vocabulary,
             snapshots=snapshots,
             progress=progress,
         )

@@ -21,14 +21,27 @@ from flax import nnx
 
 from jaxgen.data import CLASS_NAMES
 from jaxgen.errors import InputError, expected
-from jaxgen.models import autoencoders, began, captioner, cnn, dcgan, judge, mlp, vae
+from jaxgen.models import (
+    autoencoders,
+    began,
+    captioner,
+    cnn,
+    dcgan,
+    infillers,
+    judge,
+    mlp,
+    sequences,
+    vae,
+)
 from jaxgen.models.fetched import FETCHABLE, cached
 from jaxgen.models.ported import PORTED
 from jaxgen.networks import Network, freeze
+from jaxgen.types import Array
 from jaxgen.weights import fill, load_weights, read_metadata
 
 __all__ = [
     "ARCHITECTURES",
+    "SEQUENCE",
     "TRAINABLE",
     "Architecture",
     "ModelInfo",
@@ -39,12 +52,18 @@ __all__ = [
 ]
 
 
+# Tokens in a sequence, where a network takes any number: what its shapes are described for.
+SEQUENCE = 20
+
+
 class Architecture(NamedTuple):
-    """How to build a module, what it is, and what goes in."""
+    """How to build a module, what it is, what goes in (shape and type) and what it does with it."""
 
     make: Callable[..., nnx.Module]
     kind: str
     input_shape: Callable[[dict[str, Any]], tuple[int, ...]]
+    dtype: Any = jnp.float32
+    apply: Callable[[Any, Array], Any] = lambda module, x: module(x)
 
 
 def _image(config: dict[str, Any]) -> tuple[int, ...]:
@@ -53,6 +72,15 @@ def _image(config: dict[str, Any]) -> tuple[int, ...]:
 
 def _plane(config: dict[str, Any]) -> tuple[int, ...]:
     return (2,)
+
+
+def _tokens(config: dict[str, Any]) -> tuple[int, ...]:
+    return (SEQUENCE,)
+
+
+def _infilled(module: Any, tokens: Array) -> Array:
+    """Log probabilities of a sequence, all of it blanks."""
+    return module.log_probs(tokens[None], jnp.zeros_like(tokens, bool)[None])[0]
 
 
 def _graph(description: Any, rngs: Any = None) -> Any:
@@ -93,6 +121,13 @@ ARCHITECTURES = {
     ),
     "mlp.ToyGenerator": Architecture(mlp.ToyGenerator, "generator", _plane),
     "mlp.ToyDiscriminator": Architecture(mlp.ToyDiscriminator, "discriminator", _plane),
+    # They take tokens and are used by their methods: `network.call("sample", key, 8, 20)`.
+    "sequences.Writer": Architecture(
+        sequences.Writer, "writer", _tokens, jnp.int32, lambda module, x: module.log_probs(x)
+    ),
+    "infillers.Infiller": Architecture(
+        infillers.Infiller, "infiller", _tokens, jnp.int32, _infilled
+    ),
     "graph.Graph": Architecture(_graph, "network", _graph_input),
     **{name: Architecture(net.make, net.kind, net.input_shape) for name, net in PORTED.items()},
 }
@@ -126,6 +161,10 @@ TRAINABLE = (
     "fashion-mnist/wgan-gp",
     "fashion-mnist/beta-vae",
     "fashion-mnist/bgan",
+    "text/writer",
+    "text/seqgan",
+    "text/infiller",
+    "text/maskgan",
 )
 
 
@@ -135,7 +174,7 @@ class ModelInfo:
 
     Attributes:
       name: as given to `load`.
-      kind: "generator", "discriminator", "classifier" or "encoder".
+      kind: "generator", "discriminator", "classifier", "encoder", "writer", "infiller" ...
       input_shape: of one sample.
       output_shape: of one sample.
       classes: the names of the classes of a classifier, else empty.
@@ -185,7 +224,7 @@ def describe(name: str | Path) -> ModelInfo:
     module = _abstract(path, metadata)
     shape = architecture.input_shape(config)
     output = jax.eval_shape(
-        lambda module, x: module(x), module, jax.ShapeDtypeStruct(shape, jnp.float32)
+        architecture.apply, module, jax.ShapeDtypeStruct(shape, architecture.dtype)
     )
     if not hasattr(output, "shape"):
         raise expected(f"{name}: outputs", "one to describe", ", ".join(output))
@@ -245,8 +284,9 @@ def _path(name: str | Path) -> Path:
             raise InputError(f"{name}: its weights are not here yet; run: jaxgen fetch {name}")
         return path
     if str(name) in TRAINABLE:
+        command = f"{name} --text FILE" if str(name).startswith("text/") else name
         raise InputError(
-            f"{name}: its weights are not shipped; train it with `jaxgen train {name}` and give "
+            f"{name}: its weights are not shipped; train it with `jaxgen train {command}` and give "
             "the file's path"
         )
     if Path(name).suffix == ".safetensors":

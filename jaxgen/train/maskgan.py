@@ -49,6 +49,7 @@ __all__ = [
     "policy_step",
     "returns",
     "rewards",
+    "round_step",
 ]
 
 MASKS = ("contiguous", "random")
@@ -266,6 +267,36 @@ def policy_step(
         )
         metrics = {"loss_g": loss, "loss_critic": error, "reward": _mean_at(found, ~present)}
         return state, metrics
+
+    return step  # type: ignore[return-value]
+
+
+def round_step(
+    infiller: Infiller,
+    discriminator: FilledReader,
+    critic: FilledReader,
+    config: MaskGANConfig,
+    hold: bool = False,
+) -> Step:
+    """One round of the game: the discriminator's updates, then the infiller's and the critic's.
+
+    Its batch is real tokens `[K + 1, B, T]`: K for the discriminator and the last for the others.
+    With `hold` the infiller stays what it is while its judges learn to judge it.
+    """
+    learn = discriminate_step(infiller, discriminator, config)
+    act = policy_step(infiller, discriminator, critic, config)
+
+    def step(
+        state: AdversarialState, batches: Array, key: PRNGKey
+    ) -> tuple[AdversarialState, dict[str, Array]]:
+        keys = jax.random.split(key, len(batches))
+        state, learned = jax.lax.scan(
+            lambda state, given: learn(state, *given), state, (batches[:-1], keys[:-1])
+        )
+        new, acted = act(state, batches[-1], keys[-1])
+        if hold:
+            new = new._replace(infiller=state.infiller, opt_infiller=state.opt_infiller)
+        return new, {**acted, **jax.tree.map(jnp.mean, learned)}
 
     return step  # type: ignore[return-value]
 

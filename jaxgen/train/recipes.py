@@ -23,7 +23,7 @@ from jaxgen import data
 from jaxgen.errors import expected
 from jaxgen.models import cnn, judge
 from jaxgen.models.layers import Conv
-from jaxgen.train import classifier, figures, gan, image_jobs, jobs, toy, vae
+from jaxgen.train import classifier, figures, gan, image_jobs, jobs, text_jobs, toy, vae
 from jaxgen.train.loop import train_loop
 from jaxgen.types import Array, ArrayTree, PRNGKey
 from jaxgen.weights import flatten, save_weights
@@ -44,7 +44,7 @@ class Recipe:
 
     Attributes:
       method: "gan", "vae", "classifier", "toy", "began", "bgan", "realism", "ppgn",
-        "captions" or "autoencoder": the file of `jaxgen.train`.
+        "captions", "autoencoder", "seqgan" or "maskgan": the file of `jaxgen.train`.
       steps: number of updates.
       seed: of the only random key.
       options: the hyper-parameters that differ from the method's defaults.
@@ -109,6 +109,11 @@ RECIPES: dict[str, Recipe] = {
     "fashion-mnist/beta-vae": Recipe("vae", 8_000, options={"beta": 4.0}),
     "fashion-mnist/bgan": Recipe("bgan", 6_000, model={"width": 16}),
     "toy2d/gan": Recipe("toy", 15_000, options={"batch": 256}, dtype="float32"),
+    # Of a text of one's own: `jaxgen train text/writer --text FILE`.
+    "text/writer": Recipe("seqgan", 6_000),
+    "text/seqgan": Recipe("seqgan", 6_400, options={"judge": 0.05, "game": 0.01}),
+    "text/infiller": Recipe("maskgan", 3_000),
+    "text/maskgan": Recipe("maskgan", 3_700, options={"judge": 0.05, "game": 0.135}),
 }
 
 _SNAPSHOTS = (500, 1_500, 2_500, 15_000)
@@ -125,22 +130,42 @@ class _Run:
     progress: Progress | None
     snapshots: tuple[int, ...] = ()
     devices: tuple[Any, ...] | None = None
+    text: Path | None = None
 
-    @property
-    def checkpoint(self) -> Path:
-        return self.out / f"{_file_name(self.name)}.checkpoint"
+    def loop(
+        self,
+        key: PRNGKey,
+        state: Any,
+        step: Any,
+        batcher: Any,
+        arrays: Any,
+        *,
+        stage: str = "",
+        first: int = 0,
+        steps: int | None = None,
+        mark: str = "",
+        **more: Any,
+    ):
+        """`train_loop` with this run's checkpoint.
 
-    def loop(self, key: PRNGKey, state: Any, step: Any, batcher: Any, arrays: Any, **more: Any):
+        Args:
+          stage: of a run with several loops: the checkpoint is its own.
+          first: updates in the stages before.
+          steps: the recipe's if none is given.
+          mark: of the data, if they are the user's: a checkpoint of others is refused.
+        """
+        tell = self.progress
+        ending = f"-{stage}" if stage else ""
         return train_loop(
             key,
             state,
             step,
             batcher,
             arrays,
-            steps=self.recipe.steps,
-            checkpoint=self.checkpoint,
-            fingerprint=json.dumps([self.name, repr(self.recipe)]),
-            progress=self.progress,
+            steps=self.recipe.steps if steps is None else steps,
+            checkpoint=self.out / f"{_file_name(self.name)}{ending}.checkpoint",
+            fingerprint=json.dumps([self.name, repr(self.recipe), *([mark] if mark else [])]),
+            progress=None if tell is None else lambda done, found: tell(first + done, found),
             devices=self.devices,
             **more,
         )
@@ -189,6 +214,8 @@ def run(
     snapshots: Sequence[int] = (),
     progress: Progress | None = None,
     devices: Sequence[Any] | None = None,
+    text: str | Path | None = None,
+    vocabulary: int | None = None,
 ) -> list[Path]:
     """Train a network again, from the recipe of its name.
 
@@ -204,24 +231,33 @@ def run(
         `NAME-UPDATES`; they change nothing in the run itself.
       progress: called with the number of updates done and the mean metrics since.
       devices: to spread each batch over, see `jaxgen.train.loop.train_loop`.
+      text: for `text/...`, a file with a sentence on each line, see `jaxgen.train.text_jobs`.
+      vocabulary: for `text/...`, how many of its words at most are told apart.
 
     Returns:
       The weight files written.
 
     Raises:
-      InputError: for an unknown name, fewer than one step, missing data, or snapshots of a
-        network or at a step that has none.
+      InputError: for an unknown name, fewer than one step, missing data, snapshots of a
+        network or at a step that has none, or a text where none belongs.
     """
     if name not in RECIPES:
         raise expected("name", f"one of {', '.join(RECIPES)}", repr(name))
     if steps is not None and steps < 1:
         raise expected("steps", "at least 1", steps)
     recipe = RECIPES[name]
+    of_text = name.startswith("text/")
+    if of_text and text is None:
+        raise expected("text", "a file with a sentence on each line", "none")
+    for field_name, value in (("text", text), ("vocabulary", vocabulary)):
+        if value is not None and not of_text:
+            raise expected(field_name, f"none for {name}", str(value), "It is for text/...")
+    options = recipe.options if vocabulary is None else {**recipe.options, "vocabulary": vocabulary}
     recipe = Recipe(
         recipe.method,
         recipe.steps if steps is None else steps,
         recipe.seed if seed is None else seed,
-        recipe.options,
+        options,
         recipe.model,
         recipe.dtype,
     )
@@ -231,7 +267,8 @@ def run(
     if stops and not 1 <= stops[0] <= stops[-1] <= recipe.steps:
         raise expected("snapshots", f"steps from 1 to {recipe.steps}", list(stops))
     spread = None if devices is None else tuple(devices)
-    job = _Run(name, recipe, Path(out), data_dir, progress, stops, spread)
+    words = None if text is None else Path(text)
+    job = _Run(name, recipe, Path(out), data_dir, progress, stops, spread, words)
     return list(_METHODS[recipe.method](job))
 
 
@@ -391,10 +428,12 @@ _METHODS = {
     "toy": _toy,
     **jobs.JOBS,
     **image_jobs.JOBS,
+    **text_jobs.JOBS,
 }
 _CONFIGS = {
     **jobs.CONFIGS,
     **image_jobs.CONFIGS,
+    **text_jobs.CONFIGS,
     "gan": gan.GANConfig,
     "vae": vae.VAEConfig,
     "classifier": classifier.ClassifierConfig,

@@ -68,6 +68,8 @@ def test_shipped_network(name):
     if kind == "generator" and output_shape == (28, 28, 1):
         assert jnp.min(batch) >= 0
         assert jnp.max(batch) <= 1
+    if kind == "captioner":
+        return  # words have no slope; log p of them has: see the condition's test
     gradient = jax.jit(jax.grad(lambda x, network: jnp.sum(network(x))))(x[0], network)
     assert jnp.linalg.norm(gradient) > 0
     assert jnp.all(jnp.isfinite(gradient))
@@ -186,7 +188,13 @@ def test_errors_name_the_way_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in ARCHITECTURES if name not in (*PORTED, "graph.Graph")]
+    "name",
+    [
+        name
+        for name, architecture in ARCHITECTURES.items()
+        # Those of sequences have no default size: tests/train/test_text_jobs.py runs them.
+        if name not in (*PORTED, "graph.Graph") and architecture.kind not in ("writer", "infiller")
+    ],
 )
 def test_architectures_with_default_sizes_fill_and_run(name, tmp_path):
     abstract = build(name, {})
