@@ -42,6 +42,7 @@ def main() -> None:
     """Take the path and print its seconds."""
     arguments = parser(__doc__)
     arguments.add_argument("--no-install", action="store_true", help="use this Python")
+    arguments.add_argument("--torch", default="torch", help="as pip is told (%(default)s)")
     arguments.add_argument("--steps", nargs="+", default=["demo", "own_generator", "own_dcgan"])
     options = arguments.parse_args()
     rows = []
@@ -54,7 +55,7 @@ def main() -> None:
             seconds += timed([python, "-m", "pip", "install", "-q", "-e", source], folder)
             rows.append({"step": "install", "seconds": seconds})
             if "own_dcgan" in options.steps:  # a user of PyTorch has it: not timed
-                timed([python, "-m", "pip", "install", "-q", "torch"], folder)
+                timed([python, "-m", "pip", "install", "-q", options.torch], folder)
         commands = {
             "demo": ["-m", "jaxgen.cli", "demo", "--out", "demo"],
             "own_generator": [str(ROOT / "docs" / "scripts" / "own_generator.py")],
