@@ -20,8 +20,7 @@ def add(commands: Any, name: str) -> None:
         help="train a network again from its recipe",
         description="Train a network of `jaxgen models` from its recipe. A run that was stopped "
         "goes on from its checkpoint in --out.",
-        epilog="Examples: jaxgen train fashion-mnist/cnn --out weights; "
-        "jaxgen train text/seqgan --text sentences.txt",
+        epilog="Example: jaxgen train fashion-mnist/cnn --out weights",
     )
     parser.add_argument("name", metavar="NAME", help="as in `jaxgen models`")
     parser.add_argument("--out", metavar="DIR", default="weights", help="(%(default)s)")

@@ -1,0 +1,403 @@
+"""Recipes of networks that write text, and of networks that fill its blanks.
+
+Both are trained by maximum likelihood until the loss on sentences kept for that no longer
+falls, and with a share of the updates for the game against a judge: first of the judge alone,
+then rounds of SeqGAN or MaskGAN. Of a text (`jaxgen.text`) every fifth sentence is held out
+for the figures; of the others every twentieth decides when likelihood training stops.
+
+Each job takes one of `jaxgen.train.recipes` and yields the weight files that it wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxgen import text
+from jaxgen.errors import expected
+from jaxgen.models.infillers import FilledReader, Infiller
+from jaxgen.models.registry import SEQUENCE, describe, load
+from jaxgen.models.sequences import ORACLE_FILTERS, Reader, Writer
+from jaxgen.networks import Network
+from jaxgen.train import maskgan, seqgan
+from jaxgen.train.jobs import rows
+from jaxgen.train.loop import EarlyStop
+from jaxgen.types import Array, ArrayTree, PRNGKey
+
+__all__ = ["CONFIGS", "JOBS", "Corpus", "InfillerConfig", "WriterConfig", "corpus", "vocabulary"]
+
+_MEASURED = 2_000
+_WATCHED = 500
+
+
+class WriterConfig(NamedTuple):
+    """Of text/writer and text/seqgan.
+
+    Attributes:
+      steps: updates in all, a round of the game counted as one.
+      judge, game: shares of them that are the reader's alone, and rounds; no game if 0.
+      vocabulary: V, the most that are taken of the text's words.
+      batch, embedding, hidden, lr, rollouts, lr_reader: see `seqgan.SeqGANConfig`, `Writer`.
+      reader_steps: the reader's updates in a round.
+      narrow: what the reader's numbers of filters are divided by.
+      every, patience: of `jaxgen.train.loop.EarlyStop`.
+    """
+
+    steps: int
+    judge: float = 0.0
+    game: float = 0.0
+    vocabulary: int = 2_000
+    batch: int = 64
+    embedding: int = 32
+    hidden: int = 32
+    lr: float = 0.01
+    rollouts: int = 16
+    lr_reader: float = 1e-4
+    reader_steps: int = 15
+    narrow: int = 4
+    every: int = 200
+    patience: int = 5
+
+
+class InfillerConfig(NamedTuple):
+    """Of text/infiller and text/maskgan.
+
+    Attributes:
+      steps, judge, game, vocabulary, every, patience: as in `WriterConfig`; the judge's share is
+        rounds with the infiller held.
+      batch, embedding, hidden: B, and the sizes of all three networks.
+      lr_likelihood, lr, lr_discriminator, lr_critic: see `maskgan.MaskGANConfig`.
+      reads: the discriminator's updates in a round.
+    """
+
+    steps: int
+    judge: float = 0.0
+    game: float = 0.0
+    vocabulary: int = 1_000
+    batch: int = 32
+    embedding: int = 64
+    hidden: int = 64
+    lr_likelihood: float = 3e-3
+    lr: float = 2e-4
+    lr_discriminator: float = 1e-3
+    lr_critic: float = 5e-3
+    reads: int = 2
+    every: int = 200
+    patience: int = 5
+
+
+class Corpus(NamedTuple):
+    """A text in windows `[N, 20]` of tokens: to learn, to decide when to stop, held out."""
+
+    words: text.Vocabulary
+    learned: np.ndarray
+    watched: np.ndarray
+    held_out: np.ndarray
+    about: str
+
+    @property
+    def mark(self) -> str:
+        """What tells this text and vocabulary from others, for checkpoints."""
+        found = hashlib.sha256("\n".join(self.words.words).encode())
+        for part in (self.learned, self.watched, self.held_out):
+            found.update(part.tobytes())
+        return found.hexdigest()
+
+
+def corpus(path: str | Path, size: int) -> Corpus:
+    """A text in its three parts, with the words of the first as vocabulary.
+
+    Args:
+      path: a file with a sentence on each line.
+      size: V at most, with `<eos>` and `<unk>`.
+
+    Raises:
+      InputError: if the file cannot be read or a part is shorter than a window.
+    """
+    sentences = text.read_sentences(path)
+    rest = [sentence for i, sentence in enumerate(sentences) if i % 5]
+    learned = [sentence for i, sentence in enumerate(rest) if i % 20]
+    if not learned:
+        raise expected(str(path), "a longer text, of 100 sentences or so", f"{len(sentences)}")
+    words = text.Vocabulary.build(learned, size)
+    streams = [words.encode(part) for part in (learned, rest[::20], sentences[::5])]
+    shortest = min(map(len, streams))
+    if shortest < SEQUENCE:
+        wanted = f"a longer text: {SEQUENCE} words or more in each part, learned, watched, held out"
+        raise expected(str(path), wanted, f"a part of {shortest}")
+    about = f"{Path(path).name}, {len(sentences)} sentences of which every fifth is held out"
+    return Corpus(words, *(text.windows(stream, SEQUENCE) for stream in streams), about)
+
+
+def vocabulary(name: str | Path) -> text.Vocabulary:
+    """The words that a trained network's tokens stand for: `vocabulary(path).decode(tokens)`.
+
+    Args:
+      name: as given to `jaxgen.load`.
+
+    Raises:
+      InputError: if its metadata have no words.
+    """
+    words = describe(name).metadata.get("words")
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise expected("name", "a network of `jaxgen train text/...`", str(name))
+    return text.Vocabulary(tuple(words))
+
+
+class _Stages(NamedTuple):
+    """How many updates each part of a run has."""
+
+    likelihood: int
+    judge: int
+    game: int
+
+
+def _stages(config: WriterConfig | InfillerConfig) -> _Stages:
+    """The shares in whole updates; a game has one round at least."""
+    if config.game == 0:
+        return _Stages(config.steps, 0, 0)
+    game = max(1, round(config.game * config.steps))
+    judge = min(round(config.judge * config.steps), config.steps - game)
+    return _Stages(config.steps - game - judge, judge, game)
+
+
+def _likelihood(
+    job: Any,
+    config: WriterConfig | InfillerConfig,
+    key: PRNGKey,
+    state: ArrayTree,
+    step: Any,
+    found: Corpus,
+    loss: Callable[[Any, Array], Array],
+) -> Any:
+    """By maximum likelihood until `loss(state, tokens)` of the watched part falls no more."""
+    watched = jnp.asarray(found.watched[:_WATCHED])
+    measure = jax.jit(loss)
+    return job.loop(
+        key,
+        state,
+        step,
+        lambda data, key: rows(key, config.batch, data),
+        jnp.asarray(found.learned),
+        stage="likelihood",
+        steps=_stages(config).likelihood,
+        mark=found.mark,
+        early=EarlyStop(lambda state: measure(state, watched), config.every, config.patience),
+    )
+
+
+def _batches(count: int, batch: int) -> Any:
+    """A batcher of `[count, batch, T]`."""
+    return lambda data, key: rows(key, count * batch, data).reshape(count, batch, -1)
+
+
+def _save(
+    job: Any,
+    name: str,
+    module: nnx.Module,
+    config: WriterConfig | InfillerConfig,
+    found: Corpus,
+    measured: Callable[[Network], dict[str, float]],
+) -> Path:
+    kind = "sequences.Writer" if isinstance(module, Writer) else "infillers.Infiller"
+    given = "" if isinstance(module, Writer) else "; true where one is given, false at blanks"
+    size = {
+        "vocabulary": len(found.words.words),
+        "embedding": config.embedding,
+        "hidden": config.hidden,
+    }
+    return job.save(
+        name,
+        kind,
+        module,
+        size,
+        f"tokens [..., {SEQUENCE}], numbers of words{given}",
+        lambda path: measured(load(path)),
+        data=found.about,
+        licence="not stated",
+        words=list(found.words.words),
+    )
+
+
+def _writer(job: Any) -> Iterator[Path]:
+    config = WriterConfig(job.recipe.steps, **job.recipe.options)
+    found, stages = corpus(job.text, config.vocabulary), _stages(config)
+    keys = jax.random.split(jax.random.key(job.recipe.seed), 5)
+    game = seqgan.SeqGANConfig(
+        batch=config.batch,
+        length=SEQUENCE,
+        rollouts=config.rollouts,
+        lr=config.lr,
+        lr_reader=config.lr_reader,
+    )
+    size = len(found.words.words)
+    writer = Writer(size, config.embedding, config.hidden, rngs=nnx.Rngs(keys[0]))
+    graph = nnx.split(writer)[0]
+
+    def save(name: str, params: ArrayTree) -> Path:
+        module = nnx.merge(graph, params)
+        return _save(job, name, module, config, found, lambda net: _of_writer(net, found))
+
+    params = _likelihood(
+        job,
+        config,
+        keys[1],
+        seqgan.begin_likelihood(writer, game),
+        seqgan.likelihood_step(writer, game),
+        found,
+        lambda state, tokens: seqgan.negative_log_likelihood(
+            nnx.merge(graph, state.writer), tokens
+        ),
+    ).writer
+    if not stages.game:
+        yield save(job.name, params)
+        return
+    yield save(f"{job.name}-likelihood", params)
+    filters = [(width, max(1, count // config.narrow)) for width, count in ORACLE_FILTERS]
+    reader = Reader(size, filters=filters, rngs=nnx.Rngs(keys[2]))
+    data = jnp.asarray(found.learned)
+    state = job.loop(
+        keys[3],
+        seqgan.begin_adversarial(params, reader, game),
+        seqgan.discriminate_step(writer, reader, game),
+        lambda data, key: rows(key, config.batch, data),
+        data,
+        stage="judge",
+        first=stages.likelihood,
+        steps=stages.judge,
+        mark=found.mark,
+    )
+    state = job.loop(
+        keys[4],
+        state,
+        seqgan.round_step(writer, reader, game),
+        _batches(config.reader_steps, config.batch),
+        data,
+        stage="game",
+        first=stages.likelihood + stages.judge,
+        steps=stages.game,
+        mark=found.mark,
+        chunk=5,
+        every=1,
+    )
+    yield save(job.name, state.writer)
+
+
+def _infiller(job: Any) -> Iterator[Path]:
+    config = InfillerConfig(job.recipe.steps, **job.recipe.options)
+    found, stages = corpus(job.text, config.vocabulary), _stages(config)
+    keys = jax.random.split(jax.random.key(job.recipe.seed), 6)
+    game = maskgan.MaskGANConfig(
+        lr_likelihood=config.lr_likelihood,
+        lr=config.lr,
+        lr_discriminator=config.lr_discriminator,
+        lr_critic=config.lr_critic,
+    )
+    size = (len(found.words.words), config.embedding, config.hidden)
+    infiller = Infiller(*size, rngs=nnx.Rngs(keys[0]))
+    graph = nnx.split(infiller)[0]
+
+    def save(name: str, params: ArrayTree) -> Path:
+        module = nnx.merge(graph, params)
+        return _save(job, name, module, config, found, lambda net: _of_infiller(net, found, game))
+
+    def loss(state: maskgan.LikelihoodState, tokens: Array) -> Array:
+        present = maskgan.draw_mask(jax.random.key(0), tokens.shape, game)
+        network = nnx.merge(graph, state.infiller)
+        return maskgan.negative_log_likelihood(network, tokens, present)
+
+    params = _likelihood(
+        job,
+        config,
+        keys[1],
+        maskgan.begin_likelihood(infiller, game),
+        maskgan.likelihood_step(infiller, game),
+        found,
+        loss,
+    ).infiller
+    if not stages.game:
+        yield save(job.name, params)
+        return
+    yield save(f"{job.name}-likelihood", params)
+    judges = [
+        FilledReader(*size, critic=critic, rngs=nnx.Rngs(key))
+        for critic, key in ((False, keys[2]), (True, keys[3]))
+    ]
+    for network in judges:
+        network.begin_from(nnx.merge(graph, params))
+    state = maskgan.begin_adversarial(params, *judges, game)
+    first = stages.likelihood
+    for stage, steps, key in (("judge", stages.judge, keys[4]), ("game", stages.game, keys[5])):
+        state = job.loop(
+            key,
+            state,
+            maskgan.round_step(infiller, *judges, game, hold=stage == "judge"),
+            _batches(config.reads + 1, config.batch),
+            jnp.asarray(found.learned),
+            stage=stage,
+            first=first,
+            steps=steps,
+            mark=found.mark,
+            chunk=50,
+        )
+        first += steps
+    yield save(job.name, state.infiller)
+
+
+def _of_writer(network: Network, found: Corpus) -> dict[str, float]:
+    """Of the held-out windows: nats a token and perplexity; BLEU-2 of drawn ones against them."""
+
+    @jax.jit
+    def measure(network: Network, tokens: Array) -> tuple[Array, Array]:
+        log_p = jax.lax.map(lambda x: network.call("log_probs", x), tokens, batch_size=100)
+        return -jnp.mean(log_p), network.call("sample", jax.random.key(1), _MEASURED, SEQUENCE)
+
+    nll, drawn = measure(network, jnp.asarray(found.held_out))
+    return _figures(nll, text.bleu(np.asarray(drawn), found.held_out))
+
+
+def _of_infiller(
+    network: Network, found: Corpus, config: maskgan.MaskGANConfig
+) -> dict[str, float]:
+    """Of blanks in held-out windows: nats a token, perplexity, and BLEU-2 of what is filled in.
+
+    The references are all runs of that length which the held-out part is cut into.
+    """
+    tokens = jnp.asarray(found.held_out[:_MEASURED])
+    present = maskgan.draw_mask(jax.random.key(1), tokens.shape, config)
+
+    @jax.jit
+    def measure(network: Network) -> tuple[Array, Array]:
+        log_p = jax.lax.map(
+            lambda row: network.call("log_probs", *(x[None] for x in row))[0],
+            (tokens, present),
+            batch_size=100,
+        )
+        return -jnp.sum(log_p) / jnp.sum(~present), network.call(
+            "fill", jax.random.key(2), tokens, present
+        )
+
+    nll, filled = measure(network)
+    blanks = ~np.asarray(present)
+    filled = np.asarray(filled)[blanks].reshape(len(blanks), -1)
+    references = text.windows(found.held_out.ravel(), filled.shape[1])
+    return _figures(nll, text.bleu(filled, references))
+
+
+def _figures(nll: Array, bleu: float) -> dict[str, float]:
+    return {
+        "nll": round(float(nll), 4),
+        "perplexity": round(float(jnp.exp(nll)), 2),
+        "bleu2": round(bleu, 4),
+    }
+
+
+JOBS = {"seqgan": _writer, "maskgan": _infiller}
+CONFIGS = {"seqgan": WriterConfig, "maskgan": InfillerConfig}
