@@ -1,9 +1,10 @@
 """A picture of the terminal during a command and after it.
 
-    python docs/scripts/terminal.py docs/terminal.svg 30 jaxgen inpaint example:12 ...
+    python docs/scripts/terminal.py terminal.svg 30 jaxgen inpaint example:12 ...
 
 runs the command in a pseudo-terminal of 110 columns, notes the screen after so many seconds
-and at the end, and draws both, one above the other, as one SVG by Rich. Linux and macOS only.
+and at the end, and draws both, one above the other, as one SVG by Rich (docs/terminal.png is it in
+a browser: the SVG itself asks the network for its font). Linux and macOS only.
 """
 
 import os
