@@ -46,7 +46,7 @@ class WriterConfig(NamedTuple):
       vocabulary: V, the most that are taken of the text's words.
       batch, embedding, hidden, lr, rollouts, lr_reader: see `seqgan.SeqGANConfig`, `Writer`.
       reader_steps: the reader's updates in a round.
-      narrow: what the reader's numbers of filters are divided by.
+      narrow: what the reader's numbers of filters are divided by, 200 at most.
       every, patience: of `jaxgen.train.loop.EarlyStop`.
     """
 
@@ -123,17 +123,18 @@ def corpus(path: str | Path, size: int) -> Corpus:
     """
     sentences = text.read_sentences(path)
     rest = [sentence for i, sentence in enumerate(sentences) if i % 5]
-    learned = [sentence for i, sentence in enumerate(rest) if i % 20]
-    if not learned:
-        raise expected(str(path), "a longer text, of 100 sentences or so", f"{len(sentences)}")
-    words = text.Vocabulary.build(learned, size)
-    streams = [words.encode(part) for part in (learned, rest[::20], sentences[::5])]
+    kept = [sentence for i, sentence in enumerate(rest) if i % 20]
+    if not kept:
+        raise expected(str(path), "a longer text, of 100 sentences or so", len(sentences))
+    words = text.Vocabulary.build(kept, size)
+    streams = [words.encode(part) for part in (kept, rest[::20], sentences[::5])]
     shortest = min(map(len, streams))
     if shortest < SEQUENCE:
         wanted = f"a longer text: {SEQUENCE} words or more in each part, learned, watched, held out"
         raise expected(str(path), wanted, f"a part of {shortest}")
     about = f"{Path(path).name}, {len(sentences)} sentences of which every fifth is held out"
-    return Corpus(words, *(text.windows(stream, SEQUENCE) for stream in streams), about)
+    learned, watched, held_out = (text.windows(stream, SEQUENCE) for stream in streams)
+    return Corpus(words, learned, watched, held_out, about)
 
 
 def vocabulary(name: str | Path) -> text.Vocabulary:
@@ -260,7 +261,7 @@ def _writer(job: Any) -> Iterator[Path]:
         yield save(job.name, params)
         return
     yield save(f"{job.name}-likelihood", params)
-    filters = [(width, max(1, count // config.narrow)) for width, count in ORACLE_FILTERS]
+    filters = [(width, n // config.narrow) for width, n in ORACLE_FILTERS if n >= config.narrow]
     reader = Reader(size, filters=filters, rngs=nnx.Rngs(keys[2]))
     data = jnp.asarray(found.learned)
     state = job.loop(
@@ -300,8 +301,8 @@ def _infiller(job: Any) -> Iterator[Path]:
         lr_discriminator=config.lr_discriminator,
         lr_critic=config.lr_critic,
     )
-    size = (len(found.words.words), config.embedding, config.hidden)
-    infiller = Infiller(*size, rngs=nnx.Rngs(keys[0]))
+    count = len(found.words.words)
+    infiller = Infiller(count, config.embedding, config.hidden, rngs=nnx.Rngs(keys[0]))
     graph = nnx.split(infiller)[0]
 
     def save(name: str, params: ArrayTree) -> Path:
@@ -326,19 +327,19 @@ def _infiller(job: Any) -> Iterator[Path]:
         yield save(job.name, params)
         return
     yield save(f"{job.name}-likelihood", params)
-    judges = [
-        FilledReader(*size, critic=critic, rngs=nnx.Rngs(key))
+    discriminator, critic = (
+        FilledReader(count, config.embedding, config.hidden, critic=critic, rngs=nnx.Rngs(key))
         for critic, key in ((False, keys[2]), (True, keys[3]))
-    ]
-    for network in judges:
+    )
+    for network in (discriminator, critic):
         network.begin_from(nnx.merge(graph, params))
-    state = maskgan.begin_adversarial(params, *judges, game)
+    state = maskgan.begin_adversarial(params, discriminator, critic, game)
     first = stages.likelihood
     for stage, steps, key in (("judge", stages.judge, keys[4]), ("game", stages.game, keys[5])):
         state = job.loop(
             key,
             state,
-            maskgan.round_step(infiller, *judges, game, hold=stage == "judge"),
+            maskgan.round_step(infiller, discriminator, critic, game, hold=stage == "judge"),
             _batches(config.reads + 1, config.batch),
             jnp.asarray(found.learned),
             stage=stage,
