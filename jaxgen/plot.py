@@ -7,6 +7,8 @@ notebook by naming it, or keep it with `figure.savefig("file.png")`. Matplotlib 
 
 from __future__ import annotations
 
+import functools
+import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -201,13 +203,26 @@ def _figure(width: float, height: float) -> Any:
     """A figure of its own, outside pyplot's list, so that nothing has to close it."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
     except ImportError as error:
         hint = "pip install 'jaxgen[report]'"
         raise expected("matplotlib", "an installed package", "none", hint) from error
-    figure = Figure(figsize=(max(width, 1.0), max(height, 0.8)), layout="constrained")
+    figure = _shown()(figsize=(max(width, 1.0), max(height, 0.8)), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+@functools.cache
+def _shown() -> Any:
+    """A `Figure` that a notebook shows: what does it for others comes with pyplot."""
+    from matplotlib.figure import Figure
+
+    class Shown(Figure):
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png")
+            return buffer.getvalue()
+
+    return Shown
 
 
 def _images(name: str, images: Any, ranks: tuple[int, ...]) -> np.ndarray:

@@ -128,3 +128,7 @@ def test_a_comparison_is_a_table(result):
 def test_what_does_not_fit_is_refused(result, draw, wanted):
     with pytest.raises(InputError, match=wanted):
         draw(result)
+
+
+def test_a_notebook_shows_a_figure():
+    assert plot.grid(np.zeros((2, 4, 4, 1)))._repr_png_().startswith(b"\x89PNG")
