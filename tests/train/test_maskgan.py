@@ -296,3 +296,21 @@ def test_adversarial_training_alone_finds_what_the_data_are():
         return float(jnp.mean(jnp.all(filled == tokens, axis=1)))
 
     assert share(adversarial(600).infiller) > 2 * share(PARAMS) + 0.1
+
+
+@pytest.mark.slow
+def test_a_round_is_its_parts_and_may_hold_the_infiller():
+    state = maskgan.begin_adversarial(PARAMS, JUDGE, CRITIC, CONFIG)
+    key, batches = jax.random.key(4), jnp.stack([DATA, DATA[::-1], DATA])
+    keys = jax.random.split(key, 3)
+    learn = jax.jit(maskgan.discriminate_step(INFILLER, JUDGE, CONFIG))
+    act = jax.jit(maskgan.policy_step(INFILLER, JUDGE, CRITIC, CONFIG))
+    parts = learn(learn(state, batches[0], keys[0])[0], batches[1], keys[1])[0]
+    parts = act(parts, batches[2], keys[2])[0]
+    for hold, infiller in ((False, parts.infiller), (True, PARAMS)):
+        step = maskgan.round_step(INFILLER, JUDGE, CRITIC, CONFIG, hold=hold)
+        found = jax.jit(step)(state, batches, key)[0]
+        wanted = (infiller, parts.discriminator, parts.critic)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found[:3], wanted
+        )
