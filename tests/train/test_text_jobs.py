@@ -176,7 +176,7 @@ def test_errors(small, tmp_path):
 
 def test_command_line(small, tmp_path, capsys):
     command = ["train", "text/writer", "--text", str(small), "--vocabulary", "8", "--json"]
-    assert main([*command, "--out", str(tmp_path / "a"), "--steps", "2", "-q"]) == 0
+    assert main([*command, "--out", str(tmp_path / "a"), "--steps", "2", "--quiet"]) == 0
     (path,) = json.loads(capsys.readouterr().out)["files"]
     assert len(text_jobs.vocabulary(path).words) == 8
     assert main(["train", "text/writer", "--text", "lost.txt", "--out", str(tmp_path / "b")]) == 2
