@@ -368,12 +368,12 @@ def test_the_live_line_tells_time_left(monkeypatch):
     monkeypatch.setattr("jaxgen.cli.progress.time.monotonic", lambda: clock[0])
     reporter = Reporter(2, moves=3, steps=30)
     reporter.start("sneaker")
-    assert "compiling" in reporter._line().plain
+    assert "compiling" in reporter._words()
 
     def at(seconds, phase, done, total, beta):
         clock[0] = seconds
         reporter.update(Progress(phase, done, total, beta, 0.1, 0.8, 20.0, 300, 2))
-        return reporter._line().plain
+        return reporter._words()
 
     line = at(10.0, "anneal", 10, None, 1e-2)
     for text in ("[1/2] sneaker", "beta 0.01", "acceptance 0.80", "ESS 20.0", "2 divergent"):

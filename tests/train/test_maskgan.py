@@ -209,7 +209,7 @@ class Stub(FilledReader):
 
 
 def test_the_discriminator_s_loss_and_accuracy():
-    infiller = nnx.merge(GRAPH, PARAMS)
+    infiller = nnx.merge(GRAPH, PARAMS, copy=True)  # what others use stays as it is
     infiller.out.bias[...] = jnp.asarray([30.0, 0.0, 0.0])  # fills in nothing but 0
     for size, right in ((3.0, 1.0), (-3.0, 0.0)):
         step = maskgan.discriminate_step(infiller, Stub(size), CONFIG)
