@@ -19,6 +19,7 @@ import common
 import jax
 import jax.numpy as jnp
 import numpy as np
+from common import batched
 
 import jaxgen
 from jaxgen.models.registry import describe
@@ -33,11 +34,6 @@ CAPTIONS = (
     "a bright sneaker",
 )
 FIRST = WORDS.index("top")
-
-
-def batched(function, x, size=200):
-    """`function` over many samples, a batch at a time."""
-    return jax.jit(lambda f, x: jax.lax.map(f, x, batch_size=size))(function, jnp.asarray(x))
 
 
 def shares(images, caption, judge, bounds):
@@ -80,7 +76,7 @@ def main():
         probability = np.exp(np.asarray(batched(condition, images), np.float64))
         exact = images[np.flatnonzero(uniform < probability)]
         posterior = jaxgen.Posterior(jaxgen.Gaussian.standard(64), generator, condition)
-        budget = {"num_warmup": 2, "num_steps": 2} if args.smoke else {}
+        budget = {"warmup": 2, "num_steps": 2} if args.smoke else {}
         result = jaxgen.sample(jax.random.fold_in(key, i), posterior, num_chains=chains, **budget)
         drawn = batched(generator, result.position)
         shown.append(np.asarray(drawn[:10, :, :, 0]))

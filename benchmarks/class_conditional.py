@@ -18,6 +18,8 @@ taken from each chain, its last.
 
 from __future__ import annotations
 
+import functools
+
 import common
 import jax
 import jax.numpy as jnp
@@ -30,9 +32,7 @@ from jaxgen.metrics import mmd_permutation_test, within_class_diversity
 CHAINS = 64
 
 
-def batched(function, z, size=500):
-    """`function` over many latents, a batch at a time."""
-    return jax.jit(lambda f, z: jax.lax.map(f, z, batch_size=size))(function, z)
+batched = functools.partial(common.batched, size=500)
 
 
 def measure(generator, judge, label, z):

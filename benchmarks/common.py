@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -10,6 +11,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 START = time.perf_counter()
@@ -37,6 +39,12 @@ def report(name: str, **figures: Any) -> None:
         "machine": platform.machine(),
     }
     print(json.dumps(line, default=_plain))
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def batched(function: Any, x: Any, size: int = 100) -> jax.Array:
+    """A function (a pytree, such as a network) of many samples, a batch at a time."""
+    return jax.lax.map(function, jnp.asarray(x), batch_size=size)
 
 
 def _plain(value: Any) -> Any:

@@ -27,7 +27,6 @@ ppgn-joint, dae-codes, dae-images) wrote them.
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 import time
@@ -37,6 +36,7 @@ import common
 import jax
 import jax.numpy as jnp
 import numpy as np
+from common import batched
 
 import jaxgen
 from jaxgen import data, metrics
@@ -45,12 +45,6 @@ from jaxgen.ppgn import Denoised, Encoded, PlugAndPlay, Rule, Unit, walk
 from jaxgen.pytree import pytree, replace
 
 MODES, STRIP = 8, 10
-
-
-@functools.partial(jax.jit, static_argnames="size")
-def batched(function, x, size=100):
-    """`function` over many samples, a batch at a time."""
-    return jax.lax.map(function, jnp.asarray(x), batch_size=size)
 
 
 @pytree

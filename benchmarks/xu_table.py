@@ -27,7 +27,6 @@ Latents go to `--rows FILE` as they are made; a run that was stopped goes on fro
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 import time
@@ -38,6 +37,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from common import batched
 
 import jaxgen
 from jaxgen import adapt, data, kernels, metrics, schedules
@@ -123,12 +123,6 @@ def run(method, key, networks, label, budget, chains):
         tile=min(chains, 32),
     )
     return result.position, int(np.max(result.num_gradients))
-
-
-@functools.partial(jax.jit, static_argnames="size")
-def batched(function, x, size=100):
-    """`function` over many samples, a batch at a time."""
-    return jax.lax.map(function, jnp.asarray(x), batch_size=size)
 
 
 def rejection(networks, key, classes, chains, draws):

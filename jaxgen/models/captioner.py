@@ -70,21 +70,8 @@ class Captioner(Classifier):
           context: c, `[..., embedding]`.
           tokens: `[..., T]`; what comes after the first end is not looked at.
         """
-        before = jnp.concatenate(
-            [jnp.full_like(tokens[..., :1], END), tokens[..., :-1]], axis=-1
-        )  # fmt: skip
-
-        def step(state: WriterState, pair: tuple[Array, Array]) -> tuple[WriterState, Array]:
-            last, token = pair
-            state = self.writer.advance(state, last, context)
-            log_p = jax.nn.log_softmax(self.writer.logits(state))
-            return state, jnp.take_along_axis(log_p, token[..., None], axis=-1)[..., 0]
-
-        pairs = (jnp.moveaxis(before, -1, 0), jnp.moveaxis(tokens, -1, 0))
-        _, found = jax.lax.scan(step, self.writer.first(*tokens.shape[:-1]), pairs)
-        ended = jnp.cumsum(before[..., 1:] == END, axis=-1) > 0
-        ended = jnp.concatenate([jnp.zeros_like(ended[..., :1]), ended], axis=-1)
-        return jnp.where(ended, 0.0, jnp.moveaxis(found, 0, -1))
+        ended = jnp.cumsum(tokens == END, axis=-1) > (tokens == END)  # before this word
+        return jnp.where(ended, 0.0, self.writer.log_probs(tokens, context))
 
     def __call__(self, image: Array) -> Array:
         """The caption of each image, the likeliest word at a time: tokens `[..., T]`."""

@@ -46,7 +46,7 @@ class Codes:
 
     def spatial(self, image: Array) -> Array:
         """h1, after the last convolution."""
-        return self._module().spatial(image)
+        return self.classifier.call("spatial", image)
 
     def hidden(self, h1: Array) -> Array:
         """h, after the hidden layer."""

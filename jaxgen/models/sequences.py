@@ -96,15 +96,15 @@ class Writer(nnx.Module):
         out = state.hidden @ self.w_out[...]
         return out + self.b_out[...].reshape((1,) * (out.ndim - 1) + (-1,))
 
-    def log_probs(self, tokens: Array) -> Array:
-        """log p(y_t | y_<t) of given sequences, `[..., T]`."""
+    def log_probs(self, tokens: Array, context: Array | float = 0.0) -> Array:
+        """log p(y_t | y_<t) of given sequences, `[..., T]`; with a context, see `advance`."""
         before = jnp.concatenate(
             [jnp.full_like(tokens[..., :1], self.start), tokens[..., :-1]], axis=-1
         )
 
         def step(state: WriterState, pair: tuple[Array, Array]) -> tuple[WriterState, Array]:
             last, token = pair
-            state = self.advance(state, last)
+            state = self.advance(state, last, context)
             log_p = jax.nn.log_softmax(self.logits(state))
             return state, jnp.take_along_axis(log_p, token[..., None], axis=-1)[..., 0]
 

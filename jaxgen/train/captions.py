@@ -107,10 +107,12 @@ def captions(images: np.ndarray, labels: Sequence[int] | np.ndarray, bounds: Thi
     return found
 
 
-def build(config: CaptionsConfig, classifier: Classifier | None = None) -> Captioner:
+def build(
+    config: CaptionsConfig, classifier: Classifier | None = None, key: PRNGKey | int = 0
+) -> Captioner:
     """A captioner with fresh weights, its convolutions those of a classifier if there is one."""
     captioner = Captioner(
-        WORDS, LENGTH, embedding=config.embedding, hidden=config.hidden, rngs=nnx.Rngs(0)
+        WORDS, LENGTH, embedding=config.embedding, hidden=config.hidden, rngs=nnx.Rngs(key)
     )
     for name in ("conv1", "conv2", "conv3", "conv4") if classifier is not None else ():
         nnx.update(getattr(captioner, name), nnx.state(getattr(classifier, name)))
@@ -119,10 +121,7 @@ def build(config: CaptionsConfig, classifier: Classifier | None = None) -> Capti
 
 def init(key: PRNGKey, config: CaptionsConfig) -> CaptionsState:
     """The state before the first update. The key is consumed."""
-    captioner = Captioner(
-        WORDS, LENGTH, embedding=config.embedding, hidden=config.hidden, rngs=nnx.Rngs(key)
-    )
-    params = nnx.state(captioner, _trained)
+    params = nnx.state(build(config, key=key), _trained)
     return CaptionsState(params, optax.adam(config.lr).init(params))
 
 
