@@ -41,8 +41,8 @@ from common import batched
 import jaxgen
 from jaxgen import data, metrics
 from jaxgen.models.codes import Codes
-from jaxgen.ppgn import Denoised, Encoded, PlugAndPlay, Rule, Unit, walk
-from jaxgen.pytree import pytree, replace
+from jaxgen.ppgn import Denoised, Encoded, PlugAndPlay, Rule, walk
+from jaxgen.pytree import pytree
 
 MODES, STRIP = 8, 10
 
@@ -200,66 +200,12 @@ def measure(study, images, labels):
     }
 
 
-def examples(study, key, path):
-    """Start from a real image, hidden units, inpainting with the clamp and the context."""
-    from jaxgen.pictures import class_grid
-
-    args, step = study.args, 0.1 * study.mean_code
-    model, rule = study.model("noiseless joint"), Rule.ppgn(0.3, 1e-9, last_step=step)
-    rule = replace(rule, first_step=step)
-    rows, names = [], []
-    few = args.steps // 2
-    at = np.linspace(0, few - 1, STRIP).astype(int)
-    for c in args.classes[:2]:
-        real = study.real[c][3]
-        result = walk(key, model, [c], rule, num_steps=few, num_chains=1, start=study.codes(real))
-        strip = np.asarray(batched(model.generator, result.codes[0, at]))
-        rows.append(np.concatenate([np.asarray(real)[None], strip]))
-        names.append(f"from a real {data.CLASS_NAMES[c]}")
-    chain = [*args.classes[:3]]
-    result = walk(key, model, chain, rule, num_steps=few, num_chains=1)
-    at3 = np.linspace(0, len(chain) * few, STRIP + 1).astype(int)
-    rows.append(np.asarray(batched(model.generator, result.codes[0, at3])))
-    names.append("class after class")
-    for channel in (5, 20, 40):
-        unit = Unit(study.nets["cnn"].at("conv4"), (3, 3))
-        seen = PlugAndPlay(model.generator, unit, model.prior, model.start)
-        result = walk(key, seen, [channel], rule, num_steps=few, num_chains=STRIP + 1)
-        rows.append(np.asarray(batched(model.generator, result.last)))
-        names.append(f"conv4 channel {channel} ({np.mean(result.probabilities[:, -1]):.2f})")
-    mask = np.zeros((28, 28, 1), np.float32)
-    mask[8:20, 8:20] = 1
-    for epsilon4, name in ((0.0, "inpainting, clamp"), (0.3, "inpainting, context")):
-        made = []
-        for c in args.classes[: (STRIP + 1) // 3 or 1]:
-            real = study.real[c][5]
-            held = PlugAndPlay(
-                model.generator, model.classifier, model.prior, model.start, mask, real
-            )
-            free = replace(rule, epsilon4=jnp.float32(epsilon4))
-            result = walk(
-                key,
-                held,
-                [c],
-                free,
-                num_steps=few,
-                num_chains=1,
-                start=study.codes(real * (1 - mask)),
-            )
-            made += [np.asarray(real), np.asarray(real * (1 - mask)), held.image(result.last[0])]
-        made = [np.asarray(x) for x in made][: STRIP + 1]
-        rows.append(np.stack(made))
-        names.append(name)
-    class_grid(rows, names, title="Noiseless Joint PPGN-h on Fashion-MNIST", scale=2).save(path)
-
-
 def main():
     """Print one JSON line."""
     options = common.parser(__doc__)
     options.add_argument("--weights", type=Path, help="folder that `jaxgen train` wrote to")
     options.add_argument("--rows", type=Path, help="file of rows, to go on from")
     options.add_argument("--figure", type=Path, help="where to save the film strips")
-    options.add_argument("--examples", type=Path, help="where to save the other examples")
     options.add_argument("--chains", type=int, default=8)
     options.add_argument("--steps", type=int, default=100)
     args = options.parse_args()
@@ -286,8 +232,6 @@ def main():
         strips = [np.reshape(row["strip"], (-1, 28, 28, 1)) for row in done.values()]
         title = f"{data.CLASS_NAMES[args.shown]}, one chain of {args.steps} steps"
         class_grid(strips, list(done), title=title).save(args.figure)
-    if args.examples is not None:
-        examples(study, key, args.examples)
     few = min(args.chains, 10)  # as many a class as the chains gave, or nearly
     images = np.concatenate([np.asarray(x[:few]) for x in study.real.values()])
     real = measure(study, images, np.repeat(args.classes, few))
