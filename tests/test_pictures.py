@@ -1,5 +1,7 @@
 """Pictures: what is drawn is what was given, pixel for pixel."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -98,3 +100,65 @@ def test_reconstructions_without_truth_and_with_a_coarse_view():
     find(sheet, pictures.tile(row.observed, 6))  # enlarged to the size of the others
     with pytest.raises(InputError, match="rows"):
         pictures.reconstructions([])
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (3, 7), (1, 6)])
+def test_a_shuffled_grid_is_found_again(shape):
+    rng = np.random.default_rng(1)
+    cells = np.indices(shape).reshape(2, -1).T
+    order = rng.permutation(len(cells))
+    # Any scale and place; jitter of a fifth of a cell, so each point is nearest its own.
+    points = cells[order][:, ::-1] + rng.uniform(-0.2, 0.2, (len(cells), 2))
+    points = points * [30.0, 4.0] + [-5.0, 100.0]
+    np.testing.assert_array_equal(pictures.grid_cells(points, shape), cells[order])
+
+
+def test_an_assignment_is_one_to_one_and_the_best():
+    points = np.random.default_rng(2).normal(size=(6, 2)) ** 3
+    got = pictures.grid_cells(points, (2, 3))
+    assert sorted(map(tuple, got)) == [(r, c) for r in range(2) for c in range(3)]
+    unit = ((points - points.min(0)) / np.ptp(points, axis=0))[:, ::-1]
+
+    def cost(cells):
+        return np.sum((unit - np.asarray(cells) / [1, 2]) ** 2)
+
+    everything = itertools.permutations([(r, c) for r in range(2) for c in range(3)])
+    assert cost(got) == pytest.approx(min(map(cost, everything)))
+
+
+def test_points_need_not_fill_a_grid():
+    got = pictures.grid_cells(np.random.default_rng(3).normal(size=(10, 2)))
+    assert len(np.unique(got, axis=0)) == 10
+    assert got.min() >= 0
+    assert got.max() == 3  # of the smallest square that holds them
+    flat = pictures.grid_cells(np.array([[2.0, 1.0], [0.0, 1.0]]), (1, 2))
+    np.testing.assert_array_equal(flat, [[0, 1], [0, 0]])
+
+
+def test_grid_cells_refuses_what_it_cannot_place():
+    with pytest.raises(InputError, match="points: expected shape"):
+        pictures.grid_cells(np.zeros((4, 3)))
+    with pytest.raises(InputError, match="points: expected finite"):
+        pictures.grid_cells(np.array([[0.0, np.nan]]))
+    with pytest.raises(InputError, match="shape: expected at least 5 cells"):
+        pictures.grid_cells(np.zeros((5, 2)), (2, 2))
+
+
+def test_mosaic_puts_each_image_into_its_cell():
+    images, cells = random_images(3, 4, 6, 1), np.array([[1, 0], [0, 2], [1, 1]])
+    sheet = pictures.mosaic(images, cells, scale=2)
+    assert sheet.size == (3 * 12, 2 * 8)
+    for image, (row, column) in zip(images, cells, strict=True):
+        assert find(sheet, pictures.tile(image, 2)) == (8 * row, 12 * column)
+    assert np.asarray(sheet)[:8, :12].min() == 255  # nobody's cell
+    titled = pictures.mosaic(images, cells, title="three images", scale=2)
+    assert titled.height > sheet.height
+    find(titled, pictures.tile(images[0], 2))
+
+
+def test_mosaic_needs_a_cell_for_each_image():
+    images = random_images(2, 4, 4, 1)
+    with pytest.raises(InputError, match="cells: expected shape"):
+        pictures.mosaic(images, np.zeros((3, 2), int))
+    with pytest.raises(InputError, match="cells: expected a cell of its own"):
+        pictures.mosaic(images, np.zeros((2, 2), int))
