@@ -168,14 +168,19 @@ def test_a_step_costs_its_gradients_at_every_beta_and_no_more(kernel, per_step):
         posterior.prior, CountedGenerator(posterior.generator), posterior.condition
     )
     betas = jaxgen.schedules.geometric(12)
-    COUNTS.update(forward=0, backward=0)
-    result = jaxgen.ais(jax.random.key(0), counting, kernel, betas, num_chains=1, step_size=0.1)
-    jax.effects_barrier()
     first = 1 if kernel.uses_gradient else 0
-    assert COUNTS["backward"] == first + 12 * per_step
-    # What the result says is what happened: one evaluation at the start, then the steps'.
-    used = COUNTS["backward"] if kernel.uses_gradient else COUNTS["forward"]
-    assert int(result.num_gradients[0]) == used
+    # About once in a thousand runs on a busy machine JAX delivers one callback too many. What
+    # the kernel itself did wrong would be there every time.
+    for _ in range(3):
+        jax.effects_barrier()
+        COUNTS.update(forward=0, backward=0)
+        result = jaxgen.ais(jax.random.key(0), counting, kernel, betas, num_chains=1, step_size=0.1)
+        jax.effects_barrier()
+        # What the result says is what happened: one evaluation at the start, then the steps'.
+        used = COUNTS["backward"] if kernel.uses_gradient else COUNTS["forward"]
+        if COUNTS["backward"] == first + 12 * per_step and int(result.num_gradients[0]) == used:
+            return
+    pytest.fail(f"{COUNTS}, result says {int(result.num_gradients[0])}")
 
 
 @pytree
