@@ -5,15 +5,14 @@ falls, and with a share of the updates for the game against a judge: first of th
 then rounds of SeqGAN or MaskGAN. Of a text (`jaxgen.text`) every fifth sentence is held out
 for the figures; of the others every twentieth decides when likelihood training stops.
 
-Each job takes one of `jaxgen.train.recipes` and yields the weight files that it wrote.
+Each takes a `jaxgen.train.job.Job` and yields the weight files that it wrote.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +22,14 @@ from flax import nnx
 from jaxgen import text
 from jaxgen.errors import expected
 from jaxgen.models.infillers import FilledReader, Infiller
-from jaxgen.models.registry import SEQUENCE, describe, load
+from jaxgen.models.registry import SEQUENCE, load
 from jaxgen.models.sequences import ORACLE_FILTERS, Reader, Writer
 from jaxgen.networks import Network
 from jaxgen.train import maskgan, seqgan
-from jaxgen.train.jobs import rows
+from jaxgen.train.corpus import Corpus, corpus, vocabulary
+from jaxgen.train.job import Job, rows
 from jaxgen.train.loop import EarlyStop
+from jaxgen.train.text_configs import InfillerConfig, TextConfig, WriterConfig
 from jaxgen.types import Array, ArrayTree, PRNGKey
 
 __all__ = ["CONFIGS", "JOBS", "Corpus", "InfillerConfig", "WriterConfig", "corpus", "vocabulary"]
@@ -37,141 +38,15 @@ _MEASURED = 2_000
 _WATCHED = 500
 
 
-class WriterConfig(NamedTuple):
-    """Of text/writer and text/seqgan.
-
-    Attributes:
-      steps: updates in all, a round of the game counted as one.
-      judge, game: shares of them that are the reader's alone, and rounds; no game if 0.
-      vocabulary: V, the most that are taken of the text's words.
-      batch, embedding, hidden, lr, rollouts, lr_reader: see `seqgan.SeqGANConfig`, `Writer`.
-      reader_steps: the reader's updates in a round.
-      narrow: what the reader's numbers of filters are divided by, 200 at most.
-      every, patience: of `jaxgen.train.loop.EarlyStop`.
-    """
-
-    steps: int
-    judge: float = 0.0
-    game: float = 0.0
-    vocabulary: int = 2_000
-    batch: int = 64
-    embedding: int = 32
-    hidden: int = 32
-    lr: float = 0.01
-    rollouts: int = 16
-    lr_reader: float = 1e-4
-    reader_steps: int = 15
-    narrow: int = 4
-    every: int = 200
-    patience: int = 5
-
-
-class InfillerConfig(NamedTuple):
-    """Of text/infiller and text/maskgan.
-
-    Attributes:
-      steps, judge, game, vocabulary, every, patience: as in `WriterConfig`; the judge's share is
-        rounds with the infiller held.
-      batch, embedding, hidden: B, and the sizes of all three networks.
-      lr_likelihood, lr, lr_discriminator, lr_critic: see `maskgan.MaskGANConfig`.
-      reads: the discriminator's updates in a round.
-    """
-
-    steps: int
-    judge: float = 0.0
-    game: float = 0.0
-    vocabulary: int = 1_000
-    batch: int = 32
-    embedding: int = 64
-    hidden: int = 64
-    lr_likelihood: float = 3e-3
-    lr: float = 2e-4
-    lr_discriminator: float = 1e-3
-    lr_critic: float = 5e-3
-    reads: int = 2
-    every: int = 200
-    patience: int = 5
-
-
-class Corpus(NamedTuple):
-    """A text in windows `[N, 20]` of tokens: to learn, to decide when to stop, held out."""
-
-    words: text.Vocabulary
-    learned: np.ndarray
-    watched: np.ndarray
-    held_out: np.ndarray
-    about: str
-
-    @property
-    def mark(self) -> str:
-        """What tells this text and vocabulary from others, for checkpoints."""
-        found = hashlib.sha256("\n".join(self.words.words).encode())
-        for part in (self.learned, self.watched, self.held_out):
-            found.update(part.tobytes())
-        return found.hexdigest()
-
-
-def corpus(path: str | Path, size: int) -> Corpus:
-    """A text in its three parts, with the words of the first as vocabulary.
-
-    Args:
-      path: a file with a sentence on each line.
-      size: V at most, with `<eos>` and `<unk>`.
-
-    Raises:
-      InputError: if the file cannot be read or a part is shorter than a window.
-    """
-    sentences = text.read_sentences(path)
-    rest = [sentence for i, sentence in enumerate(sentences) if i % 5]
-    kept = [sentence for i, sentence in enumerate(rest) if i % 20]
-    if not kept:
-        raise expected(str(path), "a longer text, of 100 sentences or so", len(sentences))
-    words = text.Vocabulary.build(kept, size)
-    streams = [words.encode(part) for part in (kept, rest[::20], sentences[::5])]
-    shortest = min(map(len, streams))
-    if shortest < SEQUENCE:
-        wanted = f"a longer text: {SEQUENCE} words or more in each part, learned, watched, held out"
-        raise expected(str(path), wanted, f"a part of {shortest}")
-    about = f"{Path(path).name}, {len(sentences)} sentences of which every fifth is held out"
-    learned, watched, held_out = (text.windows(stream, SEQUENCE) for stream in streams)
-    return Corpus(words, learned, watched, held_out, about)
-
-
-def vocabulary(name: str | Path) -> text.Vocabulary:
-    """The words that a trained network's tokens stand for: `vocabulary(path).decode(tokens)`.
-
-    Args:
-      name: as given to `jaxgen.load`.
-
-    Raises:
-      InputError: if its metadata have no words.
-    """
-    words = describe(name).metadata.get("words")
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise expected("name", "a network of `jaxgen train text/...`", str(name))
-    return text.Vocabulary(tuple(words))
-
-
-class _Stages(NamedTuple):
-    """How many updates each part of a run has."""
-
-    likelihood: int
-    judge: int
-    game: int
-
-
-def _stages(config: WriterConfig | InfillerConfig) -> _Stages:
-    """The shares in whole updates; a game has one round at least."""
-    if config.game == 0:
-        return _Stages(config.steps, 0, 0)
-    game = max(1, round(config.game * config.steps))
-    judge = min(round(config.judge * config.steps), config.steps - game)
-    return _Stages(config.steps - game - judge, judge, game)
+def _corpus(job: Job, config: TextConfig) -> Corpus:
+    if job.text is None:
+        raise expected("text", "a file with a sentence on each line", "none")
+    return corpus(job.text, config.vocabulary)
 
 
 def _likelihood(
-    job: Any,
-    config: WriterConfig | InfillerConfig,
+    job: Job,
+    config: TextConfig,
     key: PRNGKey,
     state: ArrayTree,
     step: Any,
@@ -188,7 +63,7 @@ def _likelihood(
         lambda data, key: rows(key, config.batch, data),
         jnp.asarray(found.learned),
         stage="likelihood",
-        steps=_stages(config).likelihood,
+        steps=config.stages.likelihood,
         mark=found.mark,
         early=EarlyStop(lambda state: measure(state, watched), config.every, config.patience),
     )
@@ -200,10 +75,10 @@ def _batches(count: int, batch: int) -> Any:
 
 
 def _save(
-    job: Any,
+    job: Job,
     name: str,
     module: nnx.Module,
-    config: WriterConfig | InfillerConfig,
+    config: TextConfig,
     found: Corpus,
     measured: Callable[[Network], dict[str, float]],
 ) -> Path:
@@ -227,9 +102,9 @@ def _save(
     )
 
 
-def _writer(job: Any) -> Iterator[Path]:
-    config = WriterConfig(job.recipe.steps, **job.recipe.options)
-    found, stages = corpus(job.text, config.vocabulary), _stages(config)
+def _writer(job: Job) -> Iterator[Path]:
+    config: WriterConfig = job.config
+    found, stages = _corpus(job, config), config.stages
     keys = jax.random.split(jax.random.key(job.recipe.seed), 5)
     game = seqgan.SeqGANConfig(
         batch=config.batch,
@@ -291,9 +166,9 @@ def _writer(job: Any) -> Iterator[Path]:
     yield save(job.name, state.writer)
 
 
-def _infiller(job: Any) -> Iterator[Path]:
-    config = InfillerConfig(job.recipe.steps, **job.recipe.options)
-    found, stages = corpus(job.text, config.vocabulary), _stages(config)
+def _infiller(job: Job) -> Iterator[Path]:
+    config: InfillerConfig = job.config
+    found, stages = _corpus(job, config), config.stages
     keys = jax.random.split(jax.random.key(job.recipe.seed), 6)
     game = maskgan.MaskGANConfig(
         lr_likelihood=config.lr_likelihood,

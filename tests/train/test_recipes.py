@@ -1,5 +1,6 @@
 """`jaxgen.train.run`: weight files with their recipe, the same again after a stop."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -8,7 +9,7 @@ from jaxgen.cli import main
 from jaxgen.errors import InputError
 from jaxgen.models import describe, load
 from jaxgen.models.registry import TRAINABLE, available
-from jaxgen.train import RECIPES, figures, image_jobs, run
+from jaxgen.train import RECIPES, figures, generator_jobs, run
 
 
 def test_every_shipped_model_has_a_recipe():
@@ -95,12 +96,12 @@ def test_generators_that_are_not_shipped_can_be_trained(name, tmp_path, monkeypa
         rng.integers(0, 256, (60, 28, 28, 1), np.uint8), np.arange(60, dtype=np.int32) % 10
     )
     monkeypatch.setattr(data, "fashion_mnist", lambda split="train", folder=None: few)
-    for module in (figures, image_jobs):
+    for module in (figures, generator_jobs):
         monkeypatch.setattr(module, "_COUNT", 60)
     infos = {path: describe(path) for path in run(name, out=tmp_path, steps=2)}
     (generator,) = (path for path, info in infos.items() if info.kind == "generator")
     assert generator.name == f"{name.replace('/', '_').replace('-', '_')}.safetensors"
     assert infos[generator].output_shape == (28, 28, 1)
     assert any(key.startswith("frechet") for key in infos[generator].metadata["figures"])
-    draws = load(generator)(np.zeros((2, *infos[generator].input_shape), np.float32))
+    draws = load(generator)(jnp.zeros((2, *infos[generator].input_shape)))
     assert 0 <= float(draws.min()) <= float(draws.max()) <= 1

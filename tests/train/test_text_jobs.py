@@ -11,7 +11,8 @@ from jaxgen import text
 from jaxgen.cli import main
 from jaxgen.errors import InputError
 from jaxgen.models import describe, load
-from jaxgen.train import RECIPES, Recipe, run, text_jobs
+from jaxgen.train import RECIPES, Recipe, run
+from jaxgen.train.corpus import corpus, vocabulary
 
 SMALL = {"batch": 4, "embedding": 3, "hidden": 4, "every": 4}
 JUDGED = {"judge": 0.2, "game": 0.2}
@@ -48,14 +49,14 @@ def test_the_names_are_those_of_the_recipes():
 
 
 def test_parts_of_a_text(small):
-    found = text_jobs.corpus(small, 100)
+    found = corpus(small, 100)
     sentences = text.read_sentences(small)
     assert found.words.decode(found.held_out[0][:6]) == " ".join([*sentences[0], "<eos>"])
     assert found.words.decode(found.watched[0][:6]) == " ".join([*sentences[1], "<eos>"])
     assert found.words.decode(found.learned[0][:6]) == " ".join([*sentences[2], "<eos>"])
     # 60, 12 and 228 sentences of five words and an end each.
     assert [len(part) for part in found[1:4]] == [228 * 6 // 20, 12 * 6 // 20, 60 * 6 // 20]
-    assert text_jobs.corpus(small, 5).mark != found.mark
+    assert corpus(small, 5).mark != found.mark
 
 
 @pytest.mark.parametrize(
@@ -67,13 +68,13 @@ def test_a_writer_loads_and_its_words_are_with_it(name, small, tmp_path):
     assert path.name == f"{name.replace('/', '_')}.safetensors"
     assert (info.kind, info.input_shape, info.output_shape) == ("writer", (20,), (20,))
     assert info.metadata["recipe"]["vocabulary"] == 8
-    words = text_jobs.vocabulary(path)
-    assert words == text_jobs.corpus(small, 8).words
+    words = vocabulary(path)
+    assert words == corpus(small, 8).words
     network = load(path)
     assert network.graphdef == load(paths[0]).graphdef
     drawn = network.call("sample", jax.random.key(0), 3, 20)
     assert len(words.decode(drawn[0]).split()) == 20
-    held_out = text_jobs.corpus(small, 8).held_out
+    held_out = corpus(small, 8).held_out
     nll = -float(jnp.mean(network.call("log_probs", jnp.asarray(held_out))))
     figures = info.metadata["figures"]
     assert figures["nll"] == pytest.approx(nll, abs=1e-4)
@@ -86,9 +87,9 @@ def test_a_writer_loads_and_its_words_are_with_it(name, small, tmp_path):
 )
 def test_an_infiller_loads_and_fills(name, small, tmp_path):
     path = run(name, out=tmp_path / "a", text=small)[-1]
-    info, words = describe(path), text_jobs.vocabulary(path)
+    info, words = describe(path), vocabulary(path)
     assert (info.kind, info.input_shape, info.output_shape) == ("infiller", (20,), (20,))
-    tokens = jnp.asarray(text_jobs.corpus(small, 100).held_out[:2])
+    tokens = jnp.asarray(corpus(small, 100).held_out[:2])
     present = jnp.arange(20)[None] < jnp.asarray([[4], [8]])
     filled = load(path).call("fill", jax.random.key(0), tokens, present)
     assert bool(jnp.all((filled == tokens) | ~present))
@@ -169,7 +170,7 @@ def test_errors(small, tmp_path):
         with pytest.raises(InputError, match="a longer text"):
             run("text/writer", out=tmp_path, text=short)
     with pytest.raises(InputError, match="name: expected a network of `jaxgen train text"):
-        text_jobs.vocabulary("toy2d/gan")
+        vocabulary("toy2d/gan")
     with pytest.raises(InputError, match="jaxgen train text/writer --text FILE"):
         load("text/writer")
 
@@ -178,6 +179,6 @@ def test_command_line(small, tmp_path, capsys):
     command = ["train", "text/writer", "--text", str(small), "--vocabulary", "8", "--json"]
     assert main([*command, "--out", str(tmp_path / "a"), "--steps", "2", "--quiet"]) == 0
     (path,) = json.loads(capsys.readouterr().out)["files"]
-    assert len(text_jobs.vocabulary(path).words) == 8
+    assert len(vocabulary(path).words) == 8
     assert main(["train", "text/writer", "--text", "lost.txt", "--out", str(tmp_path / "b")]) == 2
     assert "lost.txt: expected a text file in UTF-8" in capsys.readouterr().err

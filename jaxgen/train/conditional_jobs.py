@@ -1,7 +1,7 @@
-"""Recipes of what class-conditional sampling needs: realism, PPGN's generators
-and priors, the captioner.
+"""Recipes of what conditional sampling needs: classifiers, realism, PPGN's generators and
+priors, the captioner.
 
-Each takes a job of `jaxgen.train.recipes` and yields the weight files that it wrote.
+Each takes a `jaxgen.train.job.Job` and yields the weight files that it wrote.
 """
 
 from __future__ import annotations
@@ -16,23 +16,61 @@ import numpy as np
 from flax import nnx
 
 from jaxgen import data
+from jaxgen.models import cnn, judge
 from jaxgen.models.autoencoders import CodeAutoencoder, ImageAutoencoder
 from jaxgen.models.codes import Codes
+from jaxgen.models.layers import Conv
 from jaxgen.models.registry import load
-from jaxgen.train import autoencoder, captions, figures, ppgn, realism
+from jaxgen.train import autoencoder, captions, classifier, figures, ppgn, realism
+from jaxgen.train.job import UNIT, Job, rows
 from jaxgen.types import Array, PRNGKey
 
-__all__ = ["CONFIGS", "JOBS", "rows"]
+__all__ = ["CONFIGS", "JOBS"]
 
 _GENERATORS = ("fashion-mnist/dcgan", "fashion-mnist/vae", "fashion-mnist/vae-gaussian")
 _POOL = 10_000
 _CAPTIONED, _BATCH = 30_000, 100
-_UNIT = "images [28, 28, 1] in [0, 1]; the network scales them itself"
 _CODE = "h of fashion-mnist/cnn: its hidden layer after GELU"
 
 
-def _realism(job: Any) -> Iterator[Path]:
-    config = realism.RealismConfig(job.recipe.steps, **job.recipe.options)
+def _classifier(job: Job) -> Iterator[Path]:
+    config: classifier.ClassifierConfig = job.config
+    train = data.fashion_mnist("train", job.data_dir)
+    make = {"cnn.Classifier": cnn.Classifier, "judge.Judge": judge.Judge}
+    options = dict(job.recipe.model)
+    network = options.pop("network")
+    model = make[network](**options, dropout=config.dropout, rngs=nnx.Rngs(job.recipe.seed))
+    for _, layer in nnx.iter_graph(model):
+        if isinstance(layer, Conv):
+            layer.form = "xla"  # the faster one in training, outside a compiled loop
+
+    def batcher(arrays: tuple[Array, Array], key: PRNGKey) -> tuple[Array, Array]:
+        images, labels = rows(key, config.batch, arrays)
+        return data.to_unit(images), labels
+
+    state = job.loop(
+        jax.random.key(job.recipe.seed),
+        classifier.init(model, config),
+        classifier.make_step(model, config),
+        batcher,
+        (jnp.asarray(train.images), jnp.asarray(train.labels)),
+        scan=False,
+    )
+    final = make[network](**options, rngs=nnx.Rngs(0))
+    nnx.update(final, state.average)
+    yield job.save(
+        job.name,
+        network,
+        final,
+        options,
+        UNIT,
+        lambda path: figures.of_classifier(path, job.data_dir),
+        classes=list(data.CLASS_NAMES),
+    )
+
+
+def _realism(job: Job) -> Iterator[Path]:
+    config: realism.RealismConfig = job.config
     init_key, loop_key, pool_key = jax.random.split(jax.random.key(job.recipe.seed), 3)
     images = jnp.asarray(data.fashion_mnist("train", job.data_dir).images)
     drawn = jnp.concatenate(
@@ -57,7 +95,7 @@ def _realism(job: Any) -> Iterator[Path]:
         "dcgan.Discriminator",
         realism.finish(state, config),
         {"width": config.width},
-        _UNIT,
+        UNIT,
         lambda path: _of_realism(path, job.data_dir),
         drawn_by=list(_GENERATORS),
     )
@@ -79,8 +117,8 @@ def _of_realism(path: Path, data_dir: str | None) -> dict[str, Any]:
     return measured
 
 
-def _ppgn(job: Any) -> Iterator[Path]:
-    config = ppgn.PPGNConfig(job.recipe.steps, **job.recipe.options)
+def _ppgn(job: Job) -> Iterator[Path]:
+    config: ppgn.PPGNConfig = job.config
     init_key, loop_key = jax.random.split(jax.random.key(job.recipe.seed))
     images = jnp.asarray(data.fashion_mnist("train", job.data_dir).images)
     encoder = Codes.of(load("fashion-mnist/cnn"))
@@ -88,7 +126,7 @@ def _ppgn(job: Any) -> Iterator[Path]:
     state = ppgn.init(init_key, config)
     if "start" in job.recipe.model:
         start = job.recipe.model["start"]
-        fresh = job.out / f"{start.replace('/', '_').replace('-', '_')}.safetensors"
+        fresh = job.weights(start)
         begun = load(fresh if fresh.exists() else start)
         module = ppgn.begin_from(jax.random.fold_in(init_key, 1), begun, encoder, config)
         params = nnx.state(module)
@@ -97,8 +135,8 @@ def _ppgn(job: Any) -> Iterator[Path]:
         loop_key,
         state,
         ppgn.make_step(config, codes, code_scales(encoder, images)),
-        lambda arrays, key: data.to_unit(rows(key, config.batch, *arrays)),
-        (images,),
+        lambda images, key: data.to_unit(rows(key, config.batch, images)),
+        images,
         scan=False,
         chunk=50,
     )
@@ -129,8 +167,8 @@ def _of_decoder(path: Path, data_dir: str | None) -> dict[str, Any]:
     }
 
 
-def _captions(job: Any) -> Iterator[Path]:
-    config = captions.CaptionsConfig(job.recipe.steps, **job.recipe.options)
+def _captions(job: Job) -> Iterator[Path]:
+    config: captions.CaptionsConfig = job.config
     init_key, loop_key = jax.random.split(jax.random.key(job.recipe.seed))
     found = data.fashion_mnist("train", job.data_dir)
     images = data.to_unit(found.images[:_CAPTIONED])
@@ -141,13 +179,13 @@ def _captions(job: Any) -> Iterator[Path]:
     h1 = jax.lax.map(lambda x: codes.spatial(x).astype(jnp.float16), images, batch_size=_BATCH)
 
     def batcher(arrays: tuple[Array, Array], key: PRNGKey) -> tuple[Array, Array]:
-        chosen = jax.random.randint(key, (config.batch,), 0, _CAPTIONED)
-        return arrays[0][chosen].astype(jnp.float32), arrays[1][chosen]
+        h1, tokens = rows(key, config.batch, arrays)
+        return h1.astype(jnp.float32), tokens
 
     state = job.loop(
         loop_key, captions.init(init_key, config), captions.make_step(config), batcher, (h1, tokens)
     )
-    classifier = nnx.merge(codes.classifier.graphdef, codes.classifier.params)
+    encoder = nnx.merge(codes.classifier.graphdef, codes.classifier.params)
 
     def measured(path: Path) -> dict[str, Any]:
         test = data.fashion_mnist("test", job.data_dir)
@@ -162,22 +200,22 @@ def _captions(job: Any) -> Iterator[Path]:
     yield job.save(
         job.name,
         "captioner.Captioner",
-        captions.finish(state, config, classifier),
+        captions.finish(state, config, encoder),
         {
             "words": list(captions.WORDS),
             "length": captions.LENGTH,
             "embedding": config.embedding,
             "hidden": config.hidden,
         },
-        _UNIT,
+        UNIT,
         measured,
         encoder="fashion-mnist/cnn",
         thirds=bounds._asdict(),
     )
 
 
-def _autoencoder(job: Any) -> Iterator[Path]:
-    config = autoencoder.AutoencoderConfig(job.recipe.steps, **job.recipe.options)
+def _autoencoder(job: Job) -> Iterator[Path]:
+    config: autoencoder.AutoencoderConfig = job.config
     init_key, loop_key = jax.random.split(jax.random.key(job.recipe.seed))
     images = jnp.asarray(data.fashion_mnist("train", job.data_dir).images)
     clean, sigma, variance = images, config.noise, float(jnp.var(data.to_unit(images[:5000])))
@@ -190,8 +228,8 @@ def _autoencoder(job: Any) -> Iterator[Path]:
     module = CodeAutoencoder(rngs=rngs) if config.of == "codes" else ImageAutoencoder(rngs=rngs)
     name = type(module).__name__
 
-    def batcher(arrays: tuple[Array], key: PRNGKey) -> Array:
-        drawn = rows(key, config.batch, *arrays)
+    def batcher(clean: Array, key: PRNGKey) -> Array:
+        drawn = rows(key, config.batch, clean)
         return data.to_unit(drawn) if drawn.dtype == jnp.uint8 else drawn
 
     state = job.loop(
@@ -199,7 +237,7 @@ def _autoencoder(job: Any) -> Iterator[Path]:
         autoencoder.init(module, config),
         autoencoder.make_step(module, config, sigma, variance),
         batcher,
-        (clean,),
+        clean,
         scan=config.of == "codes",  # no convolutions, which are slow in a compiled loop
     )
     nnx.update(module, state.average)
@@ -215,7 +253,7 @@ def _autoencoder(job: Any) -> Iterator[Path]:
         f"autoencoders.{name}",
         module,
         {},
-        _CODE if config.of == "codes" else _UNIT,
+        _CODE if config.of == "codes" else UNIT,
         measured,
         sigma=sigma,
     )
@@ -243,20 +281,17 @@ def _draws(name: str, key: PRNGKey, count: int) -> Array:
     return figures.apply(generator, jax.random.normal(key, (count, size)))
 
 
-def rows(key: PRNGKey, count: int, array: Array) -> Array:
-    """`count` rows drawn with replacement."""
-    return array[jax.random.randint(key, (count,), 0, array.shape[0])]
-
-
 JOBS = {
+    "classifier": _classifier,
     "realism": _realism,
     "ppgn": _ppgn,
     "autoencoder": _autoencoder,
     "captions": _captions,
 }
 CONFIGS = {
-    "captions": captions.CaptionsConfig,
+    "classifier": classifier.ClassifierConfig,
     "realism": realism.RealismConfig,
     "ppgn": ppgn.PPGNConfig,
     "autoencoder": autoencoder.AutoencoderConfig,
+    "captions": captions.CaptionsConfig,
 }
