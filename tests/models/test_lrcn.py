@@ -111,6 +111,24 @@ def test_both_outputs_of_the_deploy_file_serve(files, captioner):
     assert float(one) == pytest.approx(float(two), rel=1e-5)
 
 
+def test_the_published_definition_fits(tmp_path):
+    """The authors' file with smaller layers."""
+    published = SimpleNamespace(**runpy.run_path(str(CONVERT / "caffe_files.py"))).weights(
+        "caffe_definitions", "lrcn_word_to_preds.deploy.prototxt"
+    )
+    text = published.read_text().replace("8801", str(len(WORDS))).replace("1000", str(SIZE))
+    assert text != published.read_text()
+    (tmp_path / "small.prototxt").write_text(text)
+    blobs = random_blobs(wire_up(caffe.read_prototxt(tmp_path / "small.prototxt")).plans, 4)
+    write_caffemodel(tmp_path / "small.caffemodel", blobs)
+    small = (tmp_path / "small.prototxt", tmp_path / "small.caffemodel")
+    captioner = LRCN.of(converted(small, "predict").graph, features, WORDS)
+    context, tokens = captioner.look(image()), captioner.tokens("a black and white cat")
+    expected = by_numpy(blobs, context, tokens[:6].tolist())[np.arange(6), tokens[:6]]
+    found = captioner.log_probs(context, tokens)
+    np.testing.assert_allclose(found, [*expected, *[0] * 14], rtol=2e-5, atol=2e-5)
+
+
 def test_the_greedy_caption_is_numpys(files, captioner):
     captions = set()
     for seed in range(4):
