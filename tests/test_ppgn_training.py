@@ -94,6 +94,27 @@ def test_a_paused_generator_stays_as_it_was():
         assert all(np.array_equal(a, b) for a, b in pairs) == paused
 
 
+def test_code_autoencoder_begins_as_wieners_filter():
+    """Of normal codes nothing does better: sigma^2 tr(C (C + sigma^2 I)^-1) / d is left."""
+    rng = np.random.default_rng(0)
+    mix, mean = rng.standard_normal((128, 128)) / 8.0, rng.standard_normal(128)
+    codes = (rng.standard_normal((20_000, 128)) @ mix + mean).astype(np.float32)
+    sigma, module = 0.7, CodeAutoencoder(rngs=nnx.Rngs(0))
+    module.fit(jnp.asarray(codes), sigma)
+    clean = rng.standard_normal((4_000, 128)) @ mix + mean
+    noisy = clean + sigma * rng.standard_normal(clean.shape)
+    left = np.mean((np.asarray(module(jnp.asarray(noisy, jnp.float32))) - clean) ** 2)
+    spectrum = np.linalg.eigvalsh(mix.T @ mix)
+    best = sigma**2 * np.mean(spectrum / (spectrum + sigma**2))
+    assert 0.98 * best < left < 1.05 * best
+
+
+def test_image_autoencoder_begins_near_the_identity():
+    image = jax.random.uniform(jax.random.key(0), (28, 28, 1))
+    off = ImageAutoencoder(rngs=nnx.Rngs(0))(image) - image
+    assert 0 < float(jnp.mean(off**2)) < 0.01
+
+
 @pytest.mark.slow
 def test_denoising_autoencoder_learns_the_score():
     """Codes on a line in 128 dimensions: what noise adds across the line is taken away."""
@@ -102,6 +123,7 @@ def test_denoising_autoencoder_learns_the_score():
     clean = jax.random.normal(jax.random.key(1), (512, 1)) * line[None]
     module = CodeAutoencoder(rngs=nnx.Rngs(0))
     sigma, seen = 0.5, []
+    module.fit(clean, sigma)
     train_loop(
         jax.random.key(2),
         autoencoder.init(module, config),
@@ -113,7 +135,6 @@ def test_denoising_autoencoder_learns_the_score():
         progress=lambda done, metrics: seen.append(metrics["loss"]),
     )
     assert seen[-1] < 0.3 * sigma**2
-    assert ImageAutoencoder(rngs=nnx.Rngs(0))(jnp.ones((28, 28, 1))).shape == (28, 28, 1)
 
 
 def test_realism_learns_to_tell_drawn_from_real():

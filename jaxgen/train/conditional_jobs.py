@@ -220,12 +220,15 @@ def _autoencoder(job: Job) -> Iterator[Path]:
     images = jnp.asarray(data.fashion_mnist("train", job.data_dir).images)
     clean, sigma, variance = images, config.noise, float(jnp.var(data.to_unit(images[:5000])))
     rngs = nnx.Rngs(init_key)
+    codes = Codes.of(load("fashion-mnist/cnn"))
     if config.of == "codes":
-        codes = Codes.of(load("fashion-mnist/cnn"))
         clean = figures.apply(codes, data.to_unit(images[:30_000]))  # type: ignore[arg-type]
         sigma *= float(jnp.mean(jnp.abs(clean)))
         variance = float(jnp.var(clean))
-    module = CodeAutoencoder(rngs=rngs) if config.of == "codes" else ImageAutoencoder(rngs=rngs)
+        module = CodeAutoencoder(rngs=rngs)
+        module.fit(clean, sigma)
+    else:
+        module = ImageAutoencoder(rngs=rngs)
     name = type(module).__name__
 
     def batcher(clean: Array, key: PRNGKey) -> Array:
@@ -243,7 +246,9 @@ def _autoencoder(job: Job) -> Iterator[Path]:
     nnx.update(module, state.average)
 
     def measured(path: Path) -> dict[str, Any]:
-        x = clean[-2000:] if config.of == "codes" else data.to_unit(clean[-2000:])
+        x = data.to_unit(data.fashion_mnist("test", job.data_dir).images[:2000])
+        if config.of == "codes":
+            x = figures.apply(codes, x)  # type: ignore[arg-type]
         noise = sigma * jax.random.normal(jax.random.key(5), x.shape)
         error = jnp.mean((figures.apply(load(path), x + noise) - x) ** 2)
         return {"denoised_error_over_noise": round(float(error) / sigma**2, 4)}
