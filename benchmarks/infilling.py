@@ -2,8 +2,9 @@
 
 A language model writes sequences; half of the tokens are hidden, at random places, and drawn
 again from the posterior: by sequential importance sampling, with resampling (a particle
-filter), with lookahead as well, and by chains that redraw a few tokens at a time. Each gets
-the same number of model steps (`--evaluations`), and so a different number of sequences.
+filter), with lookahead as well, and by chains: some redraw a few tokens at a time, others write
+whole sequences beside their own (particle Gibbs). Each gets the same number of model steps
+(`--evaluations`), and so a different number of sequences.
 
 First a small random model (8 tokens, length 6) whose log p(observed) is known by enumeration,
 then SeqGAN's published oracle, an LSTM over 5,000 tokens (a random one of 500 without it):
@@ -29,7 +30,7 @@ import numpy as np
 from flax import nnx
 from seqgan import oracle
 
-from jaxgen.infilling import Redraw, TokenPosterior, infill
+from jaxgen.infilling import ParticleGibbs, Redraw, TokenPosterior, infill
 from jaxgen.models.sequences import Writer
 
 
@@ -52,27 +53,36 @@ def enumerated(posterior):
     return log_z, np.sum(np.exp(log_p - log_z) * log_p)
 
 
-def methods(posterior, evaluations, tried, chains):
+def methods(posterior, evaluations, tried, chains, particles):
     """Settings by name, each of about the same number of model steps."""
     hidden = ~posterior.observed
     looks = int(np.sum(hidden[:-1] & ~hidden[1:])) * min(tried, posterior.vocabulary)
-    length, kernel = posterior.length, Redraw(4)
-    each = kernel.steps(posterior.vocabulary, length, hidden)
-    sweeps = max(2, round((evaluations / chains - length) / each))
+    length = posterior.length
+
+    def moved(kernel):
+        """Chains for about the same work; for short runs of dear moves, fewer chains."""
+        each = kernel.steps(posterior.vocabulary, length, hidden)
+        count = max(2, min(chains, evaluations // (length + 4 * each)))
+        sweeps = max(2, round((evaluations / count - length) / each))
+        return {"num_chains": count, "kernel": kernel, "num_steps": sweeps}
+
     plain, ahead = evaluations // length, max(2, evaluations // (length + looks))
     return {
         "importance": {"num_chains": plain, "resample": None},
         "particles": {"num_chains": plain},
         f"lookahead {tried}": {"num_chains": ahead, "lookahead": tried},
-        "redraw": {"num_chains": chains, "kernel": kernel, "num_steps": sweeps},
+        "redraw": moved(Redraw(4)),
+        "particle gibbs": moved(ParticleGibbs(particles)),
     }
 
 
-def compare(args, name, posterior, exact, tried, chains):
+def compare(args, name, posterior, exact, tried):
     """One row for each method."""
     log_p = jax.jit(jax.vmap(lambda posterior, y: posterior.log_prior(y), (None, 0)))
     rows = []
-    for method, settings in methods(posterior, args.evaluations, tried, chains).items():
+    for method, settings in methods(
+        posterior, args.evaluations, tried, args.chains, args.particles
+    ).items():
         found = []
         for run in range(args.runs + 1):  # the first compiles
             begun = time.perf_counter()
@@ -107,7 +117,8 @@ def compare(args, name, posterior, exact, tried, chains):
     reference, mean = exact or (np.logaddexp.reduce(filters) - np.log(len(filters)), None)
     for row in rows:
         log_z = row.pop("log_z")
-        chains = row["method"] == "redraw"  # their log Z is that of how they were started
+        # Their log Z is that of how they were started.
+        chains = row["method"] in ("redraw", "particle gibbs")
         row |= {
             "mean_log_z": None if chains else round(float(log_z.mean()), 3),
             "spread": None if chains else round(float(log_z.std(ddof=1)), 4),
@@ -131,18 +142,20 @@ def main():
     parser.add_argument("--evaluations", type=int, default=40_000, help="model steps in each run")
     parser.add_argument("--runs", type=int, default=4)
     parser.add_argument("--tried", type=int, default=100, help="tokens tried by lookahead")
-    parser.add_argument("--chains", type=int, default=32, help="that redraw")
+    parser.add_argument("--chains", type=int, default=32, help="that redraw, at most")
+    parser.add_argument("--particles", type=int, default=32, help="of particle Gibbs")
     args = parser.parse_args()
     if args.smoke:
         args.evaluations, args.runs, args.tried, args.chains = 2_000, 2, 8, 4
+        args.particles = 4
     small = masked(jax.random.key(args.seed), Writer(8, 8, 8, scale=2.0, rngs=nnx.Rngs(1)), 6)
-    rows = compare(args, "small", small, enumerated(small), 8, args.chains)
+    rows = compare(args, "small", small, enumerated(small), 8)
     if args.oracle:
         writer, name = oracle(args.oracle), "oracle"
     else:
         writer, name = Writer(50 if args.smoke else 500, scale=1.0, rngs=nnx.Rngs(7)), "random"
     posterior = masked(jax.random.key(args.seed), writer, 20)
-    rows += compare(args, name, posterior, None, args.tried, args.chains)
+    rows += compare(args, name, posterior, None, args.tried)
     common.report("infilling", vocabulary=writer.vocabulary, runs=args.runs, rows=rows)
 
 

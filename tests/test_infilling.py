@@ -7,17 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy.stats import chi2
 
 from jaxgen import InputError, schedules
 from jaxgen.infilling import (
     Gibbs,
     MaskedProposal,
+    ParticleGibbs,
     Redraw,
     TokenPosterior,
     full_conditional,
     infill,
 )
-from jaxgen.infilling.moves import Written, sweep
+from jaxgen.infilling.moves import Written
+from jaxgen.infilling.particles import block_starts
 from jaxgen.models.infillers import Infiller
 from jaxgen.models.sequences import Reader, Writer
 from jaxgen.pytree import pytree
@@ -145,23 +148,45 @@ def test_the_full_conditional_is_enumeration_s(chunk):
         )
 
 
+COUNT = 30_000
+
+
 @jax.jit
 def many_sweeps(kernel, keys, start, beta):
-    return jax.vmap(lambda key, now: sweep(kernel, key, WISHED, now, beta))(keys, start)
+    return jax.vmap(lambda key, now: kernel.sweep(key, WISHED, now, beta))(keys, start)
+
+
+def from_rows(kernel, rows, beta):
+    """One sweep from the sequences of these numbers: where it leads."""
+    tokens = jnp.asarray(ALL[rows], jnp.int32)
+    start = Written(tokens, WRITER.log_probs(tokens), jax.vmap(WISHES)(tokens))
+    return many_sweeps(kernel, jax.random.split(KEY, len(rows)), start, jnp.float32(beta))
 
 
 def transition(kernel, beta):
-    """One sweep from exact draws of the target at beta: where it leads."""
+    """One sweep from exact draws of the target at beta."""
     _, p = exact(beta)
-    count = 30_000
-    rows = np.random.default_rng(0).choice(len(ALL), size=count, p=p)
-    tokens = jnp.asarray(ALL[rows], jnp.int32)
-    start = Written(tokens, WRITER.log_probs(tokens), jax.vmap(WISHES)(tokens))
-    keys = jax.random.split(KEY, count)
-    return p, rows, *many_sweeps(kernel, keys, start, jnp.float32(beta))
+    rows = np.random.default_rng(0).choice(len(ALL), size=COUNT, p=p)
+    return p, rows, *from_rows(kernel, rows, beta)
 
 
-KERNELS = {"gibbs": Gibbs(), "redraw one": Redraw(1), "redraw": Redraw(3)}
+KERNELS = {
+    "gibbs": Gibbs(),
+    "redraw one": Redraw(1),
+    "redraw": Redraw(3),
+    "particles": ParticleGibbs(4, block=4),
+    "particles, a token at a time": ParticleGibbs(4, block=1),
+}
+
+
+def surprise(found, p):
+    """The p-value of Pearson's test that counts are draws from p; cells below 5 are one."""
+    wanted = found.sum() * p
+    rare = wanted < 5
+    found = np.append(found[~rare], found[rare].sum())
+    wanted = np.append(wanted[~rare], wanted[rare].sum())
+    found, wanted = found[wanted > 0], wanted[wanted > 0]
+    return chi2.sf(np.sum((found - wanted) ** 2 / wanted), len(found) - 1)
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -171,6 +196,7 @@ def test_moves_leave_the_posterior_as_it_is(name):
     assert share[p == 0].sum() == 0
     error = np.sqrt(p * (1 - p) / len(rows))
     assert np.all(np.abs(share - p) < 4.5 * error + 2e-4)
+    assert surprise(share * len(rows), p) > 1e-3
     moved = np.mean(np.any(np.asarray(after.tokens) != ALL[rows], axis=1))
     assert moved > 0.3
     np.testing.assert_array_equal(np.asarray(after.tokens)[:, SEEN], ALL[rows][:, SEEN])
@@ -181,10 +207,45 @@ def test_moves_leave_the_posterior_as_it_is(name):
     assert np.all(rate == 1.0) if name == "gibbs" else 0.2 < rate.mean() < 1.0
 
 
+def test_the_reference_alone_stays_and_among_many_is_forgotten():
+    """One particle is a chain that stands still; many are as good as exact draws."""
+    _, p = exact(1.0)
+    first = int(np.argmin(np.where(p > 0, p, 1.0)))  # as unlikely as can be
+    alone, rate = from_rows(ParticleGibbs(1), np.full(5, first), 1.0)
+    np.testing.assert_array_equal(alone.tokens, np.tile(ALL[first], (5, 1)))
+    np.testing.assert_allclose(alone.log_probs.sum(axis=1), LOG_P[first], rtol=1e-5)
+    np.testing.assert_array_equal(rate, 0.0)
+    among, rate = from_rows(ParticleGibbs(64), np.full(3_000, first), 1.0)
+    assert distance(shares(among.tokens), p) < 0.06
+    assert np.mean(rate) > 0.9
+
+
+def test_from_what_cannot_be_to_what_can():
+    """A constraint not yet met: the reference has no weight, and stays until another has."""
+    first = np.array([1, 0, 2, 0, 1])  # both ends equal
+    rows = np.full(COUNT, first @ V ** np.arange(T)[::-1])
+    after, _ = from_rows(KERNELS["particles"], rows, 1.0)
+    met = np.isfinite(after.log_likelihood)
+    assert 0.5 < met.mean() < 1
+    assert np.all(np.asarray(after.tokens)[~met] == first)
+    assert not np.isnan(after.log_probs).any()
+
+
+def test_blocks_end_at_observed_tokens_and_when_full():
+    observed = np.array([1, 0, 0, 0, 1, 1, 0, 1, 0, 0, 0, 0, 0], bool)
+    for block, starts in ((1, [2, 3, 6, 8, 9, 10, 11, 12]), (2, [3, 6, 8, 10, 12]), (9, [6, 8])):
+        np.testing.assert_array_equal(np.flatnonzero(block_starts(observed, block)), starts)
+
+
 # The settings of several tests, which then share what is compiled.
 CHAINS = {
     "gibbs": {"kernel": Gibbs(), "resample": None, "betas": schedules.linear(4)},
     "redraw": {"kernel": Redraw(3), "betas": schedules.Adaptive(0.8)},
+    "particles": {
+        "kernel": ParticleGibbs(3),
+        "resample": None,
+        "betas": schedules.linear(4),
+    },
 }
 
 
@@ -200,6 +261,8 @@ def test_chains_find_the_posterior_from_anywhere(name):
     )
     hidden = np.flatnonzero(~SEEN)
     each = T + int(np.sum(T - hidden)) * (V if name == "gibbs" else 1)
+    if name == "particles":
+        each = 3 * (T + T - 3)  # again from the first token after the observed one
     assert result.num_evaluations == T + (len(result.history.beta) - T + 80) * each
 
 
@@ -223,8 +286,9 @@ def test_annealing_finds_log_z_with_a_likelihood(name, exactness):
     assert history.log_z[-1] == pytest.approx(found[0].log_z, abs=1e-5)
 
 
-def test_a_chain_depends_on_its_key_alone():
-    few, many = (infill(KEY, WISHED, num_chains=n, **CHAINS["gibbs"], num_steps=2) for n in (7, C))
+@pytest.mark.parametrize("move", ["gibbs", "particles"])
+def test_a_chain_depends_on_its_key_alone(move):
+    few, many = (infill(KEY, WISHED, num_chains=n, **CHAINS[move], num_steps=2) for n in (7, C))
     for name in ("draws", "tokens", "log_weight", "log_prior", "log_likelihood"):
         np.testing.assert_array_equal(getattr(few, name), np.asarray(getattr(many, name))[:7])
 
@@ -287,7 +351,9 @@ MISTAKES = [
     ({"log_likelihood": WISHES}, {"betas": [0, 2]}, "betas: expected numbers in"),
     ({}, {"proposal": 3}, "proposal: expected a model with start"),
     ({}, {"proposal": Writer(V + 1, 3, 3, rngs=nnx.Rngs(0))}, "proposal: expected a model of 4"),
-    ({}, {"kernel": "gibbs"}, "kernel: expected Gibbs or Redraw"),
+    ({}, {"kernel": "gibbs"}, "kernel: expected Gibbs, Redraw or ParticleGibbs"),
+    ({}, {"kernel": ParticleGibbs(1)}, "num_particles: expected an integer of at least 2"),
+    ({}, {"kernel": ParticleGibbs(2, block=0)}, "block: expected an integer of at least 1"),
     ({}, {"kernel": Redraw(0)}, "block: expected a positive integer"),
     ({}, {"kernel": Gibbs(1.5)}, "chunk: expected a positive integer"),
     ({}, {"num_chains": 0}, "num_chains: expected an integer of at least 1"),

@@ -8,6 +8,7 @@ means what it says: weights are unbiased and moves leave the posterior invariant
 """
 
 from jaxgen.infilling.moves import Gibbs, Redraw, full_conditional
+from jaxgen.infilling.particles import ParticleGibbs
 from jaxgen.infilling.proposals import MaskedProposal
 from jaxgen.infilling.results import InfillingHistory, InfillingResult
 from jaxgen.infilling.run import infill
@@ -19,6 +20,7 @@ __all__ = [
     "InfillingHistory",
     "InfillingResult",
     "MaskedProposal",
+    "ParticleGibbs",
     "Redraw",
     "TokenPosterior",
     "full_conditional",

@@ -5,6 +5,8 @@ Both visit the hidden tokens from left to right and are exact whatever the model
 - `Gibbs` draws each token from its full conditional, by trying the whole vocabulary;
 - `Redraw` lets the model rewrite a few hidden tokens, and accepts by Metropolis and Hastings.
 
+A third, `jaxgen.infilling.particles.ParticleGibbs`, writes whole sequences.
+
 Everything here is about ONE sequence of T tokens below V.
 """
 
@@ -85,6 +87,12 @@ class Gibbs:
         log_probs = jnp.where(jnp.arange(posterior.length) < t, now.log_probs, log_probs)
         return Written(tokens, log_probs, posterior.log_odds(tokens)), jnp.ones(())
 
+    def sweep(
+        self, key: PRNGKey, posterior: TokenPosterior, now: Written, beta: Array
+    ) -> tuple[Written, Array]:
+        """`sweep` with this move."""
+        return sweep(self, key, posterior, now, beta)
+
 
 @pytree
 class Redraw:
@@ -146,6 +154,12 @@ class Redraw:
         accept = jnp.log(jax.random.uniform(accept_key)) < kept + gain
         chosen = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, now)
         return chosen, accept.astype(jnp.float32)
+
+    def sweep(
+        self, key: PRNGKey, posterior: TokenPosterior, now: Written, beta: Array
+    ) -> tuple[Written, Array]:
+        """`sweep` with this move."""
+        return sweep(self, key, posterior, now, beta)
 
 
 def full_conditional(

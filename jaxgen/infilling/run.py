@@ -12,7 +12,8 @@ import numpy as np
 from jaxgen.cache import keep_compiled
 from jaxgen.errors import expected
 from jaxgen.infilling.forward import SHARED, Cloud, Rows, forward, log_evidence, resample_cloud
-from jaxgen.infilling.moves import TILE, Gibbs, Redraw, sweep
+from jaxgen.infilling.moves import TILE, Gibbs, Redraw
+from jaxgen.infilling.particles import ParticleGibbs
 from jaxgen.infilling.results import InfillingHistory, InfillingResult, infilling_notes
 from jaxgen.infilling.target import TokenPosterior, check_model, tempered, vocabulary_of
 from jaxgen.parallel import over_chains
@@ -24,6 +25,8 @@ from jaxgen.types import Array, PRNGKey
 
 __all__ = ["infill"]
 
+Kernel = Gibbs | Redraw | ParticleGibbs
+
 # Up to this vocabulary, trying every token costs less than the moves that it saves.
 _SMALL = 64
 
@@ -31,7 +34,7 @@ _SMALL = 64
 def infill(
     key: PRNGKey,
     posterior: TokenPosterior,
-    kernel: Gibbs | Redraw | None = None,
+    kernel: Kernel | None = None,
     *,
     num_chains: int = 64,
     lookahead: int = 0,
@@ -55,7 +58,8 @@ def infill(
     Args:
       key: the run's key; it is consumed. Chain i uses `fold_in(key, i)` alone.
       posterior: what was observed, and under which model.
-      kernel: `Gibbs()` for at most 64 different tokens, else `Redraw()`.
+      kernel: `Gibbs()`, `Redraw()` or `ParticleGibbs()`; None for the first with at most 64
+        different tokens, for the second with more.
       num_chains: C.
       lookahead: how many tokens are tried for a hidden place before an observed one, each at
         the cost of a model step for every chain; 0 for none, V or more for all of them.
@@ -83,8 +87,8 @@ def infill(
     check_integer("thin", thin, 1)
     _check(posterior, proposal, lookahead, moves, resample, resample_threshold, tile)
     kernel = kernel or (Gibbs() if posterior.vocabulary <= _SMALL else Redraw())
-    if not isinstance(kernel, Gibbs | Redraw):
-        raise expected("kernel", "Gibbs or Redraw", type(kernel).__name__)
+    if not isinstance(kernel, Kernel):
+        raise expected("kernel", "Gibbs, Redraw or ParticleGibbs", type(kernel).__name__)
     kernel.check()
     if betas is not None and posterior.log_likelihood is None:
         raise expected("betas", "None where there is no log_likelihood", betas)
@@ -171,7 +175,7 @@ class _Run(NamedTuple):
     chain_keys: Array
     shared: Array
     posterior: TokenPosterior
-    kernel: Gibbs | Redraw
+    kernel: Kernel
     resample: str | None
     threshold: Array
     moves: int
@@ -219,7 +223,7 @@ def _resample(key: PRNGKey, cloud: Cloud, *, name: str) -> tuple[Cloud, Any]:
 def _move(
     chain_keys: Array,
     posterior: TokenPosterior,
-    kernel: Gibbs | Redraw,
+    kernel: Kernel,
     cloud: Cloud,
     beta: Array,
     step: Array,
@@ -228,7 +232,7 @@ def _move(
 ) -> tuple[Cloud, Array]:
     """One sweep of every chain with `fold_in(chain_key, step)`, and the shares accepted `[C]`."""
     written, rate = over_chains(
-        lambda key, now: sweep(kernel, jax.random.fold_in(key, step), posterior, now, beta),
+        lambda key, now: kernel.sweep(jax.random.fold_in(key, step), posterior, now, beta),
         (chain_keys, cloud.written),
         tile,
     )
