@@ -79,6 +79,15 @@ class Chains(NamedTuple):
         return round(float(np.mean(np.argmax(np.asarray(logits), axis=1) == label)), 3)
 
 
+def joint(study, key, steps, count):
+    """The chains of the examples, with their rule."""
+    step = STEP * study.mean_code
+    rule = Rule.ppgn(
+        EPSILON1, EPSILON3, first_step=step, last_step=0.1 * step, gradient="log_softmax"
+    )
+    return Chains(study, study.model("joint"), rule, key, steps, count)
+
+
 def from_real(chains, pairs):
     """Chains that leave real images of one class for another, or for their own."""
     rows, figures = [], {}
@@ -228,12 +237,7 @@ def main():
     if args.smoke:
         args.chains, args.steps = 2, 12
     study = Study(args)
-    step = STEP * study.mean_code
-    rule = Rule.ppgn(
-        EPSILON1, EPSILON3, first_step=step, last_step=0.1 * step, gradient="log_softmax"
-    )
-    key = jax.random.key(args.seed)
-    chains = Chains(study, study.model("joint"), rule, key, args.steps, args.chains)
+    chains = joint(study, jax.random.key(args.seed), args.steps, args.chains)
     pairs = [(7, 7), (7, 1)] if args.smoke else [(7, 7), (7, 8), (8, 3)]
     tour = [1, 7] if args.smoke else [7, 9, 8, 3, 1]
     examples = {

@@ -3,7 +3,7 @@
 Draws of one class (`--label`) or of all, by
 
   sample  `jaxgen.sample` on the shipped DCGAN, class-conditional, one draw of each chain
-  ppgn    Noiseless Joint PPGN-h from random codes, the last image of each chain
+  ppgn    Joint PPGN-h from random codes, as in `ppgn_examples.py`, the last image of each chain
   real    test images of Fashion-MNIST
 
 -> the judge's features -> two dimensions by scikit-learn's t-SNE -> the cells of a grid, one
@@ -24,13 +24,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from common import batched
-from ppgn import Study, rule_of, settings
+from ppgn import Study
+from ppgn_examples import joint
 
 import jaxgen
 from jaxgen import data
 from jaxgen.errors import expected
 from jaxgen.pictures import grid_cells, mosaic
-from jaxgen.ppgn import walk
 
 
 def drawn(args, classes):
@@ -53,16 +53,12 @@ def drawn(args, classes):
             return jaxgen.sample(key_of, posterior, num_chains=counts[c], **few).position
 
     else:
-        args.classes, args.weights = classes, None
+        args.classes, args.weights = list(range(10)), None
         study = Study(args)
-        model, rule = study.model("noiseless joint"), rule_of(study, *settings()["noiseless joint"])
-        generator = model.generator
+        generator = study.model("joint").generator
 
         def codes(c):
-            return walk(
-                jax.random.fold_in(key, c), model, [c], rule, num_steps=args.steps,
-                num_chains=counts[c], every=args.steps, tile=min(counts[c], 16),
-            ).last  # fmt: skip
+            return joint(study, key, args.steps, counts[c]).run([c], fold=c).last
 
     return np.concatenate([np.asarray(batched(generator, codes(c))) for c in classes])
 
@@ -71,15 +67,20 @@ def _parts(count, classes):
     return np.array_split(np.arange(count), len(classes))
 
 
-def embedded(features, seed):
-    """t-SNE: `[N, features]` -> `[N, 2]`."""
+def scikit_tsne():
+    """The class, asked for before any chain runs."""
     try:
         from sklearn.manifold import TSNE
     except ImportError as error:
         hint = "pip install scikit-learn"
         raise expected("scikit-learn", "an installed package", "none", hint) from error
+    return TSNE
+
+
+def embedded(method, features, seed):
+    """t-SNE: `[N, features]` -> `[N, 2]`."""
     perplexity = min(30.0, (len(features) - 1) / 3)
-    make = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
+    make = method(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
     return make.fit_transform(np.asarray(features, np.float32))
 
 
@@ -120,11 +121,12 @@ def main():
     classes = [args.label] if args.label is not None else list(range(10))
     if args.count < max(4, len(classes)):
         raise expected("--count", f"at least {max(4, len(classes))}", args.count)
+    method = scikit_tsne()
     images = drawn(args, classes)
     judge = jaxgen.load("fashion-mnist/judge")
     features = np.asarray(batched(judge.at("features"), images))
     labels = np.argmax(np.asarray(batched(judge, images)), axis=1)
-    cells = grid_cells(embedded(features, args.seed))
+    cells = grid_cells(embedded(method, features, args.seed))
     if args.figure is not None:
         name = "all classes" if args.label is None else data.CLASS_NAMES[args.label]
         made_by = {"sample": "draws of the DCGAN", "ppgn": "PPGN", "real": "test images"}
