@@ -129,7 +129,11 @@ def main():
     cells = grid_cells(embedded(method, features, args.seed))
     if args.figure is not None:
         name = "all classes" if args.label is None else data.CLASS_NAMES[args.label]
-        made_by = {"sample": "draws of the DCGAN", "ppgn": "PPGN", "real": "test images"}
+        made_by = {
+            "sample": "draws of the DCGAN",
+            "ppgn": "ends of PPGN's chains",
+            "real": "test images",
+        }
         title = f"{name}: {len(images)} {made_by[args.method]}, by t-SNE of the judge's features"
         mosaic(images, cells, title=title).save(args.figure, optimize=True)
     row = {"method": args.method, "images": len(images), **measured(features, labels, cells)}
