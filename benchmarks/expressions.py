@@ -19,6 +19,7 @@ views that fool a network, no independent judge), and under the network that was
 conditioned on, how far it moved from the first draws (`other_`: years of age and probability of
 female, where the expression alone was asked for; else the expression's total variation). Ascent
 stays near its start; another draw is another person, and should be: compare with `best`.
+`log_z` has a check: `log_mean_prior`, the log of the mean probability over all prior draws.
 `distinct` is the mean angle between chains' latents, over a right angle. |z| says nothing,
 since the sphere fixes it. Nothing has converged at this size.
 
@@ -137,7 +138,7 @@ def solve(method, key, posterior, args):
         "acceptance": round(float(np.mean(found.acceptance_rate)), 3),
         "log_z": round(float(found.log_z), 2),
         "ess": round(float(found.ess), 2),
-        "steps": np.round(found.history.step_size, 3).tolist(),
+        "steps": [round(float(step), 3) for step in found.history.step_size],
     }
 
 
@@ -220,9 +221,10 @@ def summary(rows, words, chains):
             moved = [np.subtract(a["expression"][0], b["expression"][0]) for a, b in pairs]
             result[method]["other_expression"] = np.mean([np.abs(m).sum() / 2 for m in moved])
         result[method] = {k: round(float(v), 3) for k, v in result[method].items()}
-        kept = ("gradients", "acceptance", "log_z", "ess")
+        kept = ("gradients", "acceptance", "log_z", "ess", "steps")
         result[method] |= {k: row[k] for k in kept if k in row}
-    return result
+    plain = [probability(f, words) for f in rows["prior"]["facts"]]
+    return {"log_mean_prior": round(float(np.log(np.mean(plain))), 2), **result}
 
 
 def cost(rows, conditions, args):
@@ -244,7 +246,7 @@ def figure(path, draw, rows, conditions, chains):
         np.stack([np.asarray(draw(jnp.asarray(u, jnp.float32))) for u in row["latents"]])
         for _, row in shown
     ]
-    title = "Faces under a condition: each column starts from the same prior draw"
+    title = "Faces under a condition: ascent and ours start from the first row"
     grid = class_grid(images, [name for name, _ in shown], title=title, scale=1)
     grid.quantize(256).save(path, optimize=True)
 
