@@ -37,10 +37,10 @@ RECIPES: dict[str, Recipe] = {
         model={"network": "judge.Judge", "width": 24},
     ),
     "fashion-mnist/realism": Recipe("realism", 600),
-    "fashion-mnist/ppgn": Recipe("ppgn", 400, model={"start": "fashion-mnist/dcgan"}),
+    "fashion-mnist/ppgn": Recipe("ppgn", 3_000, model={"start": "fashion-mnist/dcgan"}),
     "fashion-mnist/ppgn-joint": Recipe(
         "ppgn",
-        150,
+        1_000,
         seed=1,
         options={"h": 1.0, "noise_x": 0.01, "noise_h1": 0.1, "noise_h": 0.1},
         model={"start": "fashion-mnist/ppgn"},
