@@ -25,8 +25,10 @@ SCRIPTS = [
     "memory",
     "overhead",
     "ppgn",
+    "ppgn_examples",
     "seqgan",
     "toy_cogeneration",
+    "tsne",
     "xu_table",
 ]
 
