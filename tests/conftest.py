@@ -1,7 +1,9 @@
 """Every test runs with strict broadcasting, two devices, and warnings as errors."""
 
+import gc
 import os
 from importlib.metadata import version
+from pathlib import Path
 
 _FLAGS = ["--xla_force_host_platform_device_count=2"]
 # Most of the time here goes into compiling programs that run once, and XLA's older emitters take
@@ -18,6 +20,20 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+# Linux allows a process 65,530 mappings of memory, every compiled program takes some, and XLA
+# dies where it gets no more.
+_MOST_MAPPINGS = 25_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_programs():
+    """Before a module, forget all compiled programs if they have become many."""
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 def pytest_addoption(parser):
