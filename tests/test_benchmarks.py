@@ -16,6 +16,7 @@ SCRIPTS = [
     "class_conditional",
     "cogeneration",
     "devices",
+    "expressions",
     "faces",
     "infilling",
     "kill_resume",

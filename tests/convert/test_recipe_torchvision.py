@@ -77,7 +77,11 @@ def test_every_layer_and_one_sample_like_a_batch(name, recipe, size):
 
 
 @pytest.mark.parametrize(
-    ("name", "recipe"), [("googlenet", "googlenet"), ("inception_v3", "inception-v3")]
+    ("name", "recipe"),
+    [
+        ("googlenet", "googlenet"),
+        pytest.param("inception_v3", "inception-v3", marks=pytest.mark.slow),
+    ],
 )
 def test_transform_input_is_the_half_and_half_normalisation(name, recipe):
     """torchvision standardises by ImageNet's mean and deviation, then undoes it inside."""
