@@ -68,11 +68,12 @@ class CodeAutoencoder(nnx.Module):
         f's first layer is scaled so that it is given codes less their mean, over 2 sigma.
         """
         mean, size = jnp.mean(codes, axis=0), codes.shape[-1]
+        first, last = self.net.layers[0], self.net.layers[-1]
+        start = first.kernel[...] / (2.0 * sigma)
         covariance = jnp.cov(codes, rowvar=False)
         keep = jnp.linalg.solve(covariance + sigma**2 * jnp.eye(size), covariance)
         self.filter.kernel[...] = keep
         self.filter.bias = nnx.Param(mean - mean @ keep)
-        first, last = self.net.layers[0], self.net.layers[-1]
-        first.kernel[...] = first.kernel[...] / (2.0 * sigma)
-        first.bias = nnx.Param(first.bias[...] - mean @ first.kernel[...])
+        first.kernel[...] = start
+        first.bias = nnx.Param(-mean @ start)
         last.kernel[...] = 0.05 * last.kernel[...]
