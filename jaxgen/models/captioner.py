@@ -11,10 +11,12 @@ Shapes: image `[..., 28, 28, 1]` in [0, 1], tokens `[..., T]` integers below V.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from jaxgen.errors import expected
@@ -22,9 +24,11 @@ from jaxgen.models.cnn import Classifier
 from jaxgen.models.sequences import Writer, WriterState
 from jaxgen.types import Array
 
-__all__ = ["END", "Captioner"]
+__all__ = ["END", "Captioner", "tokens_of", "until_end", "words_of"]
 
 END = 0
+# A vocabulary of up to so many words is named in whole.
+_FEW = 32
 
 
 class Captioner(Classifier):
@@ -70,8 +74,7 @@ class Captioner(Classifier):
           context: c, `[..., embedding]`.
           tokens: `[..., T]`; what comes after the first end is not looked at.
         """
-        ended = jnp.cumsum(tokens == END, axis=-1) > (tokens == END)  # before this word
-        return jnp.where(ended, 0.0, self.writer.log_probs(tokens, context))
+        return until_end(tokens, self.writer.log_probs(tokens, context))
 
     def __call__(self, image: Array) -> Array:
         """The caption of each image, the likeliest word at a time: tokens `[..., T]`."""
@@ -101,20 +104,45 @@ class Captioner(Classifier):
         Raises:
           InputError: for a word that the vocabulary does not have, or too many of them.
         """
-        given = caption.lower().split()
-        unknown = [word for word in given if word not in self.words[1:]]
-        if unknown:
-            raise expected("caption", f"words of {', '.join(self.words[1:])}", unknown[0])
-        if not 0 < len(given) < self.length:
-            raise expected("caption", f"1 to {self.length - 1} words", len(given))
-        index = [self.words.index(word) for word in given]
-        return jnp.asarray(index + [END] * (self.length - len(index)), jnp.int32)
+        return tokens_of(caption, self.words, self.length)
 
     def caption(self, tokens: Array) -> str:
         """The words of tokens `[T]`, up to the end."""
-        found = []
-        for token in map(int, tokens):
-            if token == END:
-                break
-            found.append(self.words[token])
-        return " ".join(found)
+        return words_of(tokens, self.words)
+
+
+def until_end(tokens: Array, log_probs: Array) -> Array:
+    """log p of each word `[..., T]`, 0 after the caption's first end."""
+    ended = jnp.cumsum(tokens == END, axis=-1) > (tokens == END)  # before this word
+    return jnp.where(ended, 0.0, log_probs)
+
+
+def tokens_of(caption: str, words: Sequence[str], length: int) -> Array:
+    """Tokens `[length]` of a caption in words, ended and padded.
+
+    Args:
+      caption: words with blanks between, in any case.
+      words: the vocabulary, the end before all others.
+      length: the most words, the end included.
+
+    Raises:
+      InputError: for a word that the vocabulary does not have, or too many of them.
+    """
+    given = caption.lower().split()
+    known = {word: index for index, word in enumerate(words) if index != END}
+    for word in given:
+        if word not in known:
+            few = len(known) <= _FEW
+            wanted = f"words of {', '.join(known) if few else f'the {len(known)} known'}"
+            close = ", ".join(difflib.get_close_matches(word, known, 3))
+            raise expected("caption", wanted, word, f"Close to it: {close}" if close else "")
+    if not 0 < len(given) < length:
+        raise expected("caption", f"1 to {length - 1} words", len(given))
+    index = [known[word] for word in given]
+    return jnp.asarray(index + [END] * (length - len(index)), jnp.int32)
+
+
+def words_of(tokens: Array, words: Sequence[str]) -> str:
+    """The words of tokens `[T]`, up to the end."""
+    found = np.asarray(tokens).tolist()
+    return " ".join(words[t] for t in found[: (*found, END).index(END)])

@@ -16,7 +16,6 @@ call to call. Here a call is given the whole caption, of whatever length is aske
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,14 +26,13 @@ import numpy as np
 from flax import nnx
 
 from jaxgen.errors import expected
+from jaxgen.models.captioner import END, tokens_of, until_end, words_of
 from jaxgen.models.graph import Graph
 from jaxgen.networks import Network, freeze
 from jaxgen.pytree import as_data, pytree, static
 from jaxgen.types import Array
 
-__all__ = ["END", "LRCN"]
-
-END = 0
+__all__ = ["LRCN"]
 
 _MARKS, _WORDS, _FEATURES = "cont_sentence", "input_sentence", "image_features"
 
@@ -129,8 +127,7 @@ class LRCN:
         """
         log_p = self._predict(context, tokens)
         chosen = jnp.take_along_axis(log_p, tokens[:, None], axis=1)[:, 0]
-        ended = jnp.cumsum(tokens == END) > (tokens == END)  # before this word
-        return jnp.where(ended, 0.0, chosen)
+        return until_end(tokens, chosen)
 
     def __call__(self, image: Array) -> Array:
         """The caption of one image, the likeliest word at a time: tokens `[T]`."""
@@ -153,22 +150,11 @@ class LRCN:
         Raises:
           InputError: for a word that the vocabulary does not have, or too many of them.
         """
-        given = caption.lower().split()
-        known = {word: index for index, word in enumerate(self.words) if index != END}
-        for word in given:
-            if word not in known:
-                close = ", ".join(difflib.get_close_matches(word, known, 3))
-                hint = f"Close to it: {close}" if close else ""
-                raise expected("caption", f"words of the {len(known)} known", word, hint)
-        if not 0 < len(given) < self.length:
-            raise expected("caption", f"1 to {self.length - 1} words", len(given))
-        index = [known[word] for word in given]
-        return jnp.asarray(index + [END] * (self.length - len(index)), jnp.int32)
+        return tokens_of(caption, self.words, self.length)
 
     def caption(self, tokens: Array) -> str:
         """The words of tokens `[T]`, up to the end."""
-        found = np.asarray(tokens).tolist()
-        return " ".join(self.words[t] for t in found[: (*found, END).index(END)])
+        return words_of(tokens, self.words)
 
     def _predict(self, context: Array, tokens: Array) -> Array:
         """log p(. | w_<t, f) at every step, `[T, V]`."""

@@ -220,8 +220,8 @@ def _autoencoder(job: Job) -> Iterator[Path]:
     images = jnp.asarray(data.fashion_mnist("train", job.data_dir).images)
     clean, sigma, variance = images, config.noise, float(jnp.var(data.to_unit(images[:5000])))
     rngs = nnx.Rngs(init_key)
-    codes = Codes.of(load("fashion-mnist/cnn"))
-    if config.of == "codes":
+    codes = Codes.of(load("fashion-mnist/cnn")) if config.of == "codes" else None
+    if codes is not None:
         clean = figures.apply(codes, data.to_unit(images[:30_000]))  # type: ignore[arg-type]
         sigma *= float(jnp.mean(jnp.abs(clean)))
         variance = float(jnp.var(clean))
@@ -247,7 +247,7 @@ def _autoencoder(job: Job) -> Iterator[Path]:
 
     def measured(path: Path) -> dict[str, Any]:
         x = data.to_unit(data.fashion_mnist("test", job.data_dir).images[:2000])
-        if config.of == "codes":
+        if codes is not None:
             x = figures.apply(codes, x)  # type: ignore[arg-type]
         noise = sigma * jax.random.normal(jax.random.key(5), x.shape)
         error = jnp.mean((figures.apply(load(path), x + noise) - x) ** 2)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import jaxgen
-from jaxgen.models.lrcn import END, LRCN
+from jaxgen.models.captioner import END, tokens_of
+from jaxgen.models.lrcn import LRCN
 from weights_convert import caffe
 from weights_convert.caffe.random_blobs import random_blobs, write_caffemodel
 from weights_convert.caffe.wiring import wire_up
@@ -188,8 +189,11 @@ def test_another_caption_compiles_nothing(captioner):
 
 
 def test_what_cannot_be_a_caption_is_refused(captioner):
-    with pytest.raises(jaxgen.InputError, match=r"the 6 known; got cats\. Close to it: cat"):
+    with pytest.raises(jaxgen.InputError, match=r"<unk>; got cats\. Close to it: cat"):
         captioner.tokens("a black cats")
+    many = ["<EOS>", *(f"word{i}" for i in range(40))]
+    with pytest.raises(jaxgen.InputError, match=r"the 40 known; got word\. Close to it: word"):
+        tokens_of("word", many, 4)
     with pytest.raises(jaxgen.InputError, match="got <eos>"):
         captioner.tokens("a <EOS>")
     with pytest.raises(jaxgen.InputError, match="1 to 5 words; got 6"):
