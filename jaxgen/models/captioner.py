@@ -144,5 +144,5 @@ def tokens_of(caption: str, words: Sequence[str], length: int) -> Array:
 
 def words_of(tokens: Array, words: Sequence[str]) -> str:
     """The words of tokens `[T]`, up to the end."""
-    found = np.asarray(tokens).tolist()
+    found = [int(t) for t in np.asarray(tokens)]
     return " ".join(words[t] for t in found[: (*found, END).index(END)])
