@@ -3,12 +3,23 @@
 log p(z | condition) = log p(z) + log p(condition | G(z)) + const
 """
 
-from jaxgen import adapt, baselines, kernels, plot, ppgn, schedules, tasks
-from jaxgen.ais import ais
-from jaxgen.ascent import AscentResult, ascend
-from jaxgen.bdmc import BDMCResult, bdmc, reverse_ais
-from jaxgen.calibration import Calibration, calibrate
-from jaxgen.conditions import (
+from jaxgen import kernels
+from jaxgen.applications import baselines, ppgn, tasks
+from jaxgen.core import aliases
+from jaxgen.core.errors import InputError
+from jaxgen.diagnostics import Diagnosis, diagnose
+from jaxgen.diagnostics.arviz import to_arviz
+from jaxgen.diagnostics.calibration import Calibration, calibrate
+from jaxgen.inference.ais import ais
+from jaxgen.inference.ascent import AscentResult, ascend
+from jaxgen.inference.bdmc import BDMCResult, bdmc, reverse_ais
+from jaxgen.inference.loglik import LogLikelihood, loglik
+from jaxgen.inference.sample import images, positions, sample
+from jaxgen.models import load
+from jaxgen.plotting import plots as plot
+from jaxgen.sampler.checkpoint import Preempted, StoredRun, load_run
+from jaxgen.sampler.results import AISResult, SampleResult
+from jaxgen.target.conditions import (
     BernoulliPixels,
     Caption,
     ClassLogit,
@@ -19,19 +30,13 @@ from jaxgen.conditions import (
     ObservedPixels,
     Operator,
 )
-from jaxgen.diagnostics import Diagnosis, diagnose
-from jaxgen.errors import InputError
-from jaxgen.export import to_arviz
-from jaxgen.loglik import LogLikelihood, loglik
-from jaxgen.models import load
-from jaxgen.networks import Network, freeze
-from jaxgen.observations import BernoulliObservation, GaussianObservation
-from jaxgen.path import AnnealedPath, geometric_path, likelihood_path, tempered_prior_path
-from jaxgen.posterior import Posterior
-from jaxgen.priors import Box, Gaussian, ScorePrior, Sphere
-from jaxgen.results import AISResult, SampleResult
-from jaxgen.sample import images, positions, sample
-from jaxgen.store import Preempted, StoredRun, load_run
+from jaxgen.target.networks import Network, freeze
+from jaxgen.target.observations import BernoulliObservation, GaussianObservation
+from jaxgen.target.path import AnnealedPath, geometric_path, likelihood_path, tempered_prior_path
+from jaxgen.target.posterior import Posterior
+from jaxgen.target.priors import Box, Gaussian, ScorePrior, Sphere
+from jaxgen.tempering import betas as schedules
+from jaxgen.tempering import step_size as adapt
 
 __version__ = "0.1.0"
 
@@ -89,3 +94,5 @@ __all__ = [
     "tempered_prior_path",
     "to_arviz",
 ]
+
+aliases.install()

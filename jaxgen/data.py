@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.errors import expected
-from jaxgen.types import Array, PRNGKey
+from jaxgen.core.errors import expected
+from jaxgen.core.types import Array, PRNGKey
 
 __all__ = [
     "CLASS_NAMES",

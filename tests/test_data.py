@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxgen import data
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 
 
 def idx(array: np.ndarray) -> bytes:

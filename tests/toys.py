@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 import jaxgen
-from jaxgen.pytree import pytree
+from jaxgen.core.pytree import pytree
 
 
 @pytree
@@ -83,5 +83,7 @@ class RowImage:
 
 def skewed_posterior(size=2, a=1.5):
     return jaxgen.Posterior(
-        jaxgen.Gaussian.standard(size), RowImage(), jaxgen.conditions.Term(Skewed(jnp.float32(a)))
+        jaxgen.Gaussian.standard(size),
+        RowImage(),
+        jaxgen.target.conditions.Term(Skewed(jnp.float32(a))),
     )

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxgen.errors import InputError, expected
+from jaxgen.core.errors import InputError, expected
 from weights_convert.report import plain
 
 __all__ = ["main"]
@@ -100,7 +100,7 @@ def _contents(path: Path) -> tuple[dict[str, Any], list[tuple[str, str, tuple[in
     if path.suffix == ".safetensors":
         notes = _jaxgen_notes(path)
         if notes is not None:
-            from jaxgen.weights import load_weights
+            from jaxgen.models.weights import load_weights
 
             arrays, _ = load_weights(path)
             return notes, [(k, str(v.dtype), v.shape) for k, v in arrays.items()]
@@ -112,7 +112,7 @@ def _contents(path: Path) -> tuple[dict[str, Any], list[tuple[str, str, tuple[in
 
 def _jaxgen_notes(path: Path) -> dict[str, Any] | None:
     """The metadata of a file that jaxgen wrote; None for other safetensors files."""
-    from jaxgen.weights import read_metadata
+    from jaxgen.models.weights import read_metadata
 
     try:
         return read_metadata(path)

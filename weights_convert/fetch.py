@@ -17,9 +17,9 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from jaxgen.errors import InputError, expected
+from jaxgen.core.errors import InputError, expected
 from jaxgen.models.fetched import cached
-from jaxgen.weights import flatten, load_weights, save_weights
+from jaxgen.models.weights import flatten, load_weights, save_weights
 from weights_convert.report import plain
 from weights_convert.tfjs import convert_tfjs
 

@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from jaxgen.errors import expected
+from jaxgen.core.errors import expected
 
 __all__ = [
     "TRANSFORMS",

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from weights_convert.restricted_pickle import Buildable, PickleError, load
 
 __all__ = ["read_numpy_pickle"]

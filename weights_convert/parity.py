@@ -20,8 +20,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxgen.errors import InputError, expected
-from jaxgen.models.graph import Graph
+from jaxgen.core.errors import InputError, expected
+from jaxgen.models.caffe.graph import Graph
 from weights_convert.layouts import hwc_to_chw
 from weights_convert.report import plain
 

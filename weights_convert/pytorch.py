@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 
-from jaxgen.errors import InputError, expected
+from jaxgen.core.errors import InputError, expected
 from jaxgen.models.ported import PORTED, build, leaves
-from jaxgen.weights import fill, save_weights
+from jaxgen.models.weights import fill, save_weights
 from weights_convert.recipes import RECIPES, Recipe, find_recipe, layer_rules, listing
 from weights_convert.rules import apply_rules
 from weights_convert.torch_files import read_file, release_pages, tidy

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 
 __all__ = ["MAX_PICKLE_BYTES", "Attributes", "Buildable", "Forbidden", "PickleError", "load"]
 

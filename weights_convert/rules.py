@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgen.errors import InputError, expected
+from jaxgen.core.errors import InputError, expected
 from weights_convert.layouts import TRANSFORMS, Transform
 
 __all__ = ["Rule", "apply_rules"]

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgen.errors import InputError, expected
+from jaxgen.core.errors import InputError, expected
 from jaxgen.models.ported.sequential import LAYERS, check_layers
 
 __all__ = ["complete", "groups", "read_description"]

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from jaxgen.errors import InputError, expected
+from jaxgen.core.errors import InputError, expected
 from jaxgen.models.ported import PORTED, build, leaves
-from jaxgen.weights import fill, save_weights
+from jaxgen.models.weights import fill, save_weights
 from weights_convert.rules import Rule, apply_rules
 
 __all__ = ["NETWORKS", "add_arguments", "convert_tfjs", "read_manifest", "read_npz", "run"]

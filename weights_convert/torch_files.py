@@ -24,7 +24,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from weights_convert.restricted_pickle import Attributes, PickleError, load
 
 __all__ = ["Tensor", "read_file", "release_pages", "state_dict", "tidy"]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxgen.errors import InputError, expected
+from jaxgen.core.errors import InputError, expected
 from weights_convert.recipes import Config, Recipe, layer_rules
 
 __all__ = ["LayerError", "activations", "compare_with_torch", "table"]

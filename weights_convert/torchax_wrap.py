@@ -16,9 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgen.errors import InputError, expected
-from jaxgen.pytree import pytree, static
-from jaxgen.types import Array, ArrayTree
+from jaxgen.core.errors import InputError, expected
+from jaxgen.core.pytree import pytree, static
+from jaxgen.core.types import Array, ArrayTree
 
 __all__ = ["TorchNetwork", "wrap"]
 

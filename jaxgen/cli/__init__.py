@@ -31,8 +31,8 @@ from jaxgen.cli import (
     train,
 )
 from jaxgen.cli.options import Parser
-from jaxgen.errors import InputError, expected
-from jaxgen.store import Interrupted, Preempted
+from jaxgen.core.errors import InputError, expected
+from jaxgen.sampler.checkpoint import Interrupted, Preempted
 
 __all__ = ["commands", "main"]
 

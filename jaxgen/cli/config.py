@@ -21,8 +21,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jaxgen.errors import InputError, expected
-from jaxgen.whole_files import replacing
+from jaxgen.core.atomic import replacing
+from jaxgen.core.errors import InputError, expected
 
 __all__ = ["add_config", "save", "with_file"]
 

@@ -46,7 +46,7 @@ def _run(options: Any) -> int:
 
     from jaxgen.cli import reconstruct, runs
     from jaxgen.cli.progress import Reporter
-    from jaxgen.pictures import class_grid, reconstructions
+    from jaxgen.plotting.pictures import class_grid, reconstructions
 
     shared = {"chains": 32, "seed": options.seed, "checkpoint_every": options.checkpoint_every}
     classes = runs.Settings(warmup=6, steps=6, thin=3, **shared)
@@ -123,7 +123,7 @@ def _class(classifier: Any, label: int) -> Any:
 def _observed(index: int, hidden: str, names: tuple[str, ...]) -> tuple[Any, Any]:
     """A shipped example, what is known of it, and the condition on its visible pixels."""
     from jaxgen.cli import examples, inputs, reconstruct
-    from jaxgen.pictures import masked
+    from jaxgen.plotting.pictures import masked
 
     image = inputs.read_image(f"example:{index}", [(28, 28)], 1).image
     mask = inputs.read_mask(hidden, (28, 28))

@@ -89,7 +89,7 @@ def devices() -> Check:
 
 def caches() -> Check:
     """Where fetched networks and compiled programs are kept."""
-    from jaxgen.cache import cache_folder, keep_compiled
+    from jaxgen.core.cache import cache_folder, keep_compiled
 
     folder, compiled = cache_folder(), keep_compiled()
     size = _size(compiled) if compiled is not None else 0
@@ -105,9 +105,9 @@ def weights() -> Check:
     """The digest of every shipped file, and that none is missing."""
     from importlib.resources import as_file, files
 
-    from jaxgen.errors import InputError
+    from jaxgen.core.errors import InputError
     from jaxgen.models.registry import available
-    from jaxgen.weights import load_weights
+    from jaxgen.models.weights import load_weights
 
     digests: dict[str, str] = {}
     wrong = []
@@ -212,7 +212,7 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
 
 def _absent(names: Iterable[str]) -> list[str]:
     """Those of some shipped names that have no file; the others are second names, or damaged."""
-    from jaxgen.errors import InputError
+    from jaxgen.core.errors import InputError
     from jaxgen.models.registry import describe
 
     lost = []
@@ -238,7 +238,7 @@ def _size(folder: Any) -> int:
 def _run(options: Any) -> int:
     import json
 
-    from jaxgen.folder import plain
+    from jaxgen.report.output_folder import plain
 
     checks = examine()
     if options.json:

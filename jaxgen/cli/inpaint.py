@@ -44,8 +44,8 @@ def _run(options: Any) -> int:
 
     from jaxgen.cli import inputs, reconstruct, runs
     from jaxgen.cli.progress import Reporter
-    from jaxgen.errors import expected
-    from jaxgen.pictures import masked, reconstructions
+    from jaxgen.core.errors import expected
+    from jaxgen.plotting.pictures import masked, reconstructions
 
     settings = runs.Settings.of(options)
     generator = runs.load(options.model, "generator", "--model")

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgen.conditions.checks import check_image
-from jaxgen.errors import expected
+from jaxgen.core.errors import expected
+from jaxgen.target.conditions.checks import check_image
 
 __all__ = ["Picture", "read_image", "read_mask"]
 

@@ -83,10 +83,11 @@ def _run(options: Any) -> int:
     import numpy as np
 
     import jaxgen
-    from jaxgen import folder, schedules
     from jaxgen.cli import runs
+    from jaxgen.inference.loglik import loglik
     from jaxgen.kernels import HMC
-    from jaxgen.loglik import loglik
+    from jaxgen.report import output_folder
+    from jaxgen.tempering import betas as schedules
 
     generator = runs.load(options.model, "generator", "MODEL")
     shape = runs.image_shape(generator)
@@ -160,17 +161,17 @@ def _run(options: Any) -> int:
     if checked is not None:
         arrays |= {f"bdmc/{k}": getattr(checked, k) for k in ("lower", "upper", "images")}
     shapes = "position [images, chains, ...], log_weight [images, chains]"
-    with folder.writing(path, force=options.force) as place:
+    with output_folder.writing(path, force=options.force) as place:
         floats = {k: np.asarray(v, np.float32) for k, v in arrays.items()}
-        folder.write_arrays(place / "loglik.safetensors", floats, {"arrays": shapes})
-        folder.write_json(place / "summary.json", data)
+        output_folder.write_arrays(place / "loglik.safetensors", floats, {"arrays": shapes})
+        output_folder.write_json(place / "summary.json", data)
     _print(data, path, options.json)
     return 0
 
 
 def _observation(options: Any, metadata: dict[str, Any]) -> Any:
-    from jaxgen.errors import expected
-    from jaxgen.observations import BernoulliObservation, GaussianObservation
+    from jaxgen.core.errors import expected
+    from jaxgen.target.observations import BernoulliObservation, GaussianObservation
 
     likelihood = options.likelihood or metadata.get("likelihood", "gaussian")
     if likelihood == "bernoulli":
@@ -186,7 +187,7 @@ def _observation(options: Any, metadata: dict[str, Any]) -> Any:
 
 def _encoder(options: Any, generator: Any) -> Any:
     from jaxgen.cli import runs
-    from jaxgen.errors import expected
+    from jaxgen.core.errors import expected
     from jaxgen.models.registry import available
 
     name = options.encoder
@@ -211,7 +212,7 @@ def _read(texts: list[str], shape: tuple[int, int, int], data_dir: str | None) -
     import numpy as np
 
     from jaxgen.cli import inputs
-    from jaxgen.errors import expected
+    from jaxgen.core.errors import expected
 
     names, images = [], []
     for text in texts:
@@ -233,8 +234,8 @@ def _read(texts: list[str], shape: tuple[int, int, int], data_dir: str | None) -
 
 def _expand(text: str) -> Any:
     """One word of the command line as texts for `read_image`, or images of an idx file."""
+    from jaxgen.core.errors import expected
     from jaxgen.data import read_idx
-    from jaxgen.errors import expected
 
     head, _, tail = text.rpartition(":")
     span = re.fullmatch(r"(\d+)(?:-(\d+))?", tail)
@@ -285,10 +286,10 @@ def _progress() -> Any:
 def _print(data: dict[str, Any], path: Path, as_json: bool) -> None:
     import json
 
-    from jaxgen import folder
+    from jaxgen.report import output_folder
 
     if as_json:
-        print(json.dumps(folder.plain({**data, "folder": path}), indent=2, allow_nan=False))
+        print(json.dumps(output_folder.plain({**data, "folder": path}), indent=2, allow_nan=False))
         return
     rows = data["images"]
     for row in rows[:_MOST_SHOWN]:

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from jaxgen.cli.options import Parser, add_talk
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 
 __all__ = ["add"]
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from jaxgen.errors import InputError, expected
+from jaxgen.core.errors import InputError, expected
 
 __all__ = [
     "Parser",
@@ -231,7 +231,7 @@ def kernel(text: str) -> Any:
 
 def betas(text: str) -> Any:
     """Inverse temperatures by name: `adaptive`, `sigmoid:500`, `cogen-toy` ..."""
-    from jaxgen import schedules
+    from jaxgen.tempering import betas as schedules
 
     name, _, argument = text.partition(":")
     made = {

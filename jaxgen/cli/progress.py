@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any
 
-from jaxgen.results import Progress
+from jaxgen.sampler.results import Progress
 
 __all__ = ["Reporter"]
 

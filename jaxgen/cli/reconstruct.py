@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxgen
-from jaxgen import tasks
+from jaxgen.applications import tasks
 from jaxgen.cli import options as texts
 from jaxgen.cli.runs import Finished, Model, draws, label_array, load
-from jaxgen.pictures import Reconstruction
-from jaxgen.posterior import Posterior
+from jaxgen.plotting.pictures import Reconstruction
+from jaxgen.target.posterior import Posterior
 
 __all__ = [
     "Task",

@@ -47,7 +47,7 @@ def _run(options: Any) -> int:
 def _say(parts: Any, path: Any, *, as_json: bool) -> None:
     import json
 
-    from jaxgen.folder import plain
+    from jaxgen.report.output_folder import plain
 
     if as_json:
         verdicts = {part.entry.name: [v._asdict() for v in part.verdicts] for part in parts}

@@ -19,16 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxgen
-from jaxgen import folder
 from jaxgen.cli import options as texts
 from jaxgen.cli.progress import Reporter
-from jaxgen.errors import InputError, expected
+from jaxgen.core.errors import InputError, expected
 from jaxgen.kernels import ChainState
 from jaxgen.models.registry import ModelInfo, describe
-from jaxgen.networks import Network
-from jaxgen.path import AnnealedPath
-from jaxgen.posterior import Posterior
-from jaxgen.results import SampleResult
+from jaxgen.report import output_folder
+from jaxgen.sampler.results import SampleResult
+from jaxgen.target.networks import Network
+from jaxgen.target.path import AnnealedPath
+from jaxgen.target.posterior import Posterior
 
 __all__ = [
     "Finished",
@@ -148,8 +148,8 @@ def run(
     begun = time.monotonic()
     reporter.start(label)
     resample = None if settings.resample == "none" else settings.resample
-    place = folder.partial(out) / name
-    with folder.tidied(place):
+    place = output_folder.partial(out) / name
+    with output_folder.tidied(place):
         result = jaxgen.sample(
             key,
             target,
@@ -241,7 +241,7 @@ def summary(
     """Everything that is needed to know what a run was, and to repeat it."""
     entries = [figures(done) for done in finished]
     return {
-        "format": folder.FORMAT,
+        "format": output_folder.FORMAT,
         "command": command,
         "arguments": {k: v for k, v in arguments.items() if k != "run"},
         **more,
@@ -270,12 +270,12 @@ def out_folder(options: Any, stem: str) -> Path:
             raise expected("--force", "an --out folder to replace", "none")
         if resume:
             raise expected("--resume", "the --out folder of the interrupted run", "none")
-        return folder.free_name("runs", stem)
+        return output_folder.free_name("runs", stem)
     path = Path(options.out)
     if resume and path.exists():
         raise expected("--resume", "a run that was interrupted", f"{path}, which is complete")
-    folder.check_free(path, force=options.force)
-    waiting = folder.partial(path)
+    output_folder.check_free(path, force=options.force)
+    waiting = output_folder.partial(path)
     if options.force:
         shutil.rmtree(waiting, ignore_errors=True)
     elif waiting.exists() and not resume:
@@ -311,19 +311,19 @@ def save(
     data = {**data, "files": [*pictures, "draws.safetensors", "summary.json"]}
     shapes = "position [chains, draws, ...], image [chains, draws, H, W, channels] in [0, 1], "
     shapes += "log_density [chains, draws]"
-    with folder.writing(path, force=force) as place:
+    with output_folder.writing(path, force=force) as place:
         for name, picture in pictures.items():
-            folder.write_picture(place / name, picture)
-        folder.write_arrays(place / "draws.safetensors", arrays, {"arrays": shapes})
-        folder.write_json(place / "summary.json", data)
-    shutil.rmtree(folder.partial(path), ignore_errors=True)
+            output_folder.write_picture(place / name, picture)
+        output_folder.write_arrays(place / "draws.safetensors", arrays, {"arrays": shapes})
+        output_folder.write_json(place / "summary.json", data)
+    shutil.rmtree(output_folder.partial(path), ignore_errors=True)
     return data
 
 
 def print_results(data: dict[str, Any], path: Path, *, as_json: bool) -> None:
     """The summary on stdout: a table and the folder, or JSON."""
     if as_json:
-        print(json.dumps(folder.plain({**data, "folder": path}), indent=2, allow_nan=False))
+        print(json.dumps(output_folder.plain({**data, "folder": path}), indent=2, allow_nan=False))
         return
     print_table(data["runs"])
     print(

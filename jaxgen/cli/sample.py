@@ -37,7 +37,7 @@ def _run(options: Any) -> int:
     from jaxgen.cli.options import class_index
     from jaxgen.cli.progress import Reporter
     from jaxgen.cli.reconstruct import pick
-    from jaxgen.pictures import class_grid
+    from jaxgen.plotting.pictures import class_grid
 
     settings = runs.Settings.of(options)
     generator = runs.load(options.model, "generator", "--model")

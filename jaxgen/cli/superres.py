@@ -47,11 +47,11 @@ def _run(options: Any) -> int:
     import numpy as np
 
     import jaxgen
-    from jaxgen import tasks
+    from jaxgen.applications import tasks
     from jaxgen.cli import inputs, reconstruct, runs
     from jaxgen.cli.progress import Reporter
-    from jaxgen.errors import expected
-    from jaxgen.pictures import reconstructions
+    from jaxgen.core.errors import expected
+    from jaxgen.plotting.pictures import reconstructions
 
     settings = runs.Settings.of(options)
     generator = runs.load(options.model, "generator", "--model")

@@ -42,7 +42,7 @@ def add(commands: Any, name: str) -> None:
 
 
 def _run(options: Any) -> int:
-    from jaxgen.errors import expected
+    from jaxgen.core.errors import expected
     from jaxgen.train import RECIPES, run
 
     if options.name not in RECIPES:

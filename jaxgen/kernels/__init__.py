@@ -2,10 +2,10 @@
 
 from jaxgen.kernels.base import ChainState, Kernel, StepInfo, Tuning
 from jaxgen.kernels.clipped import Clipped
+from jaxgen.kernels.from_blackjax import HMC, MALA, NUTS, AdjustedMCLMC, Barker
 from jaxgen.kernels.gaussian import EllipticalSlice, PreconditionedCrankNicolson
 from jaxgen.kernels.langevin import MALAApprox
 from jaxgen.kernels.random_walk import RandomWalk
-from jaxgen.kernels.stock import HMC, MALA, NUTS, AdjustedMCLMC, Barker
 
 __all__ = [
     "HMC",

@@ -11,9 +11,9 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.errors import expected
-from jaxgen.path import AnnealedPath
-from jaxgen.types import Array, ArrayTree, PRNGKey
+from jaxgen.core.errors import expected
+from jaxgen.core.types import Array, ArrayTree, PRNGKey
+from jaxgen.target.path import AnnealedPath
 
 __all__ = ["ChainState", "Kernel", "StepInfo", "Tuning", "evaluate", "halves", "keep_if"]
 

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.errors import expected
+from jaxgen.core.errors import expected
+from jaxgen.core.pytree import pytree
+from jaxgen.core.types import Array, PRNGKey
 from jaxgen.kernels.base import ChainState, Kernel, StepInfo, Tuning
-from jaxgen.path import AnnealedPath
-from jaxgen.pytree import pytree
-from jaxgen.types import Array, PRNGKey
+from jaxgen.target.path import AnnealedPath
 
 __all__ = ["Clipped"]
 

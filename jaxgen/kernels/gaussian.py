@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from jaxgen.errors import expected
+from jaxgen.core.errors import expected
+from jaxgen.core.lazy import blackjax
+from jaxgen.core.pytree import pytree
+from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.kernels.base import ChainState, Kernel, StepInfo, Tuning, keep_if
-from jaxgen.late import blackjax
-from jaxgen.path import AnnealedPath, LogPrior, LogProb
-from jaxgen.priors import Box, Gaussian, Sphere, normal_like
-from jaxgen.pytree import pytree
-from jaxgen.types import Array, ArrayTree, PRNGKey
+from jaxgen.target.path import AnnealedPath, LogPrior, LogProb
+from jaxgen.target.priors import Box, Gaussian, Sphere, normal_like
 
 __all__ = ["EllipticalSlice", "PreconditionedCrankNicolson"]
 

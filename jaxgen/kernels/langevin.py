@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.errors import expected
+from jaxgen.core.errors import expected
+from jaxgen.core.pytree import as_data, pytree
+from jaxgen.core.types import Array, PRNGKey, Scalar
 from jaxgen.kernels.base import ChainState, Kernel, StepInfo, Tuning, keep_if
-from jaxgen.path import AnnealedPath
-from jaxgen.priors import normal_like
-from jaxgen.pytree import as_data, pytree
-from jaxgen.types import Array, PRNGKey, Scalar
+from jaxgen.target.path import AnnealedPath
+from jaxgen.target.priors import normal_like
 
 __all__ = ["MALAApprox"]
 

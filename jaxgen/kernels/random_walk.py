@@ -6,12 +6,12 @@ from typing import ClassVar
 
 import jax
 
+from jaxgen.core.pytree import pytree
+from jaxgen.core.types import Array, PRNGKey
 from jaxgen.kernels.base import ChainState, Kernel, StepInfo, Tuning
 from jaxgen.kernels.gaussian import accept_or_reject
-from jaxgen.path import AnnealedPath
-from jaxgen.priors import normal_like
-from jaxgen.pytree import pytree
-from jaxgen.types import Array, PRNGKey
+from jaxgen.target.path import AnnealedPath
+from jaxgen.target.priors import normal_like
 
 __all__ = ["RandomWalk"]
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.errors import expected
+from jaxgen.core.errors import expected
+from jaxgen.core.types import Array
 from jaxgen.metrics.distances import frechet_distance
-from jaxgen.types import Array
 
 __all__ = [
     "ClassifierScore",

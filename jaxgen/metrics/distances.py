@@ -12,8 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.errors import expected
-from jaxgen.types import Array, PRNGKey, Scalar
+from jaxgen.core.errors import expected
+from jaxgen.core.types import Array, PRNGKey, Scalar
 
 __all__ = [
     "PermutationTest",

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.errors import expected
+from jaxgen.core.errors import expected
+from jaxgen.core.types import Array
 from jaxgen.metrics.reconstruction import ms_ssim, ssim
-from jaxgen.types import Array
 
 __all__ = [
     "ClassSimilarity",

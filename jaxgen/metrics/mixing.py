@@ -14,8 +14,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.errors import expected
-from jaxgen.types import Array, Scalar
+from jaxgen.core.errors import expected
+from jaxgen.core.types import Array, Scalar
 
 __all__ = ["ModesVisited", "autocorrelation", "integrated_time", "modes_visited"]
 

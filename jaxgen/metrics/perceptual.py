@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.errors import expected
-from jaxgen.pytree import pytree
-from jaxgen.types import Array
+from jaxgen.core.errors import expected
+from jaxgen.core.pytree import pytree
+from jaxgen.core.types import Array
 
 __all__ = ["AlexNetFeatures", "alexnet", "perceptual_distance"]
 

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.errors import expected
-from jaxgen.types import Array
+from jaxgen.core.errors import expected
+from jaxgen.core.types import Array
 
 __all__ = ["Closeness", "Regions", "ms_ssim", "ms_ssim_scales", "mse", "psnr", "regions", "ssim"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxgen.cache import cache_folder
+from jaxgen.core.cache import cache_folder
 
 __all__ = ["FETCHABLE", "cached"]
 

@@ -19,25 +19,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxgen.core.errors import InputError, expected
+from jaxgen.core.types import Array
 from jaxgen.data import CLASS_NAMES
-from jaxgen.errors import InputError, expected
-from jaxgen.models import (
-    autoencoders,
-    began,
-    captioner,
-    cnn,
-    dcgan,
-    infillers,
-    judge,
-    mlp,
-    sequences,
-    vae,
-)
+from jaxgen.models.fashion_mnist import autoencoders, began, captioner, cnn, dcgan, judge, mlp, vae
 from jaxgen.models.fetched import FETCHABLE, cached
 from jaxgen.models.ported import PORTED
-from jaxgen.networks import Network, freeze
-from jaxgen.types import Array
-from jaxgen.weights import fill, load_weights, read_metadata
+from jaxgen.models.text import infillers, language_models
+from jaxgen.models.weights import fill, load_weights, read_metadata
+from jaxgen.target.networks import Network, freeze
 
 __all__ = [
     "ARCHITECTURES",
@@ -85,7 +75,7 @@ def _infilled(module: Any, tokens: Array) -> Array:
 
 def _graph(description: Any, rngs: Any = None) -> Any:
     """A converted Caffe network; its layers are imported only where there is one."""
-    from jaxgen.models.graph import Graph
+    from jaxgen.models.caffe.graph import Graph
 
     return Graph(description)
 
@@ -123,7 +113,7 @@ ARCHITECTURES = {
     "mlp.ToyDiscriminator": Architecture(mlp.ToyDiscriminator, "discriminator", _plane),
     # They take tokens and are used by their methods: `network.call("sample", key, 8, 20)`.
     "sequences.Writer": Architecture(
-        sequences.Writer, "writer", _tokens, jnp.int32, lambda module, x: module.log_probs(x)
+        language_models.Writer, "writer", _tokens, jnp.int32, lambda module, x: module.log_probs(x)
     ),
     "infillers.Infiller": Architecture(
         infillers.Infiller, "infiller", _tokens, jnp.int32, _infilled

@@ -150,7 +150,7 @@ def _classes(entry: Entry, image: np.ndarray, run: Run | None) -> np.ndarray | N
 def _class_densities(model: dict[str, Any], label: int, image: np.ndarray) -> np.ndarray | None:
     import jax
 
-    from jaxgen.errors import InputError
+    from jaxgen.core.errors import InputError
     from jaxgen.models.registry import available, describe, load
 
     name = model.get("name")

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgen.errors import expected
-from jaxgen.folder import FORMAT
+from jaxgen.core.errors import expected
+from jaxgen.report.output_folder import FORMAT
 
 __all__ = ["HISTORY", "Entry", "Run", "read"]
 

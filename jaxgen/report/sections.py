@@ -103,7 +103,7 @@ def _player(part: Part, budget: int) -> str:
 
 
 def _maps(part: Part) -> str:
-    from jaxgen.pictures import heat, masked
+    from jaxgen.plotting.pictures import heat, masked
 
     extra = part.entry.extra
     if "mean" not in extra:

@@ -6,11 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxgen.errors import expected
+from jaxgen.core.errors import expected
 from jaxgen.report.page import GENERATOR, page
 from jaxgen.report.reading import Run, read
 from jaxgen.report.verdicts import Part
-from jaxgen.store.files import write_bytes
+from jaxgen.sampler.checkpoint.files import write_bytes
 
 __all__ = ["check_free", "default_path", "write"]
 

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.train.averaging import averaged
 from jaxgen.train.loop import Step
-from jaxgen.types import Array, ArrayTree, PRNGKey
 
 __all__ = ["AutoencoderConfig", "AutoencoderState", "init", "make_step"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxgen.types import Array, ArrayTree
+from jaxgen.core.types import Array, ArrayTree
 
 __all__ = ["averaged"]
 

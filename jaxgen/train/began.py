@@ -19,11 +19,11 @@ import numpy as np
 import optax
 from flax import nnx
 
-from jaxgen.models.began import Autoencoder, Decoder, Generator
-from jaxgen.models.layers import Conv, Form
+from jaxgen.core.types import Array, ArrayTree, PRNGKey
+from jaxgen.models.conv.layers import Conv, Form
+from jaxgen.models.fashion_mnist.began import Autoencoder, Decoder, Generator
 from jaxgen.train.averaging import averaged
 from jaxgen.train.loop import Step
-from jaxgen.types import Array, ArrayTree, PRNGKey
 
 __all__ = [
     "BEGANConfig",
@@ -117,7 +117,7 @@ def balance(k: Array, on_data: Array, on_samples: Array, config: BEGANConfig) ->
 def make_step(config: BEGANConfig, form: Form = "auto") -> Step:
     """The update of both networks at once, from the same state, on images `[B, 28, 28, 1]`.
 
-    `form` is the convolutions', see `jaxgen.models.layers`; on CPU "xla" is the faster one in
+    `form` is the convolutions', see `jaxgen.models.conv.layers`; on CPU "xla" is the faster one in
     training outside a compiled loop, and much the slower one inside.
     """
     g_def = _graph(Decoder, config, form)

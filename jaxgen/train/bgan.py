@@ -24,10 +24,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from jaxgen.errors import expected
+from jaxgen.core.errors import expected
+from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.train.divergences import by_name
 from jaxgen.train.loop import Step
-from jaxgen.types import Array, ArrayTree, PRNGKey
 
 __all__ = [
     "FORMS",

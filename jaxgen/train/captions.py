@@ -19,10 +19,10 @@ import numpy as np
 import optax
 from flax import nnx
 
-from jaxgen.models.captioner import END, Captioner
-from jaxgen.models.cnn import Classifier
+from jaxgen.core.types import Array, ArrayTree, PRNGKey
+from jaxgen.models.fashion_mnist.captioner import END, Captioner
+from jaxgen.models.fashion_mnist.cnn import Classifier
 from jaxgen.train.loop import Step
-from jaxgen.types import Array, ArrayTree, PRNGKey
 
 __all__ = [
     "LENGTH",

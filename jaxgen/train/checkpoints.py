@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.errors import expected
-from jaxgen.store.files import line
-from jaxgen.store.journeys import checkpointer
-from jaxgen.types import Array, ArrayTree
+from jaxgen.core.errors import expected
+from jaxgen.core.types import Array, ArrayTree
+from jaxgen.sampler.checkpoint.files import line
+from jaxgen.sampler.checkpoint.snapshots import checkpointer
 
 __all__ = ["load_state", "newest", "save_state"]
 

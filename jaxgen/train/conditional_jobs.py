@@ -16,14 +16,14 @@ import numpy as np
 from flax import nnx
 
 from jaxgen import data
-from jaxgen.models import cnn, judge
-from jaxgen.models.autoencoders import CodeAutoencoder, ImageAutoencoder
-from jaxgen.models.codes import Codes
-from jaxgen.models.layers import Conv
+from jaxgen.core.types import Array, PRNGKey
+from jaxgen.models.conv.layers import Conv
+from jaxgen.models.fashion_mnist import cnn, judge
+from jaxgen.models.fashion_mnist.autoencoders import CodeAutoencoder, ImageAutoencoder
+from jaxgen.models.fashion_mnist.codes import Codes
 from jaxgen.models.registry import load
 from jaxgen.train import autoencoder, captions, classifier, figures, ppgn, realism
 from jaxgen.train.job import UNIT, Job, rows
-from jaxgen.types import Array, PRNGKey
 
 __all__ = ["CONFIGS", "JOBS"]
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.errors import expected
-from jaxgen.types import Array
+from jaxgen.core.errors import expected
+from jaxgen.core.types import Array
 
 __all__ = ["DIVERGENCES", "Divergence", "by_name"]
 

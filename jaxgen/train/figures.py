@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import data
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
+from jaxgen.core.types import Array
 from jaxgen.metrics import frechet_distance
 from jaxgen.models.registry import describe, load
-from jaxgen.networks import Network
+from jaxgen.target.networks import Network
 from jaxgen.train.toy import coverage
-from jaxgen.types import Array
 
 __all__ = [
     "apply",

@@ -25,12 +25,12 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from jaxgen.errors import expected
-from jaxgen.models.dcgan import Discriminator, Generator
+from jaxgen.core.errors import expected
+from jaxgen.core.types import Array, ArrayTree, PRNGKey
+from jaxgen.models.fashion_mnist.dcgan import Discriminator, Generator
 from jaxgen.train.averaging import averaged
 from jaxgen.train.divergences import DIVERGENCES
 from jaxgen.train.loop import Step
-from jaxgen.types import Array, ArrayTree, PRNGKey
 
 __all__ = [
     "LOSSES",

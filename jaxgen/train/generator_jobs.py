@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxgen import data
+from jaxgen.core.types import Array, ArrayTree
 from jaxgen.metrics import frechet_distance
-from jaxgen.models.dcgan import Discriminator
+from jaxgen.models.fashion_mnist.dcgan import Discriminator
+from jaxgen.models.fashion_mnist.vae import Decoder
 from jaxgen.models.registry import load
-from jaxgen.models.vae import Decoder
 from jaxgen.train import began, bgan, figures, gan, toy, vae
 from jaxgen.train.job import UNIT, Job, rows
-from jaxgen.types import Array, ArrayTree
 
 __all__ = ["CONFIGS", "JOBS", "binary"]
 

@@ -16,9 +16,9 @@ from typing import Any
 import jax
 from flax import nnx
 
+from jaxgen.core.types import ArrayTree, PRNGKey
+from jaxgen.models.weights import flatten, save_weights
 from jaxgen.train.loop import train_loop
-from jaxgen.types import ArrayTree, PRNGKey
-from jaxgen.weights import flatten, save_weights
 
 __all__ = ["UNIT", "Job", "Progress", "Recipe", "rows"]
 

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxgen.errors import expected
+from jaxgen.core.errors import expected
+from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.train.checkpoints import load_state, newest, save_state
-from jaxgen.types import Array, ArrayTree, PRNGKey
 
 __all__ = ["Batcher", "EarlyStop", "Step", "train_loop"]
 

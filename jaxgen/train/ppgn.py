@@ -23,12 +23,12 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from jaxgen.models.codes import Codes
-from jaxgen.models.dcgan import Discriminator, Generator
-from jaxgen.networks import Network
+from jaxgen.core.types import Array, ArrayTree, PRNGKey
+from jaxgen.models.fashion_mnist.codes import Codes
+from jaxgen.models.fashion_mnist.dcgan import Discriminator, Generator
+from jaxgen.target.networks import Network
 from jaxgen.train.averaging import averaged
 from jaxgen.train.loop import Step
-from jaxgen.types import Array, ArrayTree, PRNGKey
 
 __all__ = [
     "PPGNConfig",

@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from jaxgen.models.dcgan import Discriminator
+from jaxgen.core.types import Array, ArrayTree, PRNGKey
+from jaxgen.models.fashion_mnist.dcgan import Discriminator
 from jaxgen.train.averaging import averaged
 from jaxgen.train.classifier import augment
 from jaxgen.train.loop import Step
-from jaxgen.types import Array, ArrayTree, PRNGKey
 
 __all__ = ["RealismConfig", "RealismState", "finish", "init", "make_step"]
 

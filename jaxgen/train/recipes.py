@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxgen.errors import expected
-from jaxgen.train import conditional_jobs, generator_jobs, text_jobs
+from jaxgen.core.errors import expected
+from jaxgen.sequences import jobs
+from jaxgen.train import conditional_jobs, generator_jobs
 from jaxgen.train.job import Job, Progress, Recipe
 
 __all__ = ["RECIPES", "Recipe", "run"]
 
-_JOBS = {**generator_jobs.JOBS, **conditional_jobs.JOBS, **text_jobs.JOBS}
-_CONFIGS = {**generator_jobs.CONFIGS, **conditional_jobs.CONFIGS, **text_jobs.CONFIGS}
+_JOBS = {**generator_jobs.JOBS, **conditional_jobs.JOBS, **jobs.JOBS}
+_CONFIGS = {**generator_jobs.CONFIGS, **conditional_jobs.CONFIGS, **jobs.CONFIGS}
 
 RECIPES: dict[str, Recipe] = {
     "fashion-mnist/dcgan": Recipe("gan", 10_500, options={"decay_from": 0.6}),
@@ -109,7 +110,7 @@ def run(
         `NAME-UPDATES`; they change nothing in the run itself.
       progress: called with the number of updates done and the mean metrics since.
       devices: to spread each batch over, see `jaxgen.train.loop.train_loop`.
-      text: for `text/...`, a file with a sentence on each line, see `jaxgen.train.text_jobs`.
+      text: for `text/...`, a file with a sentence on each line, see `jaxgen.sequences.jobs`.
       vocabulary: for `text/...`, how many of its words at most are told apart.
 
     Returns:

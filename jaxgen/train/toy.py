@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.data import ring_modes
-from jaxgen.models.mlp import ToyDiscriminator, ToyGenerator
+from jaxgen.models.fashion_mnist.mlp import ToyDiscriminator, ToyGenerator
 from jaxgen.train.loop import Step
-from jaxgen.types import Array, ArrayTree, PRNGKey
 
 __all__ = ["ToyConfig", "ToyState", "coverage", "finish", "init", "make_step"]
 

@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from jaxgen.models.vae import Decoder, Encoder
+from jaxgen.core.types import Array, ArrayTree, PRNGKey
+from jaxgen.models.fashion_mnist.vae import Decoder, Encoder
 from jaxgen.train.averaging import averaged
 from jaxgen.train.loop import Step
-from jaxgen.types import Array, ArrayTree, PRNGKey
 
 __all__ = ["VAEConfig", "VAEState", "finish", "init", "make_step"]
 

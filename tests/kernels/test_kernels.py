@@ -5,13 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import LinearGaussian, skewed_moments, skewed_posterior
 
 import jaxgen
 from jaxgen import InputError, kernels
+from jaxgen.core.pytree import pytree
 from jaxgen.kernels import Tuning
-from jaxgen.path import AnnealedPath, likelihood_path
-from jaxgen.pytree import pytree
+from jaxgen.target.path import AnnealedPath, likelihood_path
+from tests.toys import LinearGaussian, skewed_moments, skewed_posterior
 
 # A step size for each at which it accepts a fair share on the skewed target below.
 EXACT = [
@@ -195,10 +195,10 @@ class Cliff:
 
 @pytest.mark.parametrize(("kernel", "step_size"), EXACT, ids=IDS)
 def test_nan_proposals_are_refused_counted_and_never_returned(kernel, step_size):
-    from toys import RowImage
+    from tests.toys import RowImage
 
     posterior = jaxgen.Posterior(
-        jaxgen.Gaussian.standard(2), RowImage(), jaxgen.conditions.Term(Cliff())
+        jaxgen.Gaussian.standard(2), RowImage(), jaxgen.target.conditions.Term(Cliff())
     )
     path = likelihood_path(posterior)
     states, info = run(kernel, path, jnp.float32(1.0), step_size, 60, 40, 2)

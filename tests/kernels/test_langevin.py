@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import LinearGaussian
 
 import jaxgen
 from jaxgen import InputError, kernels, schedules
 from jaxgen.kernels import Tuning
-from jaxgen.path import likelihood_path
-from jaxgen.priors import normal_like
+from jaxgen.target.path import likelihood_path
+from jaxgen.target.priors import normal_like
+from tests.toys import LinearGaussian
 
 TUNING = Tuning(jnp.ones(()), jnp.ones(3))
 

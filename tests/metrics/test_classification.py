@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from jaxgen.metrics import (
     classifier_accuracy,
     classifier_score,

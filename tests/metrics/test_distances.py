@@ -9,7 +9,7 @@ import pytest
 from scipy import linalg, stats
 from scipy.spatial.distance import cdist, pdist
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from jaxgen.metrics import (
     energy_distance,
     energy_permutation_test,

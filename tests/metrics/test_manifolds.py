@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from jaxgen.metrics import precision_recall
 
 

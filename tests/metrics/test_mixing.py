@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from jaxgen.metrics import autocorrelation, integrated_time, modes_visited
 
 

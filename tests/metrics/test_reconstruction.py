@@ -6,7 +6,7 @@ import pytest
 from scipy.signal import convolve2d
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from jaxgen.metrics import ms_ssim, ms_ssim_scales, mse, psnr, regions, ssim
 
 

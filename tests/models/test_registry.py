@@ -7,13 +7,13 @@ import pytest
 from flax import nnx
 
 from jaxgen import data
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from jaxgen.models import available, describe, load
-from jaxgen.models.dcgan import Generator
+from jaxgen.models.fashion_mnist.dcgan import Generator
 from jaxgen.models.ported import PORTED
 from jaxgen.models.registry import ARCHITECTURES, build
-from jaxgen.networks import freeze
-from jaxgen.weights import flatten, load_weights, save_weights
+from jaxgen.models.weights import flatten, load_weights, save_weights
+from jaxgen.target.networks import freeze
 
 SHAPES = {
     "fashion-mnist/dcgan": ("generator", (64,), (28, 28, 1)),
@@ -194,7 +194,7 @@ def test_errors_name_the_way_out(tmp_path):
     [
         name
         for name, architecture in ARCHITECTURES.items()
-        # Those of words have no default vocabulary: tests/train/test_text_jobs.py has them.
+        # Those of words have no default vocabulary: tests/sequences/test_jobs.py has them.
         if name not in (*PORTED, "graph.Graph") and architecture.kind not in _WORDS
     ],
 )

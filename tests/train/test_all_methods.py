@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxgen.errors import InputError
-from jaxgen.models.cnn import Classifier
-from jaxgen.models.mlp import MLP
-from jaxgen.models.sequences import Reader, Writer
-from jaxgen.train import autoencoder, began, bgan, classifier, gan, realism, seqgan, toy, vae
+from jaxgen.core.errors import InputError
+from jaxgen.models.fashion_mnist.cnn import Classifier
+from jaxgen.models.fashion_mnist.mlp import MLP
+from jaxgen.models.text.language_models import Reader, Writer
+from jaxgen.sequences import seqgan
+from jaxgen.train import autoencoder, began, bgan, classifier, gan, realism, toy, vae
 from jaxgen.train.loop import train_loop
 
 STEPS, BATCH = 4, 8

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxgen.models.began import Autoencoder, Decoder, Generator
+from jaxgen.models.fashion_mnist.began import Autoencoder, Decoder, Generator
 from jaxgen.train import began
 from jaxgen.train.loop import train_loop
 

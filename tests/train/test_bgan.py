@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from jaxgen.train import bgan
 from jaxgen.train.loop import train_loop
 

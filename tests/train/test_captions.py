@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxgen.models.captioner import END
-from jaxgen.models.cnn import Classifier
+from jaxgen.models.fashion_mnist.captioner import END
+from jaxgen.models.fashion_mnist.cnn import Classifier
 from jaxgen.train import captions as train
 from jaxgen.train.loop import train_loop
 

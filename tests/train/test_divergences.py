@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from jaxgen.train.divergences import DIVERGENCES, by_name
 
 U = jnp.asarray([0.2, 0.7, 1.0, 1.9, 6.0])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from jaxgen.train.checkpoints import load_state, save_state
 from jaxgen.train.loop import EarlyStop, train_loop
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxgen.errors import InputError
-from jaxgen.models.dcgan import Discriminator
+from jaxgen.core.errors import InputError
+from jaxgen.models.fashion_mnist.dcgan import Discriminator
 from jaxgen.train import gan, vae
 from jaxgen.train.divergences import DIVERGENCES
 

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from jaxgen import data
-from jaxgen.models.cnn import Classifier
+from jaxgen.models.fashion_mnist.cnn import Classifier
 from jaxgen.train import classifier, gan, toy, vae
 from jaxgen.train.loop import train_loop
 

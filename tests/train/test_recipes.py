@@ -6,7 +6,7 @@ import pytest
 
 from jaxgen import data
 from jaxgen.cli import main
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from jaxgen.models import describe, load
 from jaxgen.models.registry import TRAINABLE, available
 from jaxgen.train import RECIPES, figures, generator_jobs, run

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxgen.errors import InputError, expected
+from jaxgen.core.errors import InputError, expected
 from weights_convert.caffe import wire
 
 __all__ = ["BlobRecord", "Caffemodel", "blob_key", "read_binaryproto"]

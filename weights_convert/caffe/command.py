@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgen.errors import expected
-from jaxgen.models.graph import Graph
+from jaxgen.core.errors import expected
+from jaxgen.models.caffe.graph import Graph
 from weights_convert import parity
 from weights_convert.caffe.caffemodel import Caffemodel, read_binaryproto
 from weights_convert.caffe.importer import Converted, convert, save_converted

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 
-from jaxgen.errors import InputError, expected
-from jaxgen.models.graph import Graph, attribute_of
-from jaxgen.networks import Network, freeze
-from jaxgen.weights import fill, load_weights, save_weights
+from jaxgen.core.errors import InputError, expected
+from jaxgen.models.caffe.graph import Graph, attribute_of
+from jaxgen.models.weights import fill, load_weights, save_weights
+from jaxgen.target.networks import Network, freeze
 from weights_convert.caffe.caffemodel import BlobRecord, Caffemodel, blob_key
 from weights_convert.caffe.layers import Plan
 from weights_convert.caffe.preprocess import Preprocessing, add_preprocessing
@@ -40,7 +40,7 @@ class Converted(NamedTuple):
     """A converted network.
 
     Attributes:
-      description: see `jaxgen.models.graph`.
+      description: see `jaxgen.models.caffe.graph`.
       arrays: "layer.parameter" -> array in our layout.
       metadata: what is written beside them: source files and their digests, and more.
       ignored: keys of the caffemodel that were left out, on request or by a phase rule.

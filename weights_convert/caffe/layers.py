@@ -1,7 +1,7 @@
 """What each Caffe layer becomes: its configuration, and where its blobs go.
 
 `plan` turns a layer's parameters and the shapes of its bottoms, in Caffe's order, into an
-entry for `jaxgen.models.graph` and the list of blobs that Caffe would hold for it: their
+entry for `jaxgen.models.caffe.graph` and the list of blobs that Caffe would hold for it: their
 shapes there, their names and shapes here and the transforms between.
 """
 
@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxgen.errors import InputError, expected
+from jaxgen.core.errors import InputError, expected
 from weights_convert import layouts
 from weights_convert.caffe.prototxt import LayerText
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgen.errors import expected
+from jaxgen.core.errors import expected
 from weights_convert.layouts import chw_to_hwc
 
 __all__ = ["PRESETS", "Preprocessing", "add_preprocessing"]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxgen.errors import InputError, expected
+from jaxgen.core.errors import InputError, expected
 from weights_convert.caffe.schema import message_class
 
 __all__ = ["LayerText", "NetText", "read_prototxt"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 
 __all__ = ["BYTES", "FIXED32", "FIXED64", "VARINT", "Field", "fields", "signed", "varint"]
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgen.errors import InputError, expected
-from jaxgen.models.graph import FORMAT, abstract_tops, build_layer
-from jaxgen.models.graph_description import MOST_LAYERS
+from jaxgen.core.errors import InputError, expected
+from jaxgen.models.caffe.description import MOST_LAYERS
+from jaxgen.models.caffe.graph import FORMAT, abstract_tops, build_layer
 from weights_convert.caffe.layers import DATA, DROPPED, Plan, plan
 from weights_convert.caffe.prototxt import LayerText, NetText
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from jaxgen.errors import InputError, expected
-from jaxgen.models.layers import Conv, ConvTranspose
+from jaxgen.core.errors import InputError, expected
+from jaxgen.models.conv.layers import Conv, ConvTranspose
 from jaxgen.models.ported import leaves
 from jaxgen.models.ported.blocks import Depthwise, UpConv
 from weights_convert.layouts import Transform

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgen.errors import InputError, expected
+from jaxgen.core.errors import InputError, expected
 from weights_convert.layouts import Transform, conv
 from weights_convert.recipes import Config, Recipe, State, shape_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from weights_convert.recipes import Config, Recipe, State, shape_of
 
 __all__ = ["RECIPE"]

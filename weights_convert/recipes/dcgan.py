@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxgen.errors import InputError, expected
+from jaxgen.core.errors import InputError, expected
 from jaxgen.models.ported.sequential import check_layers
 from weights_convert.recipes import Config, Recipe, State
 from weights_convert.recipes.sequential_file import reference, source

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from weights_convert.layouts import Transform, conv, dense_before_reshape, vector_before_reshape
 from weights_convert.recipes import Config, Recipe, State, shape_of
 

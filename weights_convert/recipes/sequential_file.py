@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxgen.errors import expected
+from jaxgen.core.errors import expected
 from jaxgen.models.ported.sequential import check_layers
 from weights_convert.recipes import Config, Recipe, State
 from weights_convert.sequential import complete, read_description

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from weights_convert.layouts import Transform, conv, dense
 from weights_convert.recipes import Config, Recipe, State, shape_of
 

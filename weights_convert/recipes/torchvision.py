@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from jaxgen.errors import InputError, expected
+from jaxgen.core.errors import InputError, expected
 from jaxgen.models.ported.squeezenet import LAYOUTS
 from weights_convert.layouts import Transform, dense_after_flatten
 from weights_convert.recipes import Config, Recipe, State, shape_of

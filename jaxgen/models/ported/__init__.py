@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from flax import nnx
 
-from jaxgen.errors import expected
+from jaxgen.core.errors import expected
 
 __all__ = ["PORTED", "Ported", "build", "leaves"]
 

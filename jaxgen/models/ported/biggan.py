@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxgen.errors import expected
-from jaxgen.models.layers import Conv
+from jaxgen.core.errors import expected
+from jaxgen.core.types import Array
+from jaxgen.models.conv.layers import Conv
 from jaxgen.models.ported.blocks import UpConv, batch_norm, max_pool, upsample
-from jaxgen.types import Array
 
 __all__ = ["BigGANDeep"]
 

@@ -14,8 +14,8 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from jaxgen.models.layers import Conv, conv, upsample_conv
-from jaxgen.types import Array
+from jaxgen.core.types import Array
+from jaxgen.models.conv.layers import Conv, conv, upsample_conv
 
 __all__ = [
     "ConvNorm",

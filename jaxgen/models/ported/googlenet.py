@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxgen.core.types import Array
 from jaxgen.models.ported.blocks import ConvNorm, max_pool, spatial_mean, standardise
-from jaxgen.types import Array
 
 __all__ = ["GoogLeNet"]
 

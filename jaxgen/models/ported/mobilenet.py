@@ -8,9 +8,9 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxgen.models.layers import Conv
+from jaxgen.core.types import Array
+from jaxgen.models.conv.layers import Conv
 from jaxgen.models.ported.blocks import Depthwise, batch_norm, spatial_mean, standardise
-from jaxgen.types import Array
 
 __all__ = ["STRIDES", "MobileNetV2"]
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import jax
 from flax import nnx
 
-from jaxgen.models.layers import Conv
+from jaxgen.core.types import Array
+from jaxgen.models.conv.layers import Conv
 from jaxgen.models.ported.blocks import batch_norm, max_pool, spatial_mean, standardise
-from jaxgen.types import Array
 
 __all__ = ["ResNet"]
 

@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxgen.errors import expected
-from jaxgen.models.layers import Conv, ConvTranspose
+from jaxgen.core.errors import expected
+from jaxgen.core.types import Array
+from jaxgen.models.conv.layers import Conv, ConvTranspose
 from jaxgen.models.ported.blocks import (
     adaptive_avg_pool,
     avg_pool,
@@ -30,7 +31,6 @@ from jaxgen.models.ported.blocks import (
     standardise,
     upsample,
 )
-from jaxgen.types import Array
 
 __all__ = ["LAYERS", "Sequential", "check_layers"]
 

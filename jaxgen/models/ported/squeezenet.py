@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxgen.models.layers import Conv
+from jaxgen.core.types import Array
+from jaxgen.models.conv.layers import Conv
 from jaxgen.models.ported.blocks import max_pool, spatial_mean, standardise
-from jaxgen.types import Array
 
 __all__ = ["LAYOUTS", "SqueezeNet"]
 

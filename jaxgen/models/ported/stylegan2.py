@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxgen.models.layers import conv, conv_transpose
-from jaxgen.types import Array
+from jaxgen.core.types import Array
+from jaxgen.models.conv.layers import conv, conv_transpose
 
 __all__ = ["StyleGAN2"]
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxgen.models.layers import Conv
+from jaxgen.core.types import Array
+from jaxgen.models.conv.layers import Conv
 from jaxgen.models.ported.blocks import adaptive_avg_pool, batch_norm, max_pool, standardise
-from jaxgen.types import Array
 
 __all__ = ["VGG"]
 

@@ -1,0 +1,1 @@
+"""Whole tasks and the settings of papers: completing images, baselines, Plug & Play."""

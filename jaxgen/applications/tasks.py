@@ -1,0 +1,405 @@
+"""Co-generation: the rest of an image, or a sharper one, from what was seen of it.
+
+`inpaint`, `super_resolve` and `reconstruct` compose a posterior, call `jaxgen.sample` and
+sum its draws up: posterior mean, deviation, credible intervals, samples, and whether the
+generator could have made what was seen at all. Fang & Schwing (NeurIPS 2019) is the
+problem; `compat="cogen"` is their method, and everything else a better one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core.errors import expected
+from jaxgen.core.types import PRNGKey
+from jaxgen.diagnostics.moments import Moments, add, pooled, quantiles
+from jaxgen.diagnostics.streaming import StreamedDraws, folding, histogram_quantiles
+from jaxgen.inference.sample import images, sample
+from jaxgen.kernels import HMC
+from jaxgen.models import load
+from jaxgen.models.registry import describe
+from jaxgen.sampler.results import SampleResult
+from jaxgen.target.conditions import (
+    GaussianNoise,
+    LearnedNoise,
+    LowResolution,
+    NoiseLevels,
+    ObservedPixels,
+    Operator,
+)
+from jaxgen.target.path import tempered_prior_path
+from jaxgen.target.posterior import Posterior
+from jaxgen.target.priors import Gaussian
+from jaxgen.tempering.betas import Adaptive, by_name
+from jaxgen.tempering.step_size import CoGeneration
+
+__all__ = [
+    "COGEN_NOISE",
+    "Reconstruction",
+    "cogen_settings",
+    "inpaint",
+    "learned",
+    "reconstruct",
+    "summarise",
+    "super_resolve",
+    "unit_noise",
+]
+
+# The co-generation code's -sum (difference)^2 over pixels in [-1, 1], as a standard
+# deviation of pixels in [0, 1].
+COGEN_NOISE = 8.0**-0.5
+
+# Where the residual exceeds the noise by so much, the generator cannot show what was seen.
+_TOO_FAR = 1.5
+# With a learned level: where it leaves half of the variance of what was seen unexplained.
+_UNEXPLAINED = 0.7
+_NOISE_LEVELS = np.geomspace(0.01, 0.64, 13)
+# Residuals of neighbouring pixels that count as one: a patch of so many pixels.
+_PATCH = 10.0
+
+# Pixels constrain a GAN's latents jointly, and leave chains with few ancestors: fewer moves on
+# the way and more at the end mix better at the same cost.
+_SETTINGS: dict[str, Any] = {
+    "num_chains": 32,
+    "kernel": HMC(10, jitter=True),
+    "betas": Adaptive(cess=0.8),
+    "moves": 1,
+    "warmup": 20,
+    "num_steps": 40,
+    "thin": 1,
+}
+
+
+class Reconstruction(NamedTuple):
+    """What is known of an image after an observation; maps are `[H, W, channels]`.
+
+    Attributes:
+      mean: the posterior mean, the estimate of least expected squared error.
+      deviation: standard deviation of each pixel over the draws.
+      low, high: each pixel's credible interval.
+      level: the interval's probability.
+      samples: the last draw of every chain, `[C, H, W, channels]`, in falling order of
+        weight, then of posterior density.
+      sample_weights: `[C]`, theirs; equal where chains were resampled.
+      noise: the noise level in use: the one given, or the learned one's posterior mean.
+      residual: root mean square of what was seen minus what the draws show.
+      misfit: residual / noise, about 1 where the generator can show what was seen (for
+        learned noise: residual / deviation of what was seen).
+      out_of_reach: whether `misfit` says that it cannot.
+      notes: the run's notes, and one on the misfit where there is one.
+      result: the run itself; its draws hold "position" and "image", or are `StreamedDraws`.
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    level: float
+    samples: np.ndarray
+    sample_weights: np.ndarray
+    noise: float
+    residual: float
+    misfit: float
+    out_of_reach: bool
+    notes: tuple[str, ...]
+    result: SampleResult
+
+
+def inpaint(
+    key: PRNGKey, generator: Any, image: Any, mask: Any, *, noise: float | str = 0.1, **more: Any
+) -> Reconstruction:
+    """Complete an image: p(z) N(observed pixels; G(z), noise^2).
+
+    Args:
+      key: consumed.
+      generator: a network (then give `prior`), or the name of a generator that is shipped.
+      image: `[H, W, channels]` in [0, 1]; hidden pixels may hold anything finite.
+      mask: 1 where observed, 0 where hidden, `[H, W]` or of the image's shape.
+      noise: standard deviation of the observation, or "learn".
+      more: see `reconstruct`.
+    """
+    image, mask = jnp.asarray(image, jnp.float32), jnp.asarray(mask, jnp.float32)
+    full = mask[..., None] if mask.ndim == image.ndim - 1 else mask
+    seen = jnp.where(full > 0, image, 0.0)  # what is hidden is not even handed over
+    condition = ObservedPixels(seen, mask, unit_noise(noise))
+    return _solve(key, generator, condition, noise=noise, **more)
+
+
+def super_resolve(
+    key: PRNGKey,
+    generator: Any,
+    view: Any,
+    factor: int,
+    *,
+    method: str = "average",
+    noise: float | str = 0.05,
+    **more: Any,
+) -> Reconstruction:
+    """Sharpen a view: p(z) N(view; A G(z), noise^2), A a reduction by `factor`.
+
+    Args:
+      key: consumed.
+      generator: as in `inpaint`.
+      view: `[H / factor, W / factor, channels]` in [0, 1].
+      factor: how many pixels make one, each way.
+      method: "average" (boxes) or "stride" (every factor-th pixel).
+      noise: standard deviation of the view, or "learn".
+      more: see `reconstruct`.
+    """
+    view = jnp.asarray(view, jnp.float32)
+    condition = LowResolution(view, unit_noise(noise), factor, method)
+    return _solve(key, generator, condition, noise=noise, **more)
+
+
+def reconstruct(
+    key: PRNGKey,
+    generator: Any,
+    observation: Any,
+    operator: Any,
+    *,
+    noise: float | str = 0.1,
+    **more: Any,
+) -> Reconstruction:
+    """An image from a function of it: p(z) N(observation; A(G(z)), noise^2).
+
+    Args:
+      key: consumed.
+      generator: a network, or the name of a generator that is shipped.
+      observation: y, of the shape of A(image).
+      operator: A: one of `jaxgen.target.conditions.operators`, or any function of an image.
+      noise: a standard deviation, or "learn": one of thirteen levels from 0.01 to 0.64 that
+        are equally likely beforehand, integrated out (`NoiseLevels`); or "student-t": an
+        inverse gamma prior worth two observations of level 0.1 (`LearnedNoise`).
+      more: `prior`: a distribution over latents, needed where `generator` is no name;
+        `also`: another condition on the image, as a class; `redundancy`: how many residuals
+        count as one where the noise is learned (a patch of ten pixels' worth); `level`: of the
+        credible intervals, 0.9; `compat`: "cogen" for the co-generation authors' settings in
+        all but the condition (give them noise=COGEN_NOISE); `keep`: False sums the draws up
+        as they come and keeps none (`jaxgen.diagnostics.streaming`), for many of them or large
+        images; and what `jaxgen.sample` takes.
+
+    Returns:
+      A `Reconstruction`.
+
+    Raises:
+      InputError: for arguments that cannot be used.
+    """
+    observation = jnp.asarray(observation, jnp.float32)
+    condition = Operator(observation, unit_noise(noise), operator)
+    return _solve(key, generator, condition, noise=noise, **more)
+
+
+def learned(
+    condition: GaussianNoise,
+    noise: float | str,
+    redundancy: float | None = None,
+    image_shape: tuple[int, ...] | None = None,
+) -> Any:
+    """A condition whose noise is the number given, or integrated out by its name.
+
+    Args:
+      condition: what was seen, and the unit of its noise.
+      noise: a number, which the condition has already, "learn" or "student-t".
+      redundancy: how many residuals count as one; None for as many as lie in a patch of ten
+        pixels, 1 at least.
+      image_shape: of the image; None where it is that of the observation.
+    """
+    if noise in ("learn", "student-t") and redundancy is None:
+        density = 1.0
+        if image_shape is not None:
+            density = np.size(condition.observed) / np.prod(image_shape)
+        redundancy = max(1.0, _PATCH * float(density))
+    count = jnp.asarray(redundancy or 1.0, jnp.float32)
+    if noise == "learn":
+        scales = jnp.asarray(_NOISE_LEVELS / 0.1, jnp.float32)
+        return NoiseLevels(condition, scales, count)
+    if noise == "student-t":
+        one = jnp.float32(1.0)
+        return LearnedNoise(condition, one, one, count)
+    if isinstance(noise, str):
+        raise expected("noise", "a number, 'learn' or 'student-t'", repr(noise))
+    if redundancy is not None:
+        raise expected("redundancy", "none for a given noise level", redundancy)
+    return condition
+
+
+def cogen_settings(num_chains: int = 10, name: str = "cogen-images") -> dict[str, Any]:
+    """The co-generation authors' sampler, as `sample` takes it.
+
+    Raw sigmoid betas with one HMC step of 20 leapfrogs at each, one step size for all
+    chains times 1.02 or 0.98, no preconditioning, no resampling, no weights; the path
+    tempers the prior away (`tempered_prior_path`). One step more at the end is the draw.
+    """
+    return {
+        "kernel": HMC(20),
+        "num_chains": num_chains,
+        "betas": by_name(name),
+        "moves": 1,
+        "step_size": CoGeneration(),
+        "resample": None,
+        "precondition": False,
+        "warmup": 0,
+        "num_steps": 1,
+        "thin": 1,
+    }
+
+
+def _solve(
+    key: PRNGKey,
+    generator: Any,
+    condition: GaussianNoise,
+    *,
+    noise: float | str,
+    prior: Any = None,
+    also: Any = None,
+    redundancy: float | None = None,
+    level: float = 0.9,
+    compat: str | None = None,
+    keep: bool = True,
+    **settings: Any,
+) -> Reconstruction:
+    if not keep and settings.get("resample", "") is None:
+        raise expected("keep", "True where chains keep weights (resample=None)", keep)
+    if not 0 < level < 1:
+        raise expected("level", "a probability between 0 and 1", level)
+    if compat not in (None, "cogen"):
+        raise expected("compat", "None or 'cogen'", repr(compat))
+    if isinstance(generator, str):
+        info = describe(generator)
+        if info.kind != "generator":
+            raise expected("generator", "a generator", f"{generator}, a {info.kind}")
+        prior = Gaussian.standard(info.input_shape) if prior is None else prior
+        generator = load(generator)
+    if prior is None:
+        hint = "As in prior=jaxgen.Gaussian.standard(64)"
+        raise expected("prior", "a distribution over the generator's latents", "none", hint)
+    shape = Posterior(prior, generator, condition).image_shape()
+    full = learned(condition, noise, redundancy, shape)
+    posterior = Posterior(prior, generator, full if also is None else full + also)
+    posterior.check()
+    if compat == "cogen":
+        chosen = cogen_settings() | settings
+        result = sample(key, tempered_prior_path(posterior), collect=None, **chosen)
+        # That path's base has no posterior to draw images from, so they are drawn here.
+        picture = jax.jit(lambda target, z: jax.vmap(target.image)(z))
+        drawn = np.asarray(picture(posterior, result.position))[:, None]
+        result = result._replace(
+            draws={"position": jax.tree.map(lambda x: x[:, None], result.position), "image": drawn},
+            weights=np.full(len(drawn), 1 / len(drawn)),  # the paper has none
+        )
+    else:
+        fold = None if keep else folding(lambda stack: _residuals(full, stack)[:2])
+        result = sample(key, posterior, collect=images, reduce=fold, **(_SETTINGS | settings))
+    return summarise(result, posterior, full, level=level)
+
+
+def summarise(
+    result: SampleResult, posterior: Posterior, condition: Any, *, level: float = 0.9
+) -> Reconstruction:
+    """A run's draws as a `Reconstruction`.
+
+    Args:
+      result: from `sample(collect=images)`.
+      posterior: what was sampled.
+      condition: the part of its condition that saw pixels.
+      level: of the credible intervals.
+    """
+    chosen = np.asarray(result.weights, np.float64)
+    tail = (1 - level) / 2
+    drawn = result.draws
+    if isinstance(drawn, StreamedDraws):
+        moments, last = drawn.moments, drawn.last
+        low, high = histogram_quantiles(drawn.counts, (tail, 1 - tail))
+        squares, scales = drawn.misses / moments.weight, drawn.scales / moments.weight
+    elif isinstance(drawn, Mapping) and "image" in drawn:
+        stack = np.asarray(drawn["image"])
+        moments = add(None, stack.swapaxes(0, 1), np.ones(stack.shape[1::-1]))
+        last = jax.tree.map(lambda x: x[:, -1], drawn)
+        flat = stack.reshape(-1, *stack.shape[2:])
+        weights = np.repeat(chosen / stack.shape[1], stack.shape[1])
+        low, high = quantiles(flat, (tail, 1 - tail), None if np.ptp(chosen) < 1e-9 else weights)
+        squares, scales = (
+            np.asarray(x).reshape(stack.shape[:2]).mean(axis=1)
+            for x in _residuals(condition, jnp.asarray(flat))[:2]
+        )
+    else:
+        raise expected("result", "draws with images", "others", "Give collect=jaxgen.images")
+    whole: Moments = pooled(moments, chosen)
+
+    density = np.asarray(_densities(posterior, jax.tree.map(jnp.asarray, last["position"])))
+    order = np.lexsort((-density, -chosen.round(9)))
+
+    unit, spread = _scale_of(condition)
+    residual = float(np.sqrt(np.dot(chosen, squares)))
+    noise = float(np.dot(chosen, scales) * unit)
+    is_learned = isinstance(condition, LearnedNoise | NoiseLevels)
+    misfit = residual / (spread if is_learned else noise)
+    out_of_reach = misfit > (_UNEXPLAINED if is_learned else _TOO_FAR)
+    notes = tuple(result.notes)
+    if out_of_reach:
+        if is_learned:
+            reason = f"the draws miss it by {residual:.3f}, and it varies by {spread:.3f}"
+        else:
+            reason = f"the draws miss it by {residual:.3f}, {misfit:.1f} times the noise level"
+        way_out = "" if is_learned else "; raise the noise level, or learn it"
+        notes = (*notes, f"the observation is out of the generator's reach: {reason}{way_out}")
+    return Reconstruction(
+        mean=whole.mean.astype(np.float32),
+        deviation=whole.deviation.astype(np.float32),
+        low=low,
+        high=high,
+        level=level,
+        samples=np.asarray(last["image"])[order],
+        sample_weights=chosen[order],
+        noise=noise,
+        residual=residual,
+        misfit=misfit,
+        out_of_reach=bool(out_of_reach),
+        notes=notes,
+        result=result,
+    )
+
+
+@jax.jit
+def _densities(posterior: Posterior, positions: Any) -> Any:
+    return jax.lax.map(posterior, positions, batch_size=16)
+
+
+@jax.jit
+def _residuals(condition: Any, stack: Any) -> Any:
+    """Each image's mean squared residual, and noise scale in units of the condition's."""
+    base = _bare(condition)
+
+    def one(image: Any) -> tuple[Any, Any]:
+        residual = base.residual(image)
+        kept = base.kept(residual)
+        kept = jnp.ones_like(residual) if kept is None else (kept > 0).astype(residual.dtype)
+        square = jnp.sum(kept * residual**2) / jnp.sum(kept)
+        scale = condition.noise_scale(image) if base is not condition else jnp.ones(())
+        return square, scale
+
+    return jax.lax.map(one, stack, batch_size=64)
+
+
+def _scale_of(condition: Any) -> tuple[float, float]:
+    """The condition's noise, or its unit where it is learned; the deviation of what was seen."""
+    base = _bare(condition)
+    seen = np.asarray(base.observed)
+    kept = base.kept(base.observed)
+    seen = seen if kept is None else seen[np.broadcast_to(np.asarray(kept) > 0, seen.shape)]
+    return float(np.sqrt(np.mean(np.square(np.asarray(base.noise))))), float(np.std(seen))
+
+
+def _bare(condition: Any) -> Any:
+    """The condition under a learned noise level."""
+    return condition.condition if isinstance(condition, LearnedNoise | NoiseLevels) else condition
+
+
+def unit_noise(noise: float | str) -> Any:
+    """The condition's noise; for a learned one, the unit that its scales multiply."""
+    return jnp.asarray(0.1 if isinstance(noise, str) else noise, jnp.float32)

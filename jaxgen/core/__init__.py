@@ -1,0 +1,1 @@
+"""What everything stands on: array types, pytrees, errors, the compile cache, atomic writes."""

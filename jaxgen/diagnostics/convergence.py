@@ -1,0 +1,341 @@
+"""How far draws may be trusted: R-hat and ESS in latents, density and image; symmetries.
+
+R-hat and the effective sample sizes are those of Vehtari, Gelman, Simpson, Carpenter &
+Buerkner (Bayesian Analysis 2021): chains are split in two, draws replaced by normal scores
+of their ranks, and R-hat is the larger of the bulk's and the folded draws'. With many short
+chains R-hat^2 - 1 is about 1 / ESS of one chain, so it is large until each chain has gone
+round the posterior by itself.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core.errors import expected
+from jaxgen.core.types import PRNGKey
+from jaxgen.sampler.results import SampleResult
+from jaxgen.target.posterior import Posterior
+from jaxgen.target.priors import Sphere
+
+__all__ = [
+    "ESS",
+    "Diagnosis",
+    "Symmetries",
+    "diagnose",
+    "effective_sizes",
+    "split_rhat",
+    "symmetries",
+]
+
+# Up to the first all is well; above the second the chains have not met.
+_GOOD, _POOR = 1.05, 1.2
+# Pixels beyond so many are looked at through random projections alone.
+_MOST_PIXELS = 4096
+_PROJECTIONS = 32
+
+
+class ESS(NamedTuple):
+    """Effective sample sizes, one for each quantity: of the bulk, and of the 5% tails."""
+
+    bulk: np.ndarray
+    tail: np.ndarray
+
+
+class Symmetries(NamedTuple):
+    """What a generator does not see of its latent, as tested on prior draws.
+
+    Attributes:
+      radius: G(c z) = G(z) for c > 0: only the direction of z matters.
+      sign: G(-z) = G(z).
+      ignored: indices of flattened coordinates that no output depends on.
+      notes: what to do about it, in sentences.
+    """
+
+    radius: bool
+    sign: bool
+    ignored: np.ndarray
+    notes: tuple[str, ...]
+
+
+class Diagnosis(NamedTuple):
+    """What there is to say of a run.
+
+    Attributes:
+      verdict: "mixed", "slow" or "stuck", and then why, in one line.
+      rhat: the worst R-hat of each space: "latent", "log density", "image".
+      ess_bulk, ess_tail: the smallest effective sample size of each space.
+      num_draws: C x S.
+      num_ancestors: first states that have descendants.
+      radius: mean of |z| / sqrt(d) over draws; about 1 for a standard normal in high
+        dimensions.
+      symmetries: of the generator.
+      notes: all that should be known, the run's own notes among it.
+    """
+
+    verdict: str
+    rhat: dict[str, float]
+    ess_bulk: dict[str, float]
+    ess_tail: dict[str, float]
+    num_draws: int
+    num_ancestors: int
+    radius: float
+    symmetries: Symmetries
+    notes: tuple[str, ...]
+
+
+def split_rhat(draws: Any) -> np.ndarray:
+    """Rank-normalised split R-hat of `[C, S, ...]` draws, one for each quantity.
+
+    NaN where S < 4 or a quantity does not vary.
+    """
+    x, shape = _flat(draws)
+    if x.shape[1] < 4:
+        return np.full(shape, np.nan)
+    x = _split(x)
+    bulk = _rhat(_normal_scores(x))
+    folded = _rhat(_normal_scores(np.abs(x - np.median(x, axis=(0, 1)))))
+    return np.maximum(bulk, folded).reshape(shape)
+
+
+def effective_sizes(draws: Any) -> ESS:
+    """Bulk and tail effective sample sizes of `[C, S, ...]` draws.
+
+    The tail's is the smaller one of those of the indicators x <= q05 and x <= q95.
+    """
+    x, shape = _flat(draws)
+    if x.shape[1] < 4:
+        return ESS(np.full(shape, np.nan), np.full(shape, np.nan))
+    bulk = _ess(_normal_scores(_split(x)))
+    low, high = np.quantile(x, [0.05, 0.95], axis=(0, 1))
+    tails = [_ess(_split((x <= q).astype(np.float64))) for q in (low, high)]
+    return ESS(bulk.reshape(shape), np.fmin(*tails).reshape(shape))
+
+
+def symmetries(
+    key: PRNGKey, generator: Any, prior: Any, *, num_draws: int = 4, tolerance: float = 1e-3
+) -> Symmetries:
+    """Test on prior draws whether a generator ignores |z|, the sign of z, or coordinates.
+
+    A change counts as none where the image moves by less than `tolerance` of what another
+    draw moves it by.
+    """
+    like = prior.latent(prior.sample(key))
+    if not hasattr(like, "shape"):  # a tree of several latents has no one length
+        return Symmetries(False, False, np.zeros(0, int), ())
+    images, scaled, flipped, pulled = _probe(key, generator, prior, num_draws)
+    apart = float(jnp.sqrt(jnp.mean((images - jnp.roll(images, 1, axis=0)) ** 2)))
+
+    def same(other: Any) -> bool:
+        worst = float(jnp.sqrt(jnp.max(jnp.mean((images - other) ** 2, axis=-1))))
+        return apart > 0 and worst < tolerance * apart
+
+    radius, sign = all(same(s) for s in scaled), same(flipped)
+    strength = np.max(np.abs(np.asarray(pulled)), axis=0)
+    ignored = np.flatnonzero(strength < 1e-6 * max(strength.max(), 1e-30))
+    notes = []
+    if radius and not isinstance(prior, Sphere):
+        notes.append(
+            "the generator ignores |z|: the posterior is flat along it; "
+            "use the prior Sphere, which has no such direction"
+        )
+    if sign:
+        notes.append("G(-z) = G(z): every mode has a mirror image, and chains need not find both")
+    if len(ignored):
+        notes.append(
+            f"the generator ignores {len(ignored)} of {strength.size} coordinates: "
+            "there the posterior is the prior"
+        )
+    return Symmetries(radius, sign, ignored, tuple(notes))
+
+
+def diagnose(
+    result: SampleResult, posterior: Posterior, *, key: PRNGKey | None = None, batch: int = 64
+) -> Diagnosis:
+    """Judge a run of `jaxgen.sample` on a posterior.
+
+    Args:
+      result: with positions kept (`collect=positions` or `images`).
+      posterior: what it was a run on.
+      key: for random projections and the test of symmetries.
+      batch: draws whose images are made at a time, where the result has none.
+
+    Raises:
+      InputError: where the result keeps no positions.
+    """
+    key = jax.random.key(0) if key is None else key
+    kept = result.draws
+    positions = kept.get("position") if isinstance(kept, dict) else kept
+    if positions is None or not jax.tree.leaves(positions):
+        raise expected("result", "one with positions kept", "none", "Use collect=jaxgen.images")
+    chains, count = jax.tree.leaves(positions)[0].shape[:2]
+    flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, *x.shape[2:]), positions)
+    density, squares, images = _evaluate(posterior, flat, batch)
+    if isinstance(kept, dict) and "image" in kept:
+        images = np.asarray(kept["image"]).reshape(chains * count, -1)
+    latent = np.concatenate(
+        [np.asarray(x).reshape(chains, count, -1) for x in jax.tree.leaves(positions)], -1
+    )
+    spaces = {
+        "latent": latent,
+        "log density": density.reshape(chains, count, 1),
+        "image": _looks(key, images).reshape(chains, count, -1),
+    }
+    rhat = {name: _worst(np.nanmax, split_rhat(x)) for name, x in spaces.items()}
+    sizes = {name: effective_sizes(x) for name, x in spaces.items()}
+    bulk = {name: _worst(np.nanmin, s.bulk) for name, s in sizes.items()}
+    tail = {name: _worst(np.nanmin, s.tail) for name, s in sizes.items()}
+    radius = float(np.mean(np.sqrt(squares)))
+    seen = symmetries(key, posterior.generator, posterior.prior)
+    notes = [*result.notes, *seen.notes]
+    if not 0.8 < radius < 1.25 and latent.shape[-1] >= 10:
+        notes.append(f"|z| is {radius:.2f} sqrt(d), where the prior has about 1")
+    return Diagnosis(
+        verdict=_verdict(rhat, bulk, result.num_ancestors, chains),
+        rhat=rhat,
+        ess_bulk=bulk,
+        ess_tail=tail,
+        num_draws=chains * count,
+        num_ancestors=result.num_ancestors,
+        radius=radius,
+        symmetries=seen,
+        notes=tuple(notes),
+    )
+
+
+def _verdict(rhat: dict[str, float], bulk: dict[str, float], ancestors: int, chains: int) -> str:
+    if all(np.isnan(value) for value in rhat.values()):
+        return "unknown: too few draws for each chain to tell; keep at least 4"
+    where = max(rhat, key=lambda name: np.nan_to_num(rhat[name]))
+    worst = rhat[where]
+    size = bulk[where]
+    if worst <= _GOOD:
+        return f"mixed: R-hat at most {worst:.3f} ({where}), ESS {size:.0f}"
+    if worst <= _POOR:
+        return (
+            f"slow: R-hat {worst:.2f} ({where}), ESS {size:.0f}; draw more, or longer trajectories"
+        )
+    few = f" from {ancestors} first states" if ancestors < chains // 4 else ""
+    return (
+        f"stuck: R-hat {worst:.2f} ({where}): {chains} chains{few} have not met; intervals from "
+        "them are not calibrated. Use longer trajectories, more moves or preconditioning"
+    )
+
+
+@jax.jit
+def _densities(posterior: Posterior, z: Any) -> Any:
+    def one(z: Any) -> Any:
+        image = posterior.image(z)
+        leaves = jax.tree.leaves(z)
+        size = sum(leaf.size for leaf in leaves)
+        square = sum(jnp.sum(leaf * leaf) for leaf in leaves) / size
+        return posterior.log_prior(z) + posterior.condition(image), square, image.reshape(-1)
+
+    return jax.vmap(one)(z)
+
+
+def _evaluate(posterior: Posterior, flat: Any, batch: int) -> tuple[np.ndarray, ...]:
+    count = jax.tree.leaves(flat)[0].shape[0]
+    parts = []
+    for start in range(0, count, batch):
+        index = np.minimum(np.arange(start, start + batch), count - 1)
+        made = _densities(posterior, jax.tree.map(lambda x, i=index: x[i], flat))
+        parts.append([np.asarray(x)[: count - start] for x in made])
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+def _looks(key: PRNGKey, images: np.ndarray) -> np.ndarray:
+    """What is compared of images: pixels that vary, and random projections, `[N, K]`."""
+    varies = images.std(0) > 1e-3
+    pixels = images[:, varies].astype(np.float64)
+    if pixels.shape[1] == 0:
+        return images[:, :1].astype(np.float64)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    directions = rng.normal(size=(pixels.shape[1], _PROJECTIONS))
+    projected = (pixels - pixels.mean(0)) @ directions
+    return projected if pixels.shape[1] > _MOST_PIXELS else np.concatenate([pixels, projected], 1)
+
+
+@functools.partial(jax.jit, static_argnames=("count",))
+def _probe(key: PRNGKey, generator: Any, prior: Any, count: int) -> tuple[Any, ...]:
+    """Images of prior draws; of scaled and of mirrored ones; cotangents pulled back."""
+    z = jax.vmap(lambda k: prior.latent(prior.sample(k)))(jax.random.split(key, count))
+
+    def flat(z: Any) -> Any:
+        return generator(z).reshape(-1)
+
+    def pull(z: Any, key: PRNGKey) -> Any:
+        image, back = jax.vjp(flat, z)
+        return back(jax.random.normal(key, image.shape, image.dtype))[0].reshape(-1)
+
+    many = jax.vmap(flat)
+    keys = jax.random.split(jax.random.fold_in(key, count), count)
+    return many(z), (many(0.6 * z), many(1.5 * z)), many(-z), jax.vmap(pull)(z, keys)
+
+
+def _worst(choose: Any, values: np.ndarray) -> float:
+    return float(choose(values)) if np.any(np.isfinite(values)) else float("nan")
+
+
+def _flat(draws: Any) -> tuple[np.ndarray, tuple[int, ...]]:
+    x = np.asarray(draws, np.float64)
+    if x.ndim < 2:
+        raise expected("draws", "[chains, draws, ...]", list(x.shape))
+    return x.reshape(*x.shape[:2], -1), x.shape[2:]
+
+
+def _split(x: np.ndarray) -> np.ndarray:
+    """Halves of chains as chains of their own, a middle draw left out: `[2 C, S // 2, K]`."""
+    half = x.shape[1] // 2
+    return np.concatenate([x[:, :half], x[:, -half:]])
+
+
+def _normal_scores(x: np.ndarray) -> np.ndarray:
+    """Phi^-1((rank - 3/8) / (N + 1/4)), ranks over all chains, ties sharing their mean."""
+    flat = x.reshape(-1, x.shape[-1])
+    count = flat.shape[0]
+    order = np.argsort(flat, axis=0, kind="stable")
+    ordered = np.take_along_axis(flat, order, 0)
+    new = np.concatenate([np.ones((1, flat.shape[1]), bool), np.diff(ordered, axis=0) != 0])
+    place = np.arange(1, count + 1)[:, None]
+    # The first and the last place of each run of equal values.
+    first = np.maximum.accumulate(np.where(new, place, 0), axis=0)
+    last_flag = np.concatenate([new[1:], np.ones((1, flat.shape[1]), bool)])
+    last = np.minimum.accumulate(np.where(last_flag, place, count + 1)[::-1], axis=0)[::-1]
+    ranks = np.empty_like(flat)
+    np.put_along_axis(ranks, order, 0.5 * (first + last), 0)
+    scores = jax.scipy.special.ndtri(jnp.asarray((ranks - 0.375) / (count + 0.25)))
+    return np.asarray(scores, np.float64).reshape(x.shape)
+
+
+def _rhat(x: np.ndarray) -> np.ndarray:
+    count = x.shape[1]
+    within = x.var(axis=1, ddof=1).mean(0)
+    between = x.mean(axis=1).var(axis=0, ddof=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.sqrt((count - 1) / count + between / within)
+    return np.where(within > 0, ratio, np.where(between > 0, np.inf, np.nan))
+
+
+def _ess(x: np.ndarray) -> np.ndarray:
+    """Effective sample size of `[M, N, K]`, by Geyer's initial monotone sequence."""
+    chains, count, _ = x.shape
+    centred = x - x.mean(1, keepdims=True)
+    padded = 1 << (2 * count - 1).bit_length()
+    spectrum = np.abs(np.fft.rfft(centred, padded, axis=1)) ** 2
+    covariance = np.fft.irfft(spectrum, padded, axis=1)[:, :count].mean(0) / count
+    within = covariance[0] * count / (count - 1)
+    total = covariance[0] + (x.mean(1).var(0, ddof=1) if chains > 1 else 0.0)
+    safe = np.where(total > 0, total, 1.0)
+    rho = 1 - (within - covariance) / safe
+    rho[0] = 1.0
+    pairs = rho[: count - count % 2].reshape(-1, 2, x.shape[-1]).sum(1)
+    positive = np.logical_and.accumulate(pairs > 0, axis=0)
+    pairs = np.minimum.accumulate(np.where(positive, pairs, 0.0), axis=0)
+    size = chains * count
+    tau = np.maximum(-1 + 2 * pairs.sum(0), 1 / np.log10(size))
+    return np.where(total > 0, size / tau, np.nan)

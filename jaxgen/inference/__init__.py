@@ -1,0 +1,1 @@
+"""What a user calls: sampling, annealed importance sampling, evidence bounds, ascent."""

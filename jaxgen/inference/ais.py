@@ -1,0 +1,143 @@
+"""Annealed importance sampling (Neal 2001), with resampling where it is asked for.
+
+    log w += (beta_t - beta_{t-1}) tilt(z);   resample if the ESS is low;   move at beta_t
+
+`ais` returns the weighted states; `jaxgen.sample` goes on from there with draws at the
+last temperature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from jaxgen.core.errors import expected
+from jaxgen.core.types import PRNGKey
+from jaxgen.kernels import Kernel
+from jaxgen.sampler import loop
+from jaxgen.sampler.checkpoint import recording
+from jaxgen.sampler.config import Callback, prepare
+from jaxgen.sampler.results import AISResult, annealing_notes
+from jaxgen.target.path import AnnealedPath
+from jaxgen.target.posterior import Posterior
+from jaxgen.tempering.betas import Adaptive
+from jaxgen.tempering.resampling import effective_sample_size
+
+__all__ = ["ais"]
+
+
+def ais(
+    key: PRNGKey,
+    target: Posterior | AnnealedPath,
+    kernel: Kernel | None = None,
+    betas: Any = None,
+    *,
+    num_chains: int = 64,
+    step_size: Any = None,
+    moves: int = 1,
+    resample: str | None = None,
+    resample_threshold: float = 0.5,
+    precondition: bool | str = False,
+    tile: int | None = None,
+    memory: int | None = None,
+    devices: Sequence[Any] | None = None,
+    shard_weights: bool = False,
+    folder: str | PathLike[str] | None = None,
+    resume: bool = False,
+    checkpoint_every: float = 60.0,
+    progress: Callback | None = None,
+) -> AISResult:
+    """Draw from the start, anneal to the target, and return weighted states.
+
+    Args:
+      key: the run's key; it is consumed. Chain i uses `fold_in(key, i)` alone.
+      target: a `Posterior` (annealed along `likelihood_path`) or an `AnnealedPath`.
+      kernel: `HMC(10, jitter=True)` by default.
+      betas: `[T + 1]` inverse temperatures from `jaxgen.schedules` (the first is where
+        chains are drawn, and counts as 0), or `schedules.Adaptive`, the default.
+      num_chains: C.
+      step_size: a number, a rule of `jaxgen.adapt`, or None to follow the acceptance rate.
+      moves: kernel steps at each temperature.
+      resample: None for importance weights alone (chains then stay independent where the
+        schedule and the step are fixed), or "systematic", "stratified", "multinomial",
+        "residual": resample when the ESS falls below `resample_threshold * C`.
+      precondition: how the inverse mass (of kernels that have one) is learned from the
+        chains as beta grows: "score" (dense, from their gradients), "dense" or "diagonal"
+        (from their positions); True chooses, False leaves it alone.
+      tile: chains in one batch. For a given tile, results agree to the last bit on any
+        number of devices and processes; by default as many as fill `memory`.
+      memory: bytes of activations that a tile may fill: 32 MiB on CPU (where smaller
+        batches stay in the cache), 4 GiB on accelerators.
+      devices: which devices share the chains; all there are by default.
+      shard_weights: keep large weights in parts over the devices, and put them together
+        while the program runs. For generators of which a device should not hold a copy
+        between runs; samples stay the same.
+      folder: a run folder to keep checkpoints in. SIGTERM or Ctrl-C then writes one and ends
+        the process (`jaxgen.Preempted`, KeyboardInterrupt).
+      resume: go on from the folder's last checkpoint, bit for bit, if it holds one.
+      checkpoint_every: seconds between two checkpoints.
+      progress: called with a `Progress` between chunks.
+
+    Returns:
+      An `AISResult`.
+
+    Raises:
+      InputError: for arguments that cannot be used, a path on which every chain has
+        weight 0, an adaptive schedule that runs out of temperatures, or a folder that holds
+        another run.
+    """
+    setup = prepare(
+        target,
+        kernel,
+        betas,
+        num_chains=num_chains,
+        moves=moves,
+        step_size=step_size,
+        resample=resample,
+        resample_threshold=resample_threshold,
+        precondition=precondition,
+        tile=tile,
+        memory=memory,
+        devices=devices,
+        shard_weights=shard_weights,
+        progress=progress,
+    )
+    if not hasattr(setup.path.start, "log_prob"):
+        raise expected(
+            "prior",
+            "a prior with a log density for importance weights",
+            f"{type(setup.path.start).__name__}, which has a score only",
+            "Use sample() with MALAApprox, or ascend()",
+        )
+    plan = loop.Plan()
+    with recording(folder, key, setup, plan, None, resume, checkpoint_every) as recorder:
+        journey = recorder.journey or loop.begin(key, setup, plan)
+        journey = loop.go(journey, setup, plan, recorder)
+    state, evidence = journey.state, journey.evidence
+    exactness = setup.kernel.exactness
+    learns = setup.rule.learns or isinstance(setup.schedule, Adaptive)
+    learns = learns or setup.precondition != "none"
+    if exactness == "exact" and learns:
+        exactness = "adapted"
+    error = float(evidence.standard_error)
+    return AISResult(
+        position=state.chains.position,
+        log_weight=state.log_weight,
+        log_z=float(evidence.log_z),
+        log_z_standard_error=error,
+        ess=float(effective_sample_size(state.log_weight)),
+        beta=float(state.beta),
+        history=journey.history,
+        acceptance_rate=float(np.mean(state.accepted) / int(state.num_steps)),
+        num_gradients=np.asarray(state.num_gradients),
+        num_divergent=int(np.sum(state.num_divergent)),
+        exactness=exactness,
+        notes=annealing_notes(
+            setup.kernel, int(evidence.num_ancestors), journey.history, error, num_chains
+        ),
+        state=state,
+        tile=setup.tile,
+    )

@@ -1,0 +1,266 @@
+"""Log likelihoods of decoders: log p(x) = log of the integral of p(z) p(x | G(z)) over z.
+
+Annealed importance sampling from the prior, or from an encoder's q(z | x), estimates each
+image's evidence; the mean over test images is what decoders are compared by (Wu, Burda,
+Salakhutdinov & Grosse 2017). Estimates lie below the truth on average, and `check` tells by
+how much at most: the gap of bidirectional Monte Carlo on images that the model draws.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core.errors import expected
+from jaxgen.core.types import Array, PRNGKey
+from jaxgen.inference import batched as many
+from jaxgen.inference.batched import Evidence
+from jaxgen.inference.bdmc import BDMCResult, DecoderPaths, bdmc
+from jaxgen.kernels import HMC, Kernel
+from jaxgen.target.observations import Observation
+from jaxgen.target.priors import Gaussian
+from jaxgen.tempering.betas import check_betas, linear, sigmoid
+
+__all__ = ["LogLikelihood", "importance_loglik", "loglik"]
+
+
+class LogLikelihood(NamedTuple):
+    """Log likelihoods of N images, in nats.
+
+    Attributes:
+      log_prob: `[N]` estimates of log p(x).
+      standard_error: `[N]` of each, to first order, from the scatter of its weights.
+      ess: `[N]` effective sample sizes, of C.
+      mean: over the images.
+      mean_standard_error: over the images, their differences included: for the population.
+      estimation_error: that of the mean as an estimate for these very images.
+      bits_per_dimension: -mean / (pixels log 2); for a density over pixel values in [0, 1],
+        plus 8: bits for a pixel of 256 levels.
+      gap: BDMC's, nats between the bounds on images drawn by the model; NaN without `check`.
+      gap_standard_error: of the gap.
+      num_gradients: of one chain for one image, in all.
+      exactness: "exact": fixed temperatures and steps, each exp(log_prob) is unbiased.
+      notes: what to know before trusting it.
+      evidence: weights and positions.
+      check: the `BDMCResult`, or None.
+    """
+
+    log_prob: np.ndarray
+    standard_error: np.ndarray
+    ess: np.ndarray
+    mean: float
+    mean_standard_error: float
+    estimation_error: float
+    bits_per_dimension: float
+    gap: float
+    gap_standard_error: float
+    num_gradients: float
+    exactness: str
+    notes: tuple[str, ...]
+    evidence: Evidence
+    check: BDMCResult | None
+
+
+def loglik(
+    key: PRNGKey,
+    generator: Any,
+    images: Any,
+    observation: Observation,
+    *,
+    prior: Any = None,
+    encoder: Any = None,
+    kernel: Kernel | None = None,
+    betas: Any = None,
+    num_chains: int = 16,
+    moves: int = 1,
+    check: int = 0,
+    batch: int | None = 64,
+    progress: many.Progress | None = None,
+) -> LogLikelihood:
+    """Estimate log p(x) under a decoder for every image; all of them in one program.
+
+    A short pilot run learns a step for each image and temperature; the estimate itself keeps
+    them fixed.
+
+    Args:
+      key: consumed. Image i uses `fold_in` of it alone, whatever else is estimated with it.
+      generator: the decoder, a latent to an image.
+      images: `[N, H, W, channels]`.
+      observation: `GaussianObservation(noise)` or `BernoulliObservation()`.
+      prior: over latents, normalised; a standard normal of the encoder's size by default.
+      encoder: image -> `[2, D]`, mean and log variance: the path then starts at q(z | x), in
+        a tenth of the temperatures. It must be one of this decoder.
+      kernel: HMC(10) by default.
+      betas: `[T + 1]` from 0 to 1. By default linear(200) with an encoder, sigmoid(1000)
+        without.
+      num_chains: C for each image.
+      moves: kernel steps at each temperature.
+      check: so many pairs (z, x) are drawn from the model and bounded from both sides with
+        these very settings; 0 for none.
+      batch: images in one program.
+      progress: called with (temperatures done, in all).
+
+    Returns:
+      A `LogLikelihood`.
+
+    Raises:
+      InputError: for arguments that cannot be used.
+    """
+    images = jnp.asarray(images, jnp.float32)
+    if images.ndim != 4 or images.shape[0] < 1:
+        raise expected("images", "[N, H, W, channels], N of at least 1", list(images.shape))
+    observation.check()
+    prior = _prior(prior, encoder, images)
+    paths = DecoderPaths(prior, generator, observation, encoder)
+    made = paths.posterior(images[0]).image_shape()
+    if made != images.shape[1:]:
+        raise expected("images", f"[N, {', '.join(map(str, made))}]", list(images.shape))
+    kernel = HMC(10) if kernel is None else kernel
+    kernel.check(paths(images[0]))
+    if betas is None:
+        betas = sigmoid(1000) if encoder is None else linear(200)
+    betas = check_betas(betas)
+    if betas[0] != 0 or abs(betas[-1] - 1) > 1e-9:
+        raise expected("betas", "a schedule from 0 to 1", f"[{betas[0]}, {betas[-1]}]")
+
+    key_pilot, key_run, key_check = jax.random.split(key, 3)
+    table, spent = many.pilot(key_pilot, paths, images, kernel, betas, batch=batch)
+    found = many.anneal(
+        key_run,
+        paths,
+        images,
+        kernel,
+        betas,
+        table,
+        num_chains=num_chains,
+        moves=moves,
+        batch=batch,
+        progress=progress,
+    )
+    checked = None
+    if check:
+        checked = bdmc(
+            key_check,
+            prior,
+            generator,
+            observation,
+            kernel,
+            betas,
+            encoder=encoder,
+            num_pairs=check,
+            num_chains=num_chains,
+            moves=moves,
+            batch=batch,
+        )
+    count, log_prob = len(found.log_z), np.asarray(found.log_z, np.float64)
+    mean, errors = float(log_prob.mean()), np.asarray(found.standard_error, np.float64)
+    spread = float(np.std(log_prob, ddof=1) / math.sqrt(count)) if count > 1 else float("nan")
+    bits = -mean / (math.prod(images.shape[1:]) * math.log(2))
+    return LogLikelihood(
+        log_prob=log_prob,
+        standard_error=errors,
+        ess=found.ess,
+        mean=mean,
+        mean_standard_error=spread,
+        estimation_error=float(np.sqrt(np.sum(errors**2)) / count),
+        bits_per_dimension=bits if getattr(observation, "discrete", False) else bits + 8,
+        gap=float("nan") if checked is None else checked.gap,
+        gap_standard_error=float("nan") if checked is None else checked.gap_standard_error,
+        num_gradients=spent + float(found.num_gradients.mean()),
+        exactness=kernel.exactness,
+        notes=_notes(found, observation, images, num_chains, checked),
+        evidence=found,
+        check=checked,
+    )
+
+
+def importance_loglik(
+    key: PRNGKey,
+    generator: Any,
+    images: Any,
+    observation: Observation,
+    encoder: Any,
+    *,
+    prior: Any = None,
+    num_samples: int = 1000,
+    widen: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """log p(x) by importance sampling from the encoder alone: quick, and good where q is.
+
+    log p(x) ~ log 1/K sum_k p(z_k) p(x | G(z_k)) / q(z_k | x) (Burda et al. 2016, with K
+    samples). Latents of few dimensions only, or as a baseline. Encoders are trained to be too
+    narrow, and then the standard error is too small as well: `widen` multiplies q's scale.
+
+    Returns:
+      `[N]` estimates, standard errors and effective sample sizes.
+    """
+    images = jnp.asarray(images, jnp.float32)
+    paths = DecoderPaths(_prior(prior, encoder, images), generator, observation, encoder)
+    log_weight = np.asarray(
+        _importance(key, paths, images, jnp.float32(widen), num_samples), np.float64
+    )
+    top = log_weight.max(1, keepdims=True)
+    weights = np.exp(log_weight - top)
+    mean = weights.mean(1)
+    error = weights.std(1, ddof=1) / np.sqrt(num_samples) / mean
+    ess = weights.sum(1) ** 2 / (weights**2).sum(1)
+    return np.log(mean) + top[:, 0], error, ess
+
+
+@functools.partial(jax.jit, static_argnames=("num_samples",))
+def _importance(
+    key: PRNGKey, paths: DecoderPaths, images: Array, widen: Array, num_samples: int
+) -> Array:
+    def one(args: tuple[Array, Array]) -> Array:
+        key, image = args
+        start, posterior = paths.start(image), paths.posterior(image)
+        start = Gaussian(start.mean, widen * start.scale)
+        z = jax.vmap(start.sample)(jax.random.split(key, num_samples))
+        return jax.vmap(lambda z: posterior(z) - start.log_prob(z))(z)
+
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(images.shape[0]))
+    return jax.lax.map(one, (keys, images))
+
+
+def _prior(prior: Any, encoder: Any, images: Array) -> Any:
+    if prior is not None:
+        return prior
+    if encoder is None:
+        raise expected("prior", "a prior, where there is no encoder", "none")
+    return Gaussian.standard(jax.eval_shape(encoder, images[0]).shape[1:])
+
+
+def _notes(
+    found: Evidence,
+    observation: Observation,
+    images: Array,
+    num_chains: int,
+    checked: BDMCResult | None,
+) -> tuple[str, ...]:
+    notes = []
+    poor = int(np.sum(found.ess < min(2.0, 0.5 * num_chains)))
+    if poor:
+        notes.append(
+            f"one chain holds most of the weight for {poor} of {len(found.ess)} images: "
+            "use more temperatures or moves"
+        )
+    lost = int(found.num_divergent.sum())
+    if lost:
+        notes.append(f"{lost} proposals were divergent or not finite, and were refused")
+    grey = bool(jnp.any((images != 0) & (images != 1)))
+    if getattr(observation, "discrete", False) and grey:
+        notes.append(
+            "grey pixels under a Bernoulli model: a cross entropy, no log probability; "
+            "compare it with others of its kind only"
+        )
+    if checked is not None and checked.gap > 1:
+        notes.append(
+            f"the bounds on the model's own images are {checked.gap:.1f} nats apart: "
+            "use more temperatures or moves"
+        )
+    return tuple(notes)

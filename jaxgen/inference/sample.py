@@ -1,0 +1,182 @@
+"""`sample`: posterior draws with nothing to tune.
+
+Chains start at the prior, are annealed to the posterior (as in `jaxgen.ais`), warm up
+there while the step size settles, and then draw with everything frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core.errors import expected
+from jaxgen.core.types import ArrayTree, PRNGKey
+from jaxgen.kernels import ChainState, Kernel
+from jaxgen.sampler import loop
+from jaxgen.sampler.checkpoint import recording
+from jaxgen.sampler.config import Callback, Reduce, Setup, check_integer, prepare
+from jaxgen.sampler.results import SampleResult, annealing_notes
+from jaxgen.sampler.state import RunState
+from jaxgen.target.path import AnnealedPath
+from jaxgen.target.posterior import Posterior
+from jaxgen.tempering.resampling import effective_sample_size
+
+__all__ = ["images", "positions", "sample"]
+
+Collect = Callable[[AnnealedPath, ChainState], Any]
+
+
+def positions(path: AnnealedPath, chain: ChainState) -> ArrayTree:
+    """Keep a draw's coordinates: the default of `sample(collect=...)`."""
+    return chain.position
+
+
+def images(path: AnnealedPath, chain: ChainState) -> Any:
+    """Keep a draw's coordinates and image: `{"position", "image"}`. One forward pass each."""
+    posterior = getattr(path.base, "posterior", None)
+    if posterior is None:
+        raise expected("collect", "a function for this path", "images, which needs a Posterior")
+    return {"position": chain.position, "image": posterior.image(chain.position)}
+
+
+def sample(
+    key: PRNGKey,
+    target: Posterior | AnnealedPath,
+    kernel: Kernel | None = None,
+    *,
+    num_chains: int = 64,
+    num_steps: int = 20,
+    thin: int = 2,
+    warmup: int = 10,
+    betas: Any = None,
+    moves: int = 3,
+    step_size: Any = None,
+    resample: str | None = "systematic",
+    resample_threshold: float = 0.5,
+    precondition: bool | str = True,
+    collect: Collect | None = positions,
+    reduce: Reduce | None = None,
+    tile: int | None = None,
+    memory: int | None = None,
+    devices: Sequence[Any] | None = None,
+    shard_weights: bool = False,
+    state: RunState | None = None,
+    folder: str | PathLike[str] | None = None,
+    resume: bool = False,
+    checkpoint_every: float = 60.0,
+    progress: Callback | None = None,
+) -> SampleResult:
+    """Draw from a posterior: `sample(key, posterior)` chooses everything else.
+
+    Args:
+      key: the run's key; it is consumed. Chain i uses `fold_in(key, i)` alone.
+      target: a `Posterior` (annealed along `likelihood_path`) or an `AnnealedPath`.
+      kernel: `HMC(10, jitter=True)` by default.
+      num_chains: C.
+      num_steps: kernel steps at the last beta after warm-up.
+      thin: steps between two draws: S = num_steps // thin are kept for each chain.
+      warmup: steps at the last beta in which the step size still adapts.
+      betas: as in `ais`; `schedules.Adaptive()` by default.
+      moves: kernel steps at each temperature.
+      step_size: a number, a rule of `jaxgen.adapt`, or None to adapt, then freeze.
+      resample: the scheme by which chains are resampled when the ESS falls below
+        `resample_threshold * C`, and once at the end of annealing, so that draws have equal
+        weights; None keeps importance weights instead.
+      resample_threshold: see `resample`.
+      precondition: how the inverse mass (of kernels that have one) is learned from the
+        chains as beta grows: "score" (dense, from their gradients), "dense" or "diagonal"
+        (from their positions); True chooses, False leaves it alone.
+      collect: `collect(path, chain_state) -> tree`, what to keep of each draw (`positions`,
+        `images`, or your own pure function, defined once: a new function compiles anew);
+        None keeps nothing, and memory does not grow with the number of steps.
+      reduce: `(accumulator, kept) -> accumulator`: fold draws as they come instead of
+        keeping them. `kept` has NumPy leaves `[n, C, ...]`, n draws of every chain; the
+        accumulator is None at first, then a tree of arrays.
+      tile, memory, devices, shard_weights: as in `ais`.
+      state: go on from an earlier result's state (its chains, step size and count of
+        steps) instead of annealing; `warmup` is then not repeated. It must be of this very
+        target: the chains carry its log densities and gradients.
+      folder, resume, checkpoint_every: as in `ais`; draws stream into the folder too, and
+        can be read there at any time (`jaxgen.load_run`). More than a GiB of them is left
+        there, and `draws` is None.
+      progress: called with a `Progress` between chunks.
+
+    Returns:
+      A `SampleResult`.
+
+    Raises:
+      InputError: for arguments that cannot be used, and for a step size at which nothing
+        is accepted.
+    """
+    setup = prepare(
+        target,
+        kernel,
+        betas,
+        num_chains=num_chains,
+        moves=moves,
+        step_size=step_size,
+        resample=resample,
+        resample_threshold=resample_threshold,
+        precondition=precondition,
+        tile=tile,
+        memory=memory,
+        devices=devices,
+        shard_weights=shard_weights,
+        progress=progress,
+        collect=collect,
+        reduce=reduce,
+    )
+    check_integer("num_steps", num_steps, 0)
+    check_integer("warmup", warmup, 0)
+    check_integer("thin", thin, 1)
+    plan = loop.Plan(num_steps // thin, thin, num_steps % thin, warmup)
+    with recording(folder, key, setup, plan, state, resume, checkpoint_every) as recorder:
+        journey = recorder.journey
+        if journey is None and state is not None:
+            journey = loop.from_state(state, setup)
+        elif journey is None:
+            journey = loop.begin(key, setup, plan)
+        journey = loop.go(journey, setup, plan, recorder)
+        draws = journey.reduced if reduce is not None else recorder.draws()
+    return _result(journey, setup, draws)
+
+
+def _result(journey: loop.Journey, setup: Setup, draws: Any) -> SampleResult:
+    """What a finished journey has to show."""
+    state, evidence = journey.state, journey.evidence
+    error = float(evidence.standard_error)
+    notes: tuple[str, ...] = ()
+    if len(journey.history.beta):
+        notes = annealing_notes(
+            setup.kernel, int(evidence.num_ancestors), journey.history, error, setup.num_chains
+        )
+    exactness = setup.kernel.exactness
+    if exactness == "exact" and not setup.rule.freezes:
+        exactness = "adapted"
+    refused = int(np.sum(state.num_divergent))
+    if refused:
+        notes = (*notes, f"{refused} proposals were divergent or not finite, and were refused")
+    return SampleResult(
+        draws=draws,
+        position=state.chains.position,
+        log_weight=evidence.log_weight,
+        weights=np.asarray(jax.nn.softmax(np.asarray(state.log_weight))),
+        log_z=float(evidence.log_z),
+        log_z_standard_error=error,
+        ess=float(effective_sample_size(jnp.asarray(evidence.log_weight))),
+        num_ancestors=len(np.unique(np.asarray(state.ancestor))),
+        history=journey.history,
+        acceptance_rate=np.asarray(state.accepted) / max(int(state.num_steps), 1),
+        step_size=loop.step_size(state, setup.rule),
+        num_gradients=np.asarray(state.num_gradients),
+        num_divergent=np.asarray(state.num_divergent),
+        exactness=exactness,
+        notes=notes,
+        state=state,
+        tile=setup.tile,
+    )

@@ -1,0 +1,249 @@
+"""BlackJAX's own kernels, at any temperature, without a wasted gradient.
+
+Each BlackJAX state caches the log density and gradient of the target it was made for.
+Initialising it again whenever beta changes would cost a gradient; leaving it as it is
+gives a wrong answer silently. Here the stock state is put together from the halves that
+`ChainState` carries, the stock kernel runs untouched, and `halves` takes its result
+apart again. A MALA step costs 1 gradient and an HMC step L, at every beta.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.core.errors import expected
+from jaxgen.core.lazy import blackjax
+from jaxgen.core.pytree import pytree, static
+from jaxgen.core.types import Array, PRNGKey
+from jaxgen.kernels.base import ChainState, Kernel, StepInfo, Tuning, halves
+from jaxgen.target.path import AnnealedPath
+
+__all__ = ["HMC", "MALA", "NUTS", "AdjustedMCLMC", "Barker"]
+
+
+@pytree
+class MALA(Kernel):
+    """Metropolis-adjusted Langevin: z' = z + s grad log p + sqrt(2 s) n, then accept or not.
+
+    `step_size` is s (BlackJAX's and Xu et al.'s convention; Roberts' tau^2 = 2 s).
+    1 gradient a step.
+    """
+
+    target_acceptance: ClassVar[float] = 0.574
+    first_step_size: ClassVar[float] = 0.05
+
+    def step(
+        self,
+        key: PRNGKey,
+        state: ChainState,
+        path: AnnealedPath,
+        beta: Array,
+        tuning: Tuning,
+        t: Array,
+    ) -> tuple[ChainState, StepInfo]:
+        """One MALA step."""
+        kernel = blackjax().mala.build_kernel()
+        old = _stock(blackjax().mcmc.mala.MALAState, state, beta)
+        new, info = kernel(key, old, lambda z: path(z, beta), tuning.step_size)
+        return _finish(path, state, new, beta, info, num_gradients=1)
+
+
+@pytree
+class Barker(Kernel):
+    """Barker's proposal (Livingstone & Zanella 2022): robust to a step that is too long.
+
+    `step_size` scales the proposal, together with the square root of the inverse mass.
+    1 gradient a step.
+    """
+
+    target_acceptance: ClassVar[float] = 0.4
+    first_step_size: ClassVar[float] = 0.3
+
+    def step(
+        self,
+        key: PRNGKey,
+        state: ChainState,
+        path: AnnealedPath,
+        beta: Array,
+        tuning: Tuning,
+        t: Array,
+    ) -> tuple[ChainState, StepInfo]:
+        """One step with Barker's proposal."""
+        kernel = blackjax().barker.build_kernel()
+        old = _stock(blackjax().mcmc.barker.BarkerState, state, beta)
+        new, info = kernel(key, old, lambda z: path(z, beta), tuning.step_size, tuning.inverse_mass)
+        return _finish(path, state, new, beta, info, num_gradients=1)
+
+
+@pytree
+class HMC(Kernel):
+    """Hamiltonian Monte Carlo with L leapfrog steps.
+
+    Attributes:
+      num_steps: L. With `jitter`, the mean of L.
+      jitter: draw L uniformly from 1 .. 2 * num_steps - 1 by a low-discrepancy sequence
+        in the step count, the same L for all chains: a vmapped batch then waits for nobody,
+        and no trajectory length can resonate with the target.
+
+    `step_size` is the leapfrog step. L gradients a step.
+    """
+
+    num_steps: int = static(default=10)
+    jitter: bool = static(default=False)
+
+    target_acceptance: ClassVar[float] = 0.8
+    takes_dense: ClassVar[bool] = True
+
+    def check(self, path: AnnealedPath) -> None:
+        """At least one leapfrog step, and a prior with a density."""
+        _check_count("HMC.num_steps", self.num_steps)
+        Kernel.check(self, path)
+
+    def step(
+        self,
+        key: PRNGKey,
+        state: ChainState,
+        path: AnnealedPath,
+        beta: Array,
+        tuning: Tuning,
+        t: Array,
+    ) -> tuple[ChainState, StepInfo]:
+        """One trajectory."""
+        length = _jittered(self.num_steps, t) if self.jitter else self.num_steps
+        kernel = blackjax().hmc.build_kernel()
+        old = _stock(blackjax().mcmc.hmc.HMCState, state, beta)
+        new, info = kernel(
+            key, old, lambda z: path(z, beta), tuning.step_size, tuning.inverse_mass, length
+        )
+        return _finish(path, state, new, beta, info, num_gradients=length)
+
+
+@pytree
+class NUTS(Kernel):
+    """The no-U-turn sampler. Under vmap all chains wait for the longest trajectory.
+
+    Attributes:
+      max_doublings: a trajectory has at most 2^max_doublings leapfrog steps.
+    """
+
+    max_doublings: int = static(default=8)
+
+    target_acceptance: ClassVar[float] = 0.8
+    takes_dense: ClassVar[bool] = True
+
+    def check(self, path: AnnealedPath) -> None:
+        """At least one doubling, and a prior with a density."""
+        _check_count("NUTS.max_doublings", self.max_doublings)
+        Kernel.check(self, path)
+
+    def step(
+        self,
+        key: PRNGKey,
+        state: ChainState,
+        path: AnnealedPath,
+        beta: Array,
+        tuning: Tuning,
+        t: Array,
+    ) -> tuple[ChainState, StepInfo]:
+        """One trajectory."""
+        kernel = blackjax().nuts.build_kernel()
+        old = _stock(blackjax().mcmc.hmc.HMCState, state, beta)
+        new, info = kernel(
+            key,
+            old,
+            lambda z: path(z, beta),
+            tuning.step_size,
+            tuning.inverse_mass,
+            max_num_doublings=self.max_doublings,
+        )
+        return _finish(path, state, new, beta, info, num_gradients=info.num_integration_steps)
+
+
+@pytree
+class AdjustedMCLMC(Kernel):
+    """Metropolis-adjusted microcanonical Langevin (MAMS, Robnik et al. 2025).
+
+    Attributes:
+      num_steps: integration steps of a trajectory; with `jitter`, their mean.
+      jitter: as in `HMC`.
+
+    `step_size` is the isokinetic integrator's step, measured along the trajectory: about
+    sqrt(d) times the leapfrog step that HMC would use. The integrator (McLachlan) takes two
+    gradients a step, so a transition costs 2 * num_steps.
+    """
+
+    num_steps: int = static(default=5)
+    jitter: bool = static(default=True)
+
+    target_acceptance: ClassVar[float] = 0.9
+    first_step_size: ClassVar[float] = 0.5
+
+    def check(self, path: AnnealedPath) -> None:
+        """At least one step, and a prior with a density."""
+        _check_count("AdjustedMCLMC.num_steps", self.num_steps)
+        Kernel.check(self, path)
+
+    def step(
+        self,
+        key: PRNGKey,
+        state: ChainState,
+        path: AnnealedPath,
+        beta: Array,
+        tuning: Tuning,
+        t: Array,
+    ) -> tuple[ChainState, StepInfo]:
+        """One trajectory."""
+        length = _jittered(self.num_steps, t) if self.jitter else self.num_steps
+        kernel = blackjax().adjusted_mclmc.build_kernel()
+        old = _stock(blackjax().mcmc.hmc.HMCState, state, beta)
+        new, info = kernel(
+            rng_key=key,
+            state=old,
+            logdensity_fn=lambda z: path(z, beta),
+            step_size=tuning.step_size,
+            integration_steps_params=(length,),
+            inverse_mass_matrix=tuning.inverse_mass,
+        )
+        return _finish(path, state, new, beta, info, num_gradients=2 * length)
+
+
+def _stock(cls: Any, state: ChainState, beta: Array) -> Any:
+    """BlackJAX's state for the target at beta, from the halves."""
+    gradient = jax.tree.map(lambda b, t: b + beta * t, state.grad_base, state.grad_tilt)
+    return cls(state.position, state.base + beta * state.tilt, gradient)
+
+
+def _finish(
+    path: AnnealedPath, old: ChainState, new: Any, beta: Array, info: Any, num_gradients: Any
+) -> tuple[ChainState, StepInfo]:
+    """Take the stock result apart, refusing what is not finite."""
+    # NUTS has no accept step: it always returns a state that it drew.
+    moved = getattr(info, "is_accepted", jnp.array(True))
+    state, refused = halves(
+        path, old, new.position, new.logdensity, new.logdensity_grad, beta, moved
+    )
+    rate = jnp.nan_to_num(info.acceptance_rate)
+    # MALA and Barker report no divergence: an acceptance that underflows to zero (an
+    # energy error above about 100) or a NaN proposal is one.
+    divergent = getattr(info, "is_divergent", rate == 0.0)
+    return state, StepInfo(
+        acceptance_rate=rate,
+        is_accepted=moved & ~refused,
+        is_divergent=divergent | refused,
+        num_gradients=jnp.asarray(num_gradients, jnp.int32),
+    )
+
+
+def _jittered(mean: int, t: Array) -> Array:
+    """Integers 1 .. 2 mean - 1, equidistributed over t (Weyl sequence, golden ratio)."""
+    golden = jnp.uint32(2654435769)
+    fraction = (t.astype(jnp.uint32) * golden).astype(jnp.float32) / jnp.float32(2.0**32)
+    return 1 + jnp.minimum((fraction * (2 * mean - 1)).astype(jnp.int32), 2 * mean - 2)
+
+
+def _check_count(name: str, value: int) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise expected(name, "a positive integer", value)

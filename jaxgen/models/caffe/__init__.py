@@ -1,0 +1,1 @@
+"""Networks converted from Caffe: their layers, the graph, and LRCN's captioner."""

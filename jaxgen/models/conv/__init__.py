@@ -1,0 +1,1 @@
+"""Convolutions: their layers, and the forms in which they are computed."""

@@ -1,0 +1,1 @@
+"""The networks for Fashion-MNIST and for two-dimensional toys."""

@@ -1,0 +1,92 @@
+"""BEGAN's two networks for 28 x 28 grey images: one decoder, used twice.
+
+Berthelot, Schumm and Metz (2017): the discriminator is an autoencoder whose decoder has the
+generator's architecture. 3 x 3 convolutions with ELU, two at each size, nearest upsampling.
+
+Shapes: latent `[..., latent]`, image `[..., 28, 28, 1]` in [0, 1].
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxgen.core.types import Array
+from jaxgen.models.conv.layers import Conv
+
+__all__ = ["Autoencoder", "Decoder", "Generator"]
+
+
+def _conv(features: int, out: int, rngs: nnx.Rngs, stride: int = 1) -> Conv:
+    return Conv(features, out, 3, stride=stride, padding=1, rngs=rngs)
+
+
+class Decoder(nnx.Module):
+    """Latent to image: Dense to 7 x 7 x n, then 7 -> 14 -> 28. The generator is one.
+
+    Args:
+      latent: its size; uniform on [-1, 1] in the paper.
+      width: n, channels at every size.
+    """
+
+    def __init__(self, latent: int = 64, width: int = 32, *, rngs: nnx.Rngs):
+        self.width = width
+        self.project = nnx.Linear(latent, 49 * width, rngs=rngs)
+        self.convs = nnx.List(_conv(width, width, rngs) for _ in range(6))
+        self.out = _conv(width, 1, rngs)
+
+    def __call__(self, z: Array) -> Array:
+        h = self.project(z).reshape((*z.shape[:-1], 7, 7, self.width))
+        for i, layer in enumerate(self.convs):
+            h = nnx.elu(layer(h))
+            if i in (1, 3):
+                h = jnp.repeat(jnp.repeat(h, 2, axis=-3), 2, axis=-2)
+        # Free in training, where what lies beyond [0, 1] is a loss like any other.
+        return self.out(h)
+
+
+class Generator(Decoder):
+    """A trained `Decoder` for standard normal latents u: the image at z = 2 Phi(u) - 1.
+
+    Phi is the normal distribution function, so z is uniform on [-1, 1] as in training, and
+    whatever is sampled under a standard normal prior here is sampled under the uniform one
+    there. Pixels are cut to [0, 1].
+    """
+
+    def __call__(self, z: Array) -> Array:
+        uniform = 2.0 * jax.scipy.stats.norm.cdf(z) - 1.0
+        return jnp.clip(super().__call__(uniform), 0.0, 1.0)
+
+
+class Autoencoder(nnx.Module):
+    """Image to image through a code: 28 -> 14 -> 7, Dense, and a `Decoder`.
+
+    Args:
+      latent: size of the code.
+      width: n; channels are n, 2n, 3n on the way down.
+    """
+
+    def __init__(self, latent: int = 64, width: int = 32, *, rngs: nnx.Rngs):
+        self.first = _conv(1, width, rngs)
+        self.convs = nnx.List(
+            [
+                _conv(width, width, rngs),
+                _conv(width, 2 * width, rngs, stride=2),
+                _conv(2 * width, 2 * width, rngs),
+                _conv(2 * width, 3 * width, rngs, stride=2),
+                _conv(3 * width, 3 * width, rngs),
+            ]
+        )
+        self.code = nnx.Linear(49 * 3 * width, latent, rngs=rngs)
+        self.decoder = Decoder(latent, width, rngs=rngs)
+
+    def encode(self, x: Array) -> Array:
+        """The code `[..., latent]`."""
+        h = nnx.elu(self.first(x))
+        for layer in self.convs:
+            h = nnx.elu(layer(h))
+        return self.code(h.reshape((*x.shape[:-3], -1)))
+
+    def __call__(self, x: Array) -> Array:
+        return self.decoder(self.encode(x))

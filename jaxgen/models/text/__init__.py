@@ -1,0 +1,1 @@
+"""Networks of tokens: language models, classifiers of sentences, infilling networks."""

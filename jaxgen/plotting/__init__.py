@@ -1,0 +1,1 @@
+"""Pictures: figures with matplotlib, grids and mosaics with Pillow."""

@@ -1,0 +1,214 @@
+"""Run folders: what a command leaves behind, written whole or not at all.
+
+A run is computed first. Its files are then written into a temporary folder beside the
+final one, which takes its name in one rename: nobody ever sees half of a run, and an
+interrupted one leaves nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxgen.core.errors import expected
+
+__all__ = [
+    "FORMAT",
+    "check_free",
+    "free_name",
+    "partial",
+    "plain",
+    "tidied",
+    "write_arrays",
+    "write_json",
+    "write_picture",
+    "writing",
+]
+
+FORMAT = "jaxgen-run/1"
+_SUMMARY = "summary.json"
+_MOST_SUMMARY = 1 << 26
+
+
+def free_name(folder: str | Path, stem: str) -> Path:
+    """The first of `folder/stem`, `folder/stem-2`, `folder/stem-3`, ... that is free."""
+    path, number = Path(folder) / stem, 2
+    while os.path.lexists(path) or os.path.lexists(partial(path)):
+        path, number = Path(folder) / f"{stem}-{number}", number + 1
+    return path
+
+
+def partial(path: str | Path) -> Path:
+    """Where a run lives until it is written to `path`: beside it."""
+    path = Path(path)
+    return path.with_name(f"{path.name}.partial")
+
+
+@contextlib.contextmanager
+def tidied(place: Path) -> Iterator[None]:
+    """Leave no trace of a run in `place` that failed before its first checkpoint."""
+    made = _make_parents(place.absolute().parent)
+    try:
+        yield
+    except BaseException:
+        if not any((place / "checkpoints").glob("*")):
+            shutil.rmtree(place, ignore_errors=True)
+            for parent in made:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+        raise
+
+
+def check_free(path: str | Path, *, force: bool = False) -> None:
+    """Raise `InputError` unless a run may be written at `path`; nothing is touched.
+
+    With `force`, a folder that holds a run of ours and no other files may be replaced, and
+    so may an empty one. Anything else is never removed, whatever the caller says.
+    """
+    path = Path(path)
+    parent = path.absolute().parent
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise expected("--out", "a folder that can be written to", str(parent))
+    if not os.path.lexists(path):
+        return
+    if not force:
+        raise expected(
+            "--out",
+            "a folder that does not exist yet",
+            f"{path}",
+            "Give --force to replace the run in it, or another --out",
+        )
+    if path.is_symlink() or not path.is_dir():
+        raise expected("--out", "a folder to replace", f"{path}, which is none")
+    foreign = sorted({entry.name for entry in path.iterdir()} - _own_files(path))
+    if foreign:
+        raise expected(
+            "--out",
+            "a folder that holds a run of jaxgen and nothing else",
+            f"{path} with {foreign[0]}",
+            "It is not replaced; give another --out",
+        )
+
+
+@contextlib.contextmanager
+def writing(path: str | Path, *, force: bool = False) -> Iterator[Path]:
+    """A temporary folder that becomes `path` when the block ends without an exception.
+
+    Args:
+      path: the folder to make; its parents are made where they are missing.
+      force: replace the run that is there, once the new one is complete.
+
+    Raises:
+      InputError: as `check_free`, and where the folder cannot be written.
+    """
+    path = Path(path)
+    check_free(path, force=force)
+    made = _make_parents(path.absolute().parent)
+    temporary = None
+    try:
+        try:
+            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.part-"))
+        except OSError as error:
+            raise expected("--out", "a folder that can be written", error) from error
+        temporary.chmod(0o755)
+        yield temporary
+        check_free(path, force=force)  # again: it may have appeared meanwhile
+        _put(temporary, path)
+    except BaseException:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        for parent in made:  # the innermost first; one that is in use stays
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write strict JSON: numbers that are not finite become null."""
+    text = json.dumps(plain(data), indent=2, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any], notes: Mapping[str, str]) -> None:
+    """Write arrays and notes as one safetensors file."""
+    from safetensors.numpy import save_file
+
+    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path, dict(notes))
+    path.chmod(0o644)  # safetensors makes it private
+
+
+def write_picture(path: Path, picture: Any) -> None:
+    """Write a Pillow image as PNG."""
+    picture.save(path, format="PNG", optimize=True)
+
+
+def plain(data: Any) -> Any:
+    """Nested data as JSON can hold it: NumPy and JAX values become Python's."""
+    if isinstance(data, Mapping):
+        return {str(key): plain(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [plain(value) for value in data]
+    if isinstance(data, bool | str | int) or data is None:
+        return data
+    if isinstance(data, Path):
+        return str(data)
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if hasattr(data, "tolist"):
+        return plain(data.tolist())
+    raise TypeError(f"{type(data).__name__} has no place in a summary")
+
+
+def _own_files(path: Path) -> set[str]:
+    """The files that the summary in a folder lists; empty where there is no run."""
+    summary = path / _SUMMARY
+    try:
+        if summary.stat().st_size > _MOST_SUMMARY:
+            return set()
+        data = json.loads(summary.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            return set()
+        return {_SUMMARY, *(str(name) for name in data["files"])}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return set()
+
+
+def _make_parents(folder: Path) -> list[Path]:
+    """Make a folder and its parents; returns those that were made, innermost first."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    try:
+        for parent in reversed(missing):
+            parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise expected("--out", "a folder that can be written", error) from error
+    return missing
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Give the finished folder its name; an old one goes only after that."""
+    old = None
+    if os.path.lexists(path):
+        old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old-"))
+        os.replace(path, old)
+    try:
+        os.rename(temporary, path)
+    except OSError as error:
+        if old is not None:
+            os.replace(old, path)
+        raise expected("--out", f"to name the new folder {path}", error) from error
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)

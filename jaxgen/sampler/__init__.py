@@ -1,0 +1,1 @@
+"""How a run is carried out: its settings, the compiled program, the host's loop, results."""

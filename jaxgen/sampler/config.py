@@ -1,0 +1,250 @@
+"""A run's settings, checked before anything is traced, and made complete."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core.cache import keep_compiled
+from jaxgen.core.errors import expected
+from jaxgen.kernels import HMC, ChainState, Kernel
+from jaxgen.sampler import program
+from jaxgen.sampler.results import Progress
+from jaxgen.sampler.sharding import choose_tile, chosen_devices, local_chains, mesh_for, replicate
+from jaxgen.sampler.state import DRAW, Order, RunState, TemperatureInfo
+from jaxgen.target.path import AnnealedPath, likelihood_path
+from jaxgen.target.posterior import Posterior
+from jaxgen.tempering.betas import Adaptive, check_betas
+from jaxgen.tempering.mass_matrix import as_form
+from jaxgen.tempering.resampling import scheme
+from jaxgen.tempering.step_size import StepRule, as_rule
+
+__all__ = ["Callback", "Reduce", "Setup", "check_integer", "prepare", "size_of"]
+
+Callback = Callable[[Progress], None]
+Reduce = Callable[[Any, Any], Any]
+
+# Slots (temperatures, warm-up steps, draws) of the compiled program: enough that what
+# happens in Python between two calls costs nothing, and draws fill no more than this.
+_MOST_SLOTS = 100
+_BUFFER = 64 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """A run's settings.
+
+    Attributes:
+      path, kernel, rule, schedule: what the compiled program takes as data.
+      num_chains, moves, threshold: numbers.
+      resample, precondition, collect, tile, mesh, length: what it takes as structure.
+      kept: shapes of what a draw of all chains keeps, leaves `[C, ...]`.
+      reduce: `(accumulator, kept) -> accumulator`, or None to keep the draws.
+      progress: told between chunks, or None.
+      given: path, kernel, rule and schedule as they were before they went to the devices.
+    """
+
+    path: AnnealedPath
+    kernel: Kernel
+    rule: StepRule
+    schedule: Any
+    num_chains: int
+    moves: int
+    threshold: float
+    resample: str | None
+    precondition: str
+    collect: Any
+    tile: int
+    mesh: Any
+    kept: Any
+    length: int
+    reduce: Reduce | None
+    progress: Callback | None
+    given: dict[str, Any]
+
+    @property
+    def last_beta(self) -> float:
+        """Where annealing ends."""
+        return 1.0 if isinstance(self.schedule, Adaptive) else float(self.schedule[-1])
+
+    @property
+    def most_temperatures(self) -> int:
+        """How many temperatures there are, or may be."""
+        adaptive = isinstance(self.schedule, Adaptive)
+        return self.schedule.max_temperatures if adaptive else self.schedule.shape[0] - 1
+
+    def start(self, key: Any) -> RunState:
+        """First states, drawn at beta = 0."""
+        return program.initial_state(
+            replicate(key, self.mesh),
+            self.path,
+            self.kernel,
+            self.rule,
+            num_chains=self.num_chains,
+            precondition=self.precondition,
+            tile=self.tile,
+            mesh=self.mesh,
+        )
+
+    def advance(
+        self, state: RunState, phase: int, slots: int, steps: int
+    ) -> tuple[RunState, TemperatureInfo, Any]:
+        """One chunk; `state` is used up.
+
+        Returns:
+          The state; the rows of the temperatures it passed; what was collected, NumPy
+          leaves `[slots, C, ...]` (in a run of several processes, this one's chains).
+        """
+        state, rows, kept = program.advance_in_place(
+            state,
+            self.path,
+            self.kernel,
+            self.rule,
+            self.schedule,
+            Order.of(phase, slots, steps, self.threshold),
+            resample=self.resample,
+            precondition=self.precondition,
+            collect=self.collect,
+            tile=self.tile,
+            mesh=self.mesh,
+            length=self.length,
+        )
+        rows = jax.device_get(rows)
+        if phase == DRAW:
+            kept = jax.tree.map(lambda x: local_chains(x, self.num_chains, 1)[1][:slots], kept)
+        return state, TemperatureInfo(*(column[rows.active] for column in rows)), kept
+
+
+def prepare(
+    target: Posterior | AnnealedPath,
+    kernel: Kernel | None,
+    betas: Any,
+    *,
+    num_chains: int,
+    moves: int,
+    step_size: Any,
+    resample: str | None,
+    resample_threshold: float,
+    precondition: bool | str,
+    tile: int | None,
+    memory: int | None,
+    devices: Sequence[Any] | None,
+    shard_weights: bool,
+    progress: Callback | None,
+    collect: Any = None,
+    reduce: Reduce | None = None,
+) -> Setup:
+    """Check what the user gave, before anything is traced, and fill in the defaults."""
+    keep_compiled()
+    if isinstance(target, Posterior):
+        target.check()
+        path = likelihood_path(target)
+    elif isinstance(target, AnnealedPath):
+        path = target
+    else:
+        raise expected("target", "a Posterior or an AnnealedPath", type(target).__name__)
+    mover: Kernel = HMC(10, jitter=True) if kernel is None else kernel
+    if not isinstance(mover, Kernel):
+        raise expected("kernel", "a kernel of jaxgen.kernels", type(kernel).__name__)
+    mover.check(path)
+    check_integer("num_chains", num_chains, 1)
+    check_integer("moves", moves, 1)
+    for name, value in (("tile", tile), ("memory", memory)):
+        if value is not None:
+            check_integer(name, value, 1)
+    if resample is not None:
+        scheme(resample)
+    if not 0 <= resample_threshold <= 1:
+        raise expected("resample_threshold", "a fraction between 0 and 1", resample_threshold)
+    if reduce is not None and not callable(reduce):
+        raise expected("reduce", "a function of an accumulator and a chunk of draws", reduce)
+    if step_size is None and not mover.adapts:
+        step_size = mover.first_step_size  # such a kernel has no use for it
+    rule = as_rule(step_size, mover.first_step_size)
+    rule.check()
+    schedule = _schedule(betas)
+
+    position = jax.eval_shape(path.start.sample, jax.random.key(0))
+    dimension = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(position))
+    devices = chosen_devices(devices)
+    if tile is None:
+        density = path if hasattr(path.start, "log_prob") else path.tilt
+        tile = choose_tile(density, position, num_chains, memory, len(devices))
+    mesh = mesh_for(devices, num_chains, tile)
+    given = {"path": path, "kernel": mover, "rule": rule, "schedule": schedule}
+    path = replicate(path, mesh, spread=shard_weights)
+    rule, schedule = replicate((rule, schedule), mesh)
+    mover = replicate(mover, mesh)
+    collect = _nothing if collect is None else collect
+    kept = _kept(path, collect, position, num_chains)
+    return Setup(
+        path=path,
+        kernel=mover,
+        rule=rule,
+        schedule=schedule,
+        num_chains=num_chains,
+        moves=moves,
+        threshold=resample_threshold,
+        resample=resample,
+        precondition=as_form(precondition, dimension, num_chains, mover.takes_dense, mover.name),
+        collect=collect,
+        tile=int(tile),
+        mesh=mesh,
+        kept=kept,
+        length=_slots(kept),
+        reduce=reduce,
+        progress=progress,
+        given=given,
+    )
+
+
+def check_integer(name: str, value: Any, least: int) -> None:
+    """Raise `InputError` unless value is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise expected(name, f"an integer of at least {least}", value)
+
+
+def _schedule(betas: Any) -> Any:
+    if betas is None:
+        return Adaptive()
+    if isinstance(betas, Adaptive):
+        if not 0 < float(betas.cess) < 1:
+            raise expected("Adaptive.cess", "a fraction between 0 and 1", betas.cess)
+        return betas
+    values = jnp.asarray(check_betas(betas), jnp.float32)
+    if np.any(np.diff(np.asarray(values)[1:]) <= 0):
+        raise expected("betas", "values that differ in float32", "steps that vanish in it")
+    return values
+
+
+def _kept(path: AnnealedPath, collect: Any, position: Any, num_chains: int) -> Any:
+    """Shapes of what a draw of all chains keeps. No gradient is traced to find out."""
+
+    def one(z: Any) -> Any:
+        nothing = jnp.zeros(())
+        return collect(path, ChainState(z, nothing, z, nothing, z))
+
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((num_chains, *x.shape), x.dtype),
+        jax.eval_shape(one, position),
+    )
+
+
+def _slots(kept: Any) -> int:
+    """How many slots the program has: their draws share a buffer of bounded size."""
+    return max(1, min(_MOST_SLOTS, _BUFFER // max(size_of(kept), 1)))
+
+
+def size_of(shapes: Any) -> int:
+    """Bytes of a tree of arrays or of their shapes."""
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+
+
+def _nothing(path: AnnealedPath, chain: ChainState) -> tuple[()]:
+    return ()

@@ -1,0 +1,145 @@
+"""What a run returns, and how it says how far it may be trusted."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxgen.core.types import Array, ArrayTree
+from jaxgen.kernels import Kernel
+from jaxgen.sampler.state import BLANK, RunState, TemperatureInfo
+
+__all__ = ["NO_HISTORY", "AISResult", "Progress", "SampleResult", "annealing_notes"]
+
+# What a run that did not anneal has to show for it.
+NO_HISTORY = TemperatureInfo(*(np.zeros(0, np.asarray(x).dtype) for x in BLANK))
+
+
+class Progress(NamedTuple):
+    """What a progress callback is told, between two chunks.
+
+    Attributes:
+      phase: "anneal", "warm-up" or "draw".
+      done, total: temperatures (anneal; total is None where betas are adaptive) or steps.
+      beta, step_size, acceptance_rate, ess: as of the last chunk; NaN where they mean nothing.
+      num_gradients: gradients for each chain so far (the largest over chains).
+      num_divergent: refused proposals so far, over all chains.
+    """
+
+    phase: str
+    done: int
+    total: int | None
+    beta: float
+    step_size: float
+    acceptance_rate: float
+    ess: float
+    num_gradients: int
+    num_divergent: int
+
+
+class AISResult(NamedTuple):
+    """Weighted draws from the end of an annealed path.
+
+    Attributes:
+      position: `[C, ...]` coordinates (`posterior.image` turns one into its image).
+      log_weight: `[C]` unnormalised log importance weights (since the last resampling).
+      log_z: estimate of log Z, the log evidence where the start is normalised; NaN where
+        the kernel does not leave the path invariant.
+      log_z_standard_error: its standard error, to first order.
+      ess: effective sample size of `log_weight`.
+      beta: the last inverse temperature; the target is `base + beta * tilt`.
+      history: one row for each temperature, NumPy arrays `[T]`.
+      acceptance_rate: mean over all moves.
+      num_gradients: `[C]` network gradients (or forward passes) each chain has used.
+      num_divergent: refused proposals, over all chains.
+      exactness: "exact": fixed schedule and kernels, so the weights' mean is an unbiased
+        estimate of Z. "adapted": betas or steps were chosen on the way, by these chains.
+        "clipped", "approximate": the kernel does not leave the path invariant.
+      notes: sentences on what to know before trusting the result.
+      state: the run's state.
+      tile: chains in one batch; results agree to the last bit for the same tile.
+    """
+
+    position: ArrayTree
+    log_weight: Array
+    log_z: float
+    log_z_standard_error: float
+    ess: float
+    beta: float
+    history: TemperatureInfo
+    acceptance_rate: float
+    num_gradients: np.ndarray
+    num_divergent: int
+    exactness: str
+    notes: tuple[str, ...]
+    state: RunState
+    tile: int
+
+
+class SampleResult(NamedTuple):
+    """Draws from the target by Markov chains, after annealing.
+
+    Attributes:
+      draws: what `collect` kept, leaves `[C, S, ...]` (chain, draw): positions by default;
+        with `reduce`, its accumulator. In a run of several processes, this one's chains.
+      position: `[C, ...]` where the chains are now.
+      log_weight: `[C]` log weights at the end of annealing, before the last resampling;
+        zeros where the chains were not annealed.
+      weights: `[C]` normalised weights that draws carry now: equal after resampling.
+      log_z, log_z_standard_error: the log evidence and its standard error; NaN where the
+        chains were not annealed, or the kernel leaves no density invariant.
+      ess: effective sample size of `log_weight`.
+      num_ancestors: how many first states have descendants among the chains.
+      history: annealing, one row for each temperature, NumPy arrays `[T]`.
+      acceptance_rate: `[C]` over the draws.
+      step_size: the step in use at the end (mean over chains).
+      num_gradients: `[C]` network gradients (or forward passes) each chain has used in all.
+      num_divergent: `[C]` refused proposals.
+      exactness: of the draws' kernel. "exact": it leaves the target invariant and was fixed
+        while drawing. "adapted": its step never froze. "clipped", "approximate".
+      notes: sentences on what to know before trusting the result.
+      state: pass it to `sample(..., state=...)` to go on.
+      tile: chains in one batch; results agree to the last bit for the same tile.
+    """
+
+    draws: Any
+    position: ArrayTree
+    log_weight: np.ndarray
+    weights: np.ndarray
+    log_z: float
+    log_z_standard_error: float
+    ess: float
+    num_ancestors: int
+    history: TemperatureInfo
+    acceptance_rate: np.ndarray
+    step_size: float
+    num_gradients: np.ndarray
+    num_divergent: np.ndarray
+    exactness: str
+    notes: tuple[str, ...]
+    state: RunState
+    tile: int
+
+
+def annealing_notes(
+    kernel: Kernel, num_ancestors: int, history: TemperatureInfo, error: float, count: int
+) -> tuple[str, ...]:
+    """What the reader of an annealing run should know, in sentences."""
+    notes = []
+    if kernel.exactness != "exact":
+        notes.append(
+            f"{kernel.name} does not leave the path invariant: its weights are a heuristic"
+        )
+    worst = float(history.ess.min())
+    if worst < 0.1 * count:
+        notes.append(
+            f"weights collapsed: ESS {worst:.1f} of {count}; use more temperatures or moves"
+        )
+    if error > 0.5:
+        notes.append(f"log Z is uncertain by {error:.2f}: use more chains, temperatures or moves")
+    if num_ancestors < min(8, count):
+        notes.append(
+            f"all chains descend from {num_ancestors} first states: raise Adaptive.cess or moves"
+        )
+    return tuple(notes)

@@ -1,0 +1,273 @@
+"""Chains over tiles and devices.
+
+Chains run in tiles of a fixed size: one tile is one batch, tiles follow each other on a
+device, and devices share the tiles out among them. The run's state is kept whole on every
+device: after each step the tiles' results are gathered, so weights, resampling, step sizes
+and betas are computed everywhere from the same numbers in the same order. What a network
+sees is a batch of `tile` chains whatever the number of chains, devices or processes, and
+XLA's sums depend on nothing else: for a given tile, results agree to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxgen.core.errors import expected
+from jaxgen.core.types import Array
+
+__all__ = [
+    "bytes_per_chain",
+    "choose_tile",
+    "chosen_devices",
+    "local_chains",
+    "mesh_for",
+    "over_chains",
+    "replicate",
+]
+
+_AXIS = "chains"
+
+# Bytes of activations that a tile may fill. On CPU this is a cache, not a limit: products
+# whose operands have left the second-level cache run at the speed of memory. Constants, not
+# what happens to be free, so that another machine chooses the same tile.
+_BUDGET = {"cpu": 32 << 20}
+_ACCELERATOR_BUDGET = 4 << 30
+# Beyond this, larger batches gain nothing on a CPU, and smaller ones can be shared out.
+_MOST_ON_CPU = 64
+# Bytes from which on an array is worth keeping in parts.
+_LARGE = 1 << 20
+
+
+def over_chains(
+    function: Any,
+    batched: tuple[Any, ...],
+    tile: int | None = None,
+    mesh: Mesh | None = None,
+    *,
+    gather: bool = True,
+) -> Any:
+    """`vmap(function)` over chains, in tiles, shared out over a mesh's devices.
+
+    Args:
+      function: of one chain.
+      batched: its arguments, leaves `[C, ...]`, whole on every device.
+      tile: chains in one batch; None for all. The last tile is filled up with copies.
+      mesh: one axis of devices, or None for wherever the arguments are.
+      gather: give every device the whole result, leaves `[C, ...]`. Without, leaves are
+        `[P, ...]`, P >= C a multiple of tile and devices, spread over the mesh; rows
+        beyond C are copies.
+    """
+    mapped = jax.vmap(function)
+    count: int = jax.tree.leaves(batched)[0].shape[0]
+    size = count if tile is None else tile
+    shards = 1 if mesh is None else mesh.size
+    tiles = _round_up(-(-count // size), shards)
+    if tiles == 1 and size == count:
+        return mapped(*batched)
+    index = jnp.minimum(jnp.arange(tiles * size), count - 1).reshape(tiles, size)
+    tiled = jax.tree.map(lambda x: x[index], batched)
+
+    def each_tile(tiled: tuple[Any, ...]) -> Any:
+        own = jax.tree.leaves(tiled)[0].shape[0]
+        if own == 1:
+            out = mapped(*jax.tree.map(lambda x: x[0], tiled))
+        else:
+            out = jax.lax.map(lambda args: mapped(*args), tiled)
+            out = jax.tree.map(lambda x: x.reshape(own * size, *x.shape[2:]), out)
+        return _all_gather(out) if gather and mesh is not None else out
+
+    if mesh is not None:
+        chains = PartitionSpec(_AXIS)
+        each_tile = jax.shard_map(
+            each_tile,
+            mesh=mesh,
+            in_specs=chains,
+            out_specs=PartitionSpec() if gather else chains,
+            check_vma=False,
+        )
+    out = each_tile(tiled)
+    return jax.tree.map(lambda x: x[:count], out) if gather or mesh is None else out
+
+
+def mesh_for(devices: Sequence[Any] | None, num_chains: int, tile: int) -> Mesh | None:
+    """As many of the devices as share the tiles out evenly; None where one has them all.
+
+    In a run of several processes every device takes part, since every process must.
+    """
+    devices = chosen_devices(devices)
+    tiles = -(-num_chains // tile)
+    several = len({device.process_index for device in devices}) > 1
+    if not several:
+        rounds = -(-tiles // len(devices))
+        devices = devices[: -(-tiles // rounds)]
+    if len(devices) == 1 and devices[0] == jax.devices()[0]:
+        return None
+    # Auto axes: with explicit ones, the users' networks could not reshape.
+    return Mesh(np.asarray(devices), (_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def chosen_devices(devices: Sequence[Any] | None) -> list[Any]:
+    """The devices to use: all there are, in all processes, by default."""
+    if devices is None:
+        return list(jax.devices())
+    devices = list(devices)
+    if not devices or any(not isinstance(device, jax.Device) for device in devices):
+        raise expected("devices", "a list of devices, as from jax.devices()", devices)
+    if len(set(devices)) < len(devices):
+        raise expected("devices", "each device once", devices)
+    return devices
+
+
+def replicate(tree: Any, mesh: Mesh | None, *, spread: bool = False) -> Any:
+    """The tree's arrays, whole on every device of a mesh (in every process the same).
+
+    With `spread`, large ones are kept in parts, one on each device, along the longest axis
+    that can be divided; XLA puts them together where they are used.
+    """
+    if mesh is None:
+        return tree
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def whole(array: np.ndarray) -> Array:
+        place = _in_parts(array, mesh) if spread else everywhere
+        return jax.make_array_from_callback(array.shape, place, lambda index: array[index])
+
+    def put(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            words = whole(np.asarray(jax.random.key_data(leaf)))
+            return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+        if isinstance(leaf, jax.Array) and leaf.sharding == everywhere and not spread:
+            return leaf
+        return whole(np.asarray(leaf, jnp.result_type(leaf)))
+
+    return jax.tree.map(put, tree)
+
+
+def local_chains(leaf: Any, count: int, axis: int = 0) -> tuple[int, np.ndarray]:
+    """The part of an array over (padded) chains that is here: the first chain, and the rows.
+
+    Args:
+      leaf: an array whose `axis` runs over chains, from `over_chains(..., gather=False)`.
+      count: C; rows beyond it are copies, and are cut off.
+      axis: where the chains are.
+    """
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+        rows = np.asarray(leaf)
+        return 0, rows[(slice(None),) * axis + (slice(0, count),)]
+    parts = {}
+    for shard in leaf.addressable_shards:
+        where = shard.index[axis]
+        parts[where.start or 0] = np.asarray(shard.data)
+    first = min(parts)
+    rows = np.concatenate([parts[start] for start in sorted(parts)], axis=axis)
+    return first, rows[(slice(None),) * axis + (slice(0, max(count - first, 0)),)]
+
+
+def _in_parts(array: np.ndarray, mesh: Mesh) -> NamedSharding:
+    fits = [axis for axis, size in enumerate(array.shape) if size % mesh.size == 0]
+    if array.nbytes < _LARGE or not fits:
+        return NamedSharding(mesh, PartitionSpec())
+    axis = max(fits, key=lambda axis: array.shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, *mesh.axis_names))
+
+
+def choose_tile(
+    function: Any, position: Any, num_chains: int, memory: int | None, devices: int
+) -> int:
+    """A tile size: as many chains as fill the memory budget, shared out evenly.
+
+    On CPU the choice depends on the function and the number of chains alone. On
+    accelerators, where only large batches are fast, also on the number of devices; give
+    `tile` for results that agree between different numbers of them.
+
+    Args:
+      function: scalar function of one chain's position, whose gradient is taken.
+      position: a position, or its shapes.
+      num_chains: C.
+      memory: bytes that a tile may take; by default 32 MiB on CPU, 4 GiB elsewhere.
+      devices: how many share the chains.
+    """
+    cpu = jax.default_backend() == "cpu"
+    budget = memory or (_BUDGET["cpu"] if cpu else _ACCELERATOR_BUDGET)
+    most = max(1, budget // max(1, bytes_per_chain(function, position)))
+    if cpu:
+        most = min(most, _MOST_ON_CPU)
+        # Products are computed in blocks of rows: whole powers of two waste none.
+        most = 1 << int(math.log2(most))
+        tiles = -(-num_chains // most)
+    else:
+        tiles = _round_up(-(-num_chains // most), devices)
+    return -(-num_chains // tiles)
+
+
+def bytes_per_chain(function: Any, position: Any) -> int:
+    """An estimate of what one chain's gradient keeps in memory: its forward activations."""
+    jaxpr = jax.make_jaxpr(function)(position)
+    return sum(math.prod(v.aval.shape) * 4 for v in _outputs(jaxpr.jaxpr))
+
+
+def _outputs(jaxpr: Any) -> Any:
+    """The arrays in a program that its backward pass reads again."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name.startswith("custom_vjp_call"):
+            # Its backward pass is its own; what it keeps is about what it returns.
+            yield from equation.outvars
+            continue
+        inner = [p for p in equation.params.values() if hasattr(p, "jaxpr") or hasattr(p, "eqns")]
+        for program in inner:
+            yield from _outputs(getattr(program, "jaxpr", program))
+        if equation.primitive.name in _KEPT:
+            yield from equation.outvars
+
+
+# Products, what they read, and what is not linear. The rest is fused or moves no data. On
+# the shipped networks their sum is within a third of what XLA allots.
+_KEPT = frozenset(
+    {"dot_general", "conv_general_dilated", "concatenate", "tanh", "logistic", "exp", "log"}
+    | {"max", "min", "integer_pow", "rsqrt", "sqrt", "div"}
+    | {"reduce_window_max", "reduce_window_sum"}
+)
+
+
+def _all_gather(tree: Any) -> Any:
+    """Every device's rows on every device, in one message for all leaves."""
+    leaves, structure = jax.tree.flatten(tree)
+    rows = leaves[0].shape[0]
+    words = [_words(leaf).reshape(rows, -1) for leaf in leaves]
+    widths = np.cumsum([0, *(w.shape[1] for w in words)])
+    whole = jax.lax.all_gather(jnp.concatenate(words, axis=1), _AXIS, tiled=True)
+    parts = [
+        _unwords(whole[:, a:b], leaf)
+        for a, b, leaf in zip(widths[:-1], widths[1:], leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, parts)
+
+
+def _words(leaf: Array) -> Array:
+    """An array's bits as 32-bit words; small types take a word each."""
+    if leaf.dtype.itemsize < 4:
+        wide = jnp.float32 if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.int32
+        leaf = leaf.astype(wide)
+    return jax.lax.bitcast_convert_type(leaf, jnp.uint32)
+
+
+def _unwords(words: Array, like: Array) -> Array:
+    """The inverse of `_words`, for rows of `like`'s shape."""
+    shape = (words.shape[0], *like.shape[1:])
+    if like.dtype.itemsize == 8:
+        return jax.lax.bitcast_convert_type(words.reshape(*shape, 2), like.dtype)
+    if like.dtype.itemsize == 4:
+        return jax.lax.bitcast_convert_type(words.reshape(shape), like.dtype)
+    wide = jnp.float32 if jnp.issubdtype(like.dtype, jnp.floating) else jnp.int32
+    return jax.lax.bitcast_convert_type(words.reshape(shape), wide).astype(like.dtype)
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

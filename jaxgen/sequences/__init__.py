@@ -1,0 +1,1 @@
+"""Discrete sequences: text, language models' training, and filling in hidden tokens."""

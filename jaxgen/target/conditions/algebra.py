@@ -1,0 +1,175 @@
+"""The algebra of conditions: sums, weights, and which terms annealing tempers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core.errors import expected
+from jaxgen.core.pytree import pytree, static
+from jaxgen.core.types import Array, Scalar
+from jaxgen.target.conditions.checks import check_scalar
+
+__all__ = [
+    "Condition",
+    "Function",
+    "Sum",
+    "Term",
+    "Untempered",
+    "Weighted",
+    "as_condition",
+    "split_tempered",
+]
+
+
+class Condition:
+    """Base of all conditions: the algebra, and a check before anything is traced."""
+
+    def __call__(self, image: Array) -> Array:
+        """The log likelihood (or any log weight) of an image: a scalar."""
+        raise NotImplementedError
+
+    def check(self, image_shape: tuple[int, ...]) -> None:
+        """Raise `InputError` where the condition cannot apply to images of this shape."""
+
+    def __add__(self, other: Any) -> Sum:
+        return Sum((*_terms(self), *_terms(as_condition(other))))
+
+    def __radd__(self, other: Any) -> Sum:
+        return as_condition(other) + self
+
+    def __mul__(self, weight: Scalar) -> Weighted:
+        return Weighted(self, jnp.asarray(weight, jnp.float32))
+
+    __rmul__ = __mul__
+
+    def untempered(self) -> Untempered:
+        """The same condition, held at full strength at every temperature."""
+        return Untempered(self)
+
+
+@pytree
+class Sum(Condition):
+    """The sum of conditions: all of them were observed, independently given the image."""
+
+    terms: tuple[Any, ...]
+
+    def __call__(self, image: Array) -> Array:
+        """sum_k term_k(image)."""
+        return sum((term(image) for term in self.terms), jnp.zeros(()))
+
+    def check(self, image_shape: tuple[int, ...]) -> None:
+        """Check every term."""
+        for term in self.terms:
+            term.check(image_shape)
+
+
+@pytree
+class Weighted(Condition):
+    """weight * condition."""
+
+    condition: Any
+    weight: Scalar
+
+    def __call__(self, image: Array) -> Array:
+        """weight * condition(image)."""
+        return self.weight * self.condition(image)
+
+    def check(self, image_shape: tuple[int, ...]) -> None:
+        """The weight must be finite."""
+        if not np.all(np.isfinite(self.weight)):
+            raise expected("weight", "a finite number", self.weight)
+        self.condition.check(image_shape)
+
+
+@pytree
+class Untempered(Condition):
+    """A condition at full strength at every temperature."""
+
+    condition: Any
+
+    def __call__(self, image: Array) -> Array:
+        """condition(image)."""
+        return self.condition(image)
+
+    def check(self, image_shape: tuple[int, ...]) -> None:
+        """Check the condition inside."""
+        self.condition.check(image_shape)
+
+
+@pytree
+class Function(Condition):
+    """Any pure function of an image that returns a scalar log weight.
+
+    Attributes:
+      function: `function(image, *arguments)`, or `function(image)`. A pytree callable
+        (such as a regulariser) may be given instead: its arrays are then data.
+      arguments: arrays the function needs; changing them compiles nothing.
+    """
+
+    function: Any = static()
+    arguments: tuple[Any, ...] = ()
+
+    def __call__(self, image: Array) -> Array:
+        """function(image, *arguments)."""
+        return jnp.asarray(self.function(image, *self.arguments))
+
+    def check(self, image_shape: tuple[int, ...]) -> None:
+        """The function must return a scalar."""
+        check_scalar("Function", self, image_shape)
+
+
+@pytree
+class Term(Condition):
+    """A callable pytree (a regulariser, say) as a condition."""
+
+    term: Any
+
+    def __call__(self, image: Array) -> Array:
+        """term(image)."""
+        return jnp.asarray(self.term(image))
+
+    def check(self, image_shape: tuple[int, ...]) -> None:
+        """The term must return a scalar."""
+        check_scalar(type(self.term).__name__, self.term, image_shape)
+
+
+def as_condition(term: Any) -> Condition:
+    """A condition as it is; a callable pytree or a plain function made into one."""
+    if isinstance(term, Condition):
+        return term
+    if not callable(term):
+        raise expected("condition", "a condition or a function of an image", type(term).__name__)
+    is_pytree = jax.tree.structure(term) != jax.tree.structure(0)
+    return Term(term) if is_pytree else Function(term)
+
+
+def split_tempered(condition: Condition) -> tuple[Condition, Condition | None]:
+    """Split into (tempered, untempered); the second is None where there is none."""
+    terms = _terms(condition)
+    tempered = tuple(t for t in terms if not isinstance(_unweighted(t), Untempered))
+    held = tuple(t for t in terms if isinstance(_unweighted(t), Untempered))
+    return Sum(tempered), Sum(held) if held else None
+
+
+def _unweighted(term: Any) -> Any:
+    while isinstance(term, Weighted):
+        term = term.condition
+    return term
+
+
+def _terms(condition: Any) -> tuple[Any, ...]:
+    """The summands, with weights and untempered marks distributed over inner sums."""
+    if isinstance(condition, Sum):
+        return tuple(inner for term in condition.terms for inner in _terms(term))
+    if isinstance(condition, Weighted):
+        return tuple(Weighted(t, condition.weight) for t in _terms(condition.condition))
+    if isinstance(condition, Untempered):
+        return tuple(
+            t if isinstance(_unweighted(t), Untempered) else Untempered(t)
+            for t in _terms(condition.condition)
+        )
+    return (condition,)

@@ -1,0 +1,137 @@
+"""Annealed paths: log p_beta(z) = base(z) + beta * tilt(z), beta from 0 to 1.
+
+Every path here is linear in beta, so one type serves them all, the weight increment of
+annealed importance sampling is (beta' - beta) * tilt(z), and a kernel's gradient can be
+carried from one temperature to the next without evaluating a network again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxgen.core.errors import expected
+from jaxgen.core.pytree import pytree, static
+from jaxgen.core.types import Array, ArrayTree, Density, PRNGKey
+from jaxgen.target.conditions import split_tempered
+from jaxgen.target.posterior import Posterior
+
+__all__ = ["AnnealedPath", "geometric_path", "likelihood_path", "tempered_prior_path"]
+
+
+@pytree
+class AnnealedPath:
+    """log p_beta(z) = base(z) + beta * tilt(z), with a distribution to start from.
+
+    Attributes:
+      base: the log density at beta = 0 (it need not be normalised).
+      tilt: what is added as beta grows.
+      start: a prior to draw first states from; its `log_prob` is normalised. Where it is
+        not `base` itself, the first importance weight is base(z) - start.log_prob(z).
+      base_is_cheap: True where `base` runs no network, so that it may be evaluated
+        again after each step; False costs one gradient of `base` more for each step.
+    """
+
+    base: Density
+    tilt: Density
+    start: Any
+    base_is_cheap: bool = static(default=True)
+
+    def __call__(self, z: ArrayTree, beta: Array | float = 1.0) -> Array:
+        """base(z) + beta * tilt(z)."""
+        return self.base(z) + beta * self.tilt(z)
+
+    def draw(self, key: PRNGKey) -> tuple[ArrayTree, Array]:
+        """A first state and its log importance weight under `base`."""
+        z = self.start.sample(key)
+        return z, self.base(z) - self.start.log_prob(z)
+
+
+@pytree
+class LogPrior:
+    """log p(z), with the untempered part of the condition where there is one."""
+
+    posterior: Posterior
+    held: Any = None
+
+    def __call__(self, z: ArrayTree) -> Array:
+        """log p(z) + log p(untempered conditions | G(z))."""
+        log_prior = self.posterior.log_prior(z)
+        return log_prior if self.held is None else log_prior + self.held(self.posterior.image(z))
+
+    def score(self, z: ArrayTree) -> ArrayTree:
+        """The prior's score, where it has one of its own."""
+        return self.posterior.prior.score(z)
+
+
+@pytree
+class LogProb:
+    """A distribution's own log density."""
+
+    prior: Any
+
+    def __call__(self, z: ArrayTree) -> Array:
+        """log p(z)."""
+        return self.prior.log_prob(z)
+
+
+@pytree
+class LogLikelihood:
+    """The tempered part of the condition: log p(condition | G(z))."""
+
+    posterior: Posterior
+    condition: Any
+
+    def __call__(self, z: ArrayTree) -> Array:
+        """condition(G(z))."""
+        return self.condition(self.posterior.image(z))
+
+
+@pytree
+class Difference:
+    """left(z) - right(z)."""
+
+    left: Density
+    right: Density
+
+    def __call__(self, z: ArrayTree) -> Array:
+        """left(z) - right(z)."""
+        return self.left(z) - self.right(z)
+
+
+def likelihood_path(posterior: Posterior) -> AnnealedPath:
+    """p(z) p(condition | z)^beta: the prior stays whole, the likelihood comes in.
+
+    Untempered conditions belong to the base. This is the default path, and that of
+    Wu et al. (2017).
+    """
+    tempered, held = split_tempered(posterior.condition)
+    return AnnealedPath(
+        base=LogPrior(posterior, held),
+        tilt=LogLikelihood(posterior, tempered),
+        start=posterior.prior,
+        base_is_cheap=held is None,
+    )
+
+
+def tempered_prior_path(posterior: Posterior) -> AnnealedPath:
+    """p(condition | z)^beta p(z)^(1 - beta): the path of Fang & Schwing (2019, Sec. 2).
+
+    At beta = 1 the prior is gone and the target is the likelihood alone, which need not
+    be normalisable: the paper's images drift to large |z| for that reason. Offered to
+    reproduce the paper.
+    """
+    path = likelihood_path(posterior)
+    if not path.base_is_cheap:
+        raise expected("condition", "tempered terms only on this path", "an untempered one")
+    return AnnealedPath(path.base, Difference(path.tilt, path.base), posterior.prior)
+
+
+def geometric_path(start: Any, target: Density) -> AnnealedPath:
+    """p0(z)^(1 - beta) p1(z)^beta, from a prior to any log density.
+
+    Args:
+      start: p0, a density prior.
+      target: log p1, a callable pytree (a `Posterior`, say).
+    """
+    base = LogProb(start)
+    return AnnealedPath(base, Difference(target, base), start)

@@ -1,0 +1,1 @@
+"""How a run is annealed and tuned: temperatures, step sizes, mass matrices, resampling."""
