@@ -42,6 +42,7 @@ def add(commands: Any, name: str) -> None:
 
 
 def _run(options: Any) -> int:
+    import jaxgen.sequences.recipes  # noqa: F401 (text/... joins the table)
     from jaxgen.core.errors import expected
     from jaxgen.train import RECIPES, run
 

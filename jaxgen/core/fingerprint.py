@@ -58,7 +58,7 @@ def difference(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """A line for each name in which two descriptions differ."""
     lines = []
     for name in sorted(old.keys() | new.keys()):
-        was, now = old.get(name, "nothing"), new.get(name, "nothing")
+        was, now = _placeless(old.get(name, "nothing")), _placeless(new.get(name, "nothing"))
         if was != now:
             lines.append(f"{name} was {was}, is {now}")
     return lines
@@ -117,6 +117,15 @@ def _digest(arrays: list[np.ndarray]) -> str:
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
+
+
+def _placeless(text: str) -> str:
+    """A description without the file of this package in which a function or class stands.
+
+    Modules move between versions, and older run folders name the former ones. What a
+    function does is in the digest of its code.
+    """
+    return re.sub(r"\bjaxgen(?:\.[a-z]\w*)+\.(?=[A-Za-z_])", "jaxgen.", text)
 
 
 def _stable(value: Any) -> str:

@@ -4,24 +4,27 @@ All shipped networks have one; so do some whose weights are not shipped
 (`jaxgen.models.registry.TRAINABLE`).
 
 A recipe is a method, its hyper-parameters and a seed; all of it is written into the
-metadata of the weight files it makes, with figures measured on the weights as stored.
+metadata of the weight files it makes, with figures measured on the weights as stored. Recipes
+of text join the table when `jaxgen.sequences.recipes` is imported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxgen.core.errors import expected
-from jaxgen.sequences import jobs
 from jaxgen.train import conditional_jobs, generator_jobs
 from jaxgen.train.job import Job, Progress, Recipe
 
-__all__ = ["RECIPES", "Recipe", "run"]
+__all__ = ["RECIPES", "Recipe", "register", "run"]
 
-_JOBS = {**generator_jobs.JOBS, **conditional_jobs.JOBS, **jobs.JOBS}
-_CONFIGS = {**generator_jobs.CONFIGS, **conditional_jobs.CONFIGS, **jobs.CONFIGS}
+_JOBS: dict[str, Callable[[Job], Iterable[Path]]] = {
+    **generator_jobs.JOBS,
+    **conditional_jobs.JOBS,
+}
+_CONFIGS: dict[str, Callable[..., Any]] = {**generator_jobs.CONFIGS, **conditional_jobs.CONFIGS}
 
 RECIPES: dict[str, Recipe] = {
     "fashion-mnist/dcgan": Recipe("gan", 10_500, options={"decay_from": 0.6}),
@@ -75,12 +78,18 @@ RECIPES: dict[str, Recipe] = {
     "fashion-mnist/beta-vae": Recipe("vae", 8_000, options={"beta": 4.0}),
     "fashion-mnist/bgan": Recipe("bgan", 6_000, model={"width": 16}),
     "toy2d/gan": Recipe("toy", 15_000, options={"batch": 256}, dtype="float32"),
-    # Of a text of one's own: `jaxgen train text/writer --text FILE`.
-    "text/writer": Recipe("seqgan", 6_000),
-    "text/seqgan": Recipe("seqgan", 6_400, options={"judge": 0.05, "game": 0.01}),
-    "text/infiller": Recipe("maskgan", 3_000),
-    "text/maskgan": Recipe("maskgan", 3_700, options={"judge": 0.05, "game": 0.135}),
 }
+
+
+def register(
+    recipes: Mapping[str, Recipe],
+    jobs: Mapping[str, Callable[[Job], Iterable[Path]]],
+    configs: Mapping[str, Callable[..., Any]],
+) -> None:
+    """Add recipes, with the job and the configuration of each method that they name."""
+    RECIPES.update(recipes)
+    _JOBS.update(jobs)
+    _CONFIGS.update(configs)
 
 
 def run(
@@ -121,7 +130,8 @@ def run(
         network or at a step that has none, or a text where none belongs.
     """
     if name not in RECIPES:
-        raise expected("name", f"one of {', '.join(RECIPES)}", repr(name))
+        hint = "Import jaxgen.sequences.recipes, which adds text/..."
+        raise expected("name", f"one of {', '.join(RECIPES)}", repr(name), hint)
     if steps is not None and steps < 1:
         raise expected("steps", "at least 1", steps)
     recipe = RECIPES[name]

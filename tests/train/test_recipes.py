@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxgen.sequences.recipes  # noqa: F401 -- text/... joins the table
 from jaxgen import data
 from jaxgen.cli import main
 from jaxgen.core.errors import InputError
