@@ -156,7 +156,7 @@ def test_annealing_is_kept_as_well(posterior, tmp_path, monkeypatch):
         ({"kernel": kernels.MALA()}, r"kernel was HMC\(num_steps=10, jitter=True\), is MALA"),
         ({"moves": 4}, "moves was 3, is 4"),
         ({"tile": 5}, "tile was 12, is 5"),
-        ({"collect": None}, "collect was jaxgen.inference.sample.positions"),
+        ({"collect": None}, "collect was jaxgen.positions"),
     ],
 )
 def test_another_configuration_is_refused_with_the_difference(
@@ -266,7 +266,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
         if broken == "draws":
             patch.setattr(store.draws, "write_bytes", full)
         else:
-            patch.setattr(store.journeys.checkpointer(), "save", full)
+            patch.setattr(store.snapshots.checkpointer(), "save", full)
         with pytest.raises(InputError, match=r"No space left on device\. The last checkpoint"):
             draw(posterior, tmp_path, resume=True)
     assert jaxgen.load_run(tmp_path).num_draws >= before
