@@ -55,7 +55,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     # More updates raise the nll of 3,000 further training images: 0.74 here, 0.95 after 3,000.
     "fashion-mnist/captioner": Recipe("captions", 800),
-    # With the paper's gamma of 0.5 it makes few kinds of images: see benchmarks/README.md.
+    # With the paper's gamma of 0.5 it makes few kinds of images: see benchmarks/papers/README.md.
     "fashion-mnist/began": Recipe(
         "began",
         5_500,
