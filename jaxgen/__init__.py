@@ -7,6 +7,7 @@ from jaxgen import kernels
 from jaxgen.applications import baselines, ppgn, tasks
 from jaxgen.core import aliases
 from jaxgen.core.errors import InputError
+from jaxgen.core.version import __version__ as __version__
 from jaxgen.diagnostics import Diagnosis, diagnose
 from jaxgen.diagnostics.arviz import to_arviz
 from jaxgen.diagnostics.calibration import Calibration, calibrate
@@ -37,8 +38,6 @@ from jaxgen.target.posterior import Posterior
 from jaxgen.target.priors import Box, Gaussian, ScorePrior, Sphere
 from jaxgen.tempering import betas as schedules
 from jaxgen.tempering import step_size as adapt
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AISResult",

@@ -47,8 +47,7 @@ def imported(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module == "jaxgen":
-            names = (alias.name for alias in node.names)
-            yield from (f"jaxgen.{name}" for name in names if name != "__version__")
+            yield from (f"jaxgen.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
             yield node.module

@@ -107,7 +107,7 @@ def commands() -> dict[str, Parser]:
 
 
 def _parsers() -> tuple[Parser, dict[str, Parser]]:
-    from jaxgen import __version__
+    from jaxgen.core.version import __version__
 
     parser = Parser(
         prog="jaxgen",

@@ -208,7 +208,7 @@ def _prior(posterior: Any, count: int) -> dict[str, np.ndarray]:
 
 def _attributes(result: SampleResult) -> dict[str, Any]:
     """What NetCDF can hold: numbers and texts."""
-    from jaxgen import __version__
+    from jaxgen.core.version import __version__
 
     return {
         "inference_library": "jaxgen",
