@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import expected
@@ -58,7 +59,7 @@ def ais(
       kernel: `HMC(10, jitter=True)` by default.
       betas: `[T + 1]` inverse temperatures from `jaxgen.schedules` (the first is where
         chains are drawn, and counts as 0), or `schedules.Adaptive`, the default.
-      num_chains: C.
+      num_chains: C. Fewer than 8 learn nothing from each other: betas are then fixed.
       step_size: a number, a rule of `jaxgen.adapt`, or None to follow the acceptance rate.
       moves: kernel steps at each temperature.
       resample: None for importance weights alone (chains then stay independent where the
@@ -125,10 +126,10 @@ def ais(
     error = float(evidence.standard_error)
     return AISResult(
         position=state.chains.position,
-        log_weight=state.log_weight,
+        log_weight=jnp.asarray(evidence.log_weight),
         log_z=float(evidence.log_z),
         log_z_standard_error=error,
-        ess=float(effective_sample_size(state.log_weight)),
+        ess=float(effective_sample_size(jnp.asarray(evidence.log_weight))),
         beta=float(state.beta),
         history=journey.history,
         acceptance_rate=float(np.mean(state.accepted) / int(state.num_steps)),
@@ -136,8 +137,14 @@ def ais(
         num_divergent=int(np.sum(state.num_divergent)),
         exactness=exactness,
         notes=annealing_notes(
-            setup.kernel, int(evidence.num_ancestors), journey.history, error, num_chains
+            setup.kernel,
+            int(evidence.num_ancestors),
+            journey.history,
+            error,
+            num_chains,
+            evidence.island_log_z,
         ),
         state=state,
         tile=setup.tile,
+        island_log_z=evidence.island_log_z,
     )

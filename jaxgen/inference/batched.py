@@ -218,7 +218,7 @@ def _advance(
 
 
 def _evidence(state: RunState) -> Evidence:
-    log_z, error = jax.vmap(program.log_evidence)(state)
+    log_z, error, _ = jax.vmap(program.log_evidence)(state)
     steps = np.maximum(np.asarray(state.num_steps), 1)[:, None]
     return Evidence(
         log_z=np.asarray(log_z),

@@ -1,7 +1,9 @@
 """`sample`: posterior draws with nothing to tune.
 
-Chains start at the prior, are annealed to the posterior (as in `jaxgen.ais`), warm up
-there while the step size settles, and then draw with everything frozen.
+Chains start at the prior and are annealed to the posterior twice: a rough pilot finds out
+where it lies, and from a mixture fitted to what it found a second annealing, much shorter,
+brings exact weights. Then chains warm up while the step size settles, and draw with
+everything frozen.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ from jaxgen.kernels import ChainState, Kernel
 from jaxgen.sampler import loop
 from jaxgen.sampler.checkpoint import recording
 from jaxgen.sampler.config import Callback, Reduce, Setup, check_integer, prepare
-from jaxgen.sampler.results import SampleResult, annealing_notes
-from jaxgen.sampler.state import RunState
+from jaxgen.sampler.results import SampleResult, acceptance_note, annealing_notes
+from jaxgen.sampler.state import RunState, TemperatureInfo
 from jaxgen.target.path import AnnealedPath
 from jaxgen.target.posterior import Posterior
-from jaxgen.tempering.resampling import effective_sample_size
+from jaxgen.tempering.resampling import effective_sample_size, whole_log_weight
 
 __all__ = ["images", "positions", "sample"]
 
@@ -54,7 +56,10 @@ def sample(
     thin: int = 2,
     warmup: int = 10,
     betas: Any = None,
-    moves: int = 3,
+    moves: int | None = None,
+    num_islands: int | None = None,
+    pool: int | None = None,
+    pilot: bool | None = None,
     step_size: Any = None,
     resample: str | None = "systematic",
     resample_threshold: float = 0.5,
@@ -82,7 +87,18 @@ def sample(
       thin: steps between two draws: S = num_steps // thin are kept for each chain.
       warmup: steps at the last beta in which the step size still adapts.
       betas: as in `ais`; `schedules.Adaptive()` by default.
-      moves: kernel steps at each temperature.
+      moves: kernel steps at each temperature: by default 1 after a pilot (which takes at
+        least 2 itself) and for fewer than 8 chains, 3 otherwise.
+      num_islands: I, a divisor of C: blocks of chains that are never resampled from each
+        other while annealing, so that their estimates of log Z tell its error. By default
+        at most 4, of at least 8 chains each.
+      pool: draws from the prior among which each chain's first state is chosen, at a forward
+        pass each. By default 32 with adaptive betas, 1 (no choice) otherwise.
+      pilot: whether to anneal twice: roughly at first, then from a mixture fitted to where
+        the chains have arrived, which is nearer to a sharp posterior than the prior is. The
+        weights of the second annealing are exact whatever the first one found. None does so
+        where it can be done: adaptive betas, resampling, a kernel with gradients, at least
+        16 chains and at most 1,024 latent dimensions.
       step_size: a number, a rule of `jaxgen.adapt`, or None to adapt, then freeze.
       resample: the scheme by which chains are resampled when the ESS falls below
         `resample_threshold * C`, and once at the end of annealing, so that draws have equal
@@ -119,6 +135,9 @@ def sample(
         betas,
         num_chains=num_chains,
         moves=moves,
+        num_islands=num_islands,
+        pool=pool,
+        pilot=pilot,
         step_size=step_size,
         resample=resample,
         resample_threshold=resample_threshold,
@@ -134,6 +153,10 @@ def sample(
     check_integer("num_steps", num_steps, 0)
     check_integer("warmup", warmup, 0)
     check_integer("thin", thin, 1)
+    if 0 < num_steps < thin:
+        raise expected(
+            "thin", f"at most num_steps, {num_steps}", thin, "No draw would be kept otherwise"
+        )
     plan = loop.Plan(num_steps // thin, thin, num_steps % thin, warmup)
     with recording(folder, key, setup, plan, state, resume, checkpoint_every) as recorder:
         journey = recorder.journey
@@ -150,14 +173,24 @@ def _result(journey: loop.Journey, setup: Setup, draws: Any) -> SampleResult:
     """What a finished journey has to show."""
     state, evidence = journey.state, journey.evidence
     error = float(evidence.standard_error)
+    final = journey.history.stage == journey.stage
+    history, before = (TemperatureInfo(*(x[s] for x in journey.history)) for s in (final, ~final))
     notes: tuple[str, ...] = ()
     if len(journey.history.beta):
         notes = annealing_notes(
-            setup.kernel, int(evidence.num_ancestors), journey.history, error, setup.num_chains
+            setup.kernel,
+            int(evidence.num_ancestors),
+            history,
+            error,
+            setup.num_chains,
+            evidence.island_log_z,
         )
     exactness = setup.kernel.exactness
     if exactness == "exact" and not setup.rule.freezes:
         exactness = "adapted"
+    rates = np.asarray(state.accepted) / max(int(state.num_steps), 1)
+    if int(state.num_steps):
+        notes = (*notes, *acceptance_note(float(rates.mean())))
     refused = int(np.sum(state.num_divergent))
     if refused:
         notes = (*notes, f"{refused} proposals were divergent or not finite, and were refused")
@@ -165,13 +198,13 @@ def _result(journey: loop.Journey, setup: Setup, draws: Any) -> SampleResult:
         draws=draws,
         position=state.chains.position,
         log_weight=evidence.log_weight,
-        weights=np.asarray(jax.nn.softmax(np.asarray(state.log_weight))),
+        weights=np.asarray(jax.nn.softmax(whole_log_weight(state.log_weight, state.log_z))),
         log_z=float(evidence.log_z),
         log_z_standard_error=error,
         ess=float(effective_sample_size(jnp.asarray(evidence.log_weight))),
-        num_ancestors=len(np.unique(np.asarray(state.ancestor))),
-        history=journey.history,
-        acceptance_rate=np.asarray(state.accepted) / max(int(state.num_steps), 1),
+        num_ancestors=int(evidence.num_ancestors),
+        history=history,
+        acceptance_rate=rates,
         step_size=loop.step_size(state, setup.rule),
         num_gradients=np.asarray(state.num_gradients),
         num_divergent=np.asarray(state.num_divergent),
@@ -179,4 +212,6 @@ def _result(journey: loop.Journey, setup: Setup, draws: Any) -> SampleResult:
         notes=notes,
         state=state,
         tile=setup.tile,
+        island_log_z=evidence.island_log_z,
+        pilot_history=before,
     )

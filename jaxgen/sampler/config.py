@@ -17,12 +17,12 @@ from jaxgen.kernels import HMC, ChainState, Kernel
 from jaxgen.sampler import program
 from jaxgen.sampler.results import Progress
 from jaxgen.sampler.sharding import choose_tile, chosen_devices, local_chains, mesh_for, replicate
-from jaxgen.sampler.state import DRAW, Order, RunState, TemperatureInfo
+from jaxgen.sampler.state import DRAW, FINAL, PILOT, Order, RunState, TemperatureInfo
 from jaxgen.target.path import AnnealedPath, likelihood_path
 from jaxgen.target.posterior import Posterior
-from jaxgen.tempering.betas import Adaptive, check_betas
-from jaxgen.tempering.mass_matrix import as_form
-from jaxgen.tempering.resampling import scheme
+from jaxgen.tempering.betas import Adaptive, check_betas, geometric
+from jaxgen.tempering.mass_matrix import MOST_DENSE, as_form
+from jaxgen.tempering.resampling import choose_islands, scheme
 from jaxgen.tempering.step_size import StepRule, as_rule
 
 __all__ = ["Callback", "Reduce", "Setup", "check_integer", "prepare", "size_of"]
@@ -35,6 +35,16 @@ Reduce = Callable[[Any, Any], Any]
 _MOST_SLOTS = 100
 _BUFFER = 64 << 20
 
+# Fewer chains than this learn nothing from each other: temperatures are fixed beforehand.
+LEAST_TO_LEARN = 8
+_FEW_CHAINS = (200, 1e-5)
+# Fewer chains than this are too few to fit a proposal to.
+_LEAST_TO_FIT = 16
+# Candidates for each first state: forward passes, at a third of a gradient each.
+_POOL = 32
+# The pilot's conditional ESS and kernel steps at each temperature.
+_PILOT_CESS, _PILOT_MOVES = 0.5, 2
+
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
@@ -42,7 +52,10 @@ class Setup:
 
     Attributes:
       path, kernel, rule, schedule: what the compiled program takes as data.
-      num_chains, moves, threshold: numbers.
+      pilot: the schedule of a first, rough annealing, or None for none.
+      num_chains, moves, pilot_moves, threshold: numbers.
+      islands: I, how many blocks of chains never exchange any while annealing.
+      pool: candidates among which each first state is chosen; 1 takes it as it comes.
       resample, precondition, collect, tile, mesh, length: what it takes as structure.
       kept: shapes of what a draw of all chains keeps, leaves `[C, ...]`.
       reduce: `(accumulator, kept) -> accumulator`, or None to keep the draws.
@@ -54,8 +67,12 @@ class Setup:
     kernel: Kernel
     rule: StepRule
     schedule: Any
+    pilot: Any
     num_chains: int
     moves: int
+    pilot_moves: int
+    islands: int
+    pool: int
     threshold: float
     resample: str | None
     precondition: str
@@ -79,21 +96,42 @@ class Setup:
         adaptive = isinstance(self.schedule, Adaptive)
         return self.schedule.max_temperatures if adaptive else self.schedule.shape[0] - 1
 
-    def start(self, key: Any) -> RunState:
-        """First states, drawn at beta = 0."""
-        return program.initial_state(
+    def blank(self, key: Any) -> RunState:
+        """Return a state whose chains have not been drawn."""
+        return program.blank_state(
             replicate(key, self.mesh),
             self.path,
-            self.kernel,
             self.rule,
             num_chains=self.num_chains,
+            num_islands=self.islands,
             precondition=self.precondition,
+            with_mixture=self.pilot is not None,
+        )
+
+    def begin(self, state: RunState, stage: int) -> tuple[RunState, TemperatureInfo]:
+        """Draw the first states of a stage; also the row of its first temperature, if any."""
+        state, row = program.begin_stage(
+            state,
+            self.path,
+            self.kernel,
+            np.asarray(stage, np.int32),
+            pool=self.pool,
+            resample=self.resample,
             tile=self.tile,
             mesh=self.mesh,
         )
+        return state, self._rows(jax.tree.map(lambda x: np.asarray(x)[None], row))
+
+    def fit(self, state: RunState) -> RunState:
+        """Fit the final stage's start to where the pilot's chains have arrived."""
+        return program.fit_proposal(state, self.path)
+
+    def moves_of(self, stage: int) -> int:
+        """Kernel steps at each temperature of a stage."""
+        return self.pilot_moves if stage == PILOT else self.moves
 
     def advance(
-        self, state: RunState, phase: int, slots: int, steps: int
+        self, state: RunState, phase: int, slots: int, steps: int, stage: int = FINAL
     ) -> tuple[RunState, TemperatureInfo, Any]:
         """One chunk; `state` is used up.
 
@@ -106,8 +144,16 @@ class Setup:
             self.path,
             self.kernel,
             self.rule,
-            self.schedule,
-            Order.of(phase, slots, steps, self.threshold),
+            self.pilot if stage == PILOT else self.schedule,
+            Order.of(
+                phase,
+                slots,
+                steps,
+                self.threshold,
+                stage,
+                # After a pilot everything that steers chains was learned by others.
+                learn_mass=stage == PILOT or self.pilot is None,
+            ),
             resample=self.resample,
             precondition=self.precondition,
             collect=self.collect,
@@ -118,7 +164,11 @@ class Setup:
         rows = jax.device_get(rows)
         if phase == DRAW:
             kept = jax.tree.map(lambda x: local_chains(x, self.num_chains, 1)[1][:slots], kept)
-        return state, TemperatureInfo(*(column[rows.active] for column in rows)), kept
+        return state, self._rows(rows), kept
+
+    @staticmethod
+    def _rows(rows: TemperatureInfo) -> TemperatureInfo:
+        return TemperatureInfo(*(column[rows.active] for column in rows))
 
 
 def prepare(
@@ -127,7 +177,7 @@ def prepare(
     betas: Any,
     *,
     num_chains: int,
-    moves: int,
+    moves: int | None,
     step_size: Any,
     resample: str | None,
     resample_threshold: float,
@@ -139,6 +189,9 @@ def prepare(
     progress: Callback | None,
     collect: Any = None,
     reduce: Reduce | None = None,
+    num_islands: int | None = None,
+    pool: int | None = 1,
+    pilot: bool | None = False,
 ) -> Setup:
     """Check what the user gave, before anything is traced, and fill in the defaults."""
     keep_compiled()
@@ -154,8 +207,13 @@ def prepare(
         raise expected("kernel", "a kernel of jaxgen.kernels", type(kernel).__name__)
     mover.check(path)
     check_integer("num_chains", num_chains, 1)
-    check_integer("moves", moves, 1)
-    for name, value in (("tile", tile), ("memory", memory)):
+    for name, value in (
+        ("moves", moves),
+        ("tile", tile),
+        ("memory", memory),
+        ("num_islands", num_islands),
+        ("pool", pool),
+    ):
         if value is not None:
             check_integer(name, value, 1)
     if resample is not None:
@@ -168,7 +226,12 @@ def prepare(
         step_size = mover.first_step_size  # such a kernel has no use for it
     rule = as_rule(step_size, mover.first_step_size)
     rule.check()
+    few = num_chains < LEAST_TO_LEARN
+    if few and betas is None:
+        betas = geometric(*_FEW_CHAINS)
     schedule = _schedule(betas)
+    if few and precondition is True:
+        precondition = False
 
     position = jax.eval_shape(path.start.sample, jax.random.key(0))
     dimension = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(position))
@@ -177,9 +240,40 @@ def prepare(
         density = path if hasattr(path.start, "log_prob") else path.tilt
         tile = choose_tile(density, position, num_chains, memory, len(devices))
     mesh = mesh_for(devices, num_chains, tile)
+    adaptive = isinstance(schedule, Adaptive)
+    weighted = hasattr(path.start, "log_prob") and mover.exactness != "approximate"
+    wide = adaptive and weighted and resample is not None and not few
+    if pool is None:
+        pool = _POOL if wide else 1
+    elif pool > 1 and not wide:
+        raise expected(
+            "pool",
+            "1 with fixed betas, without resampling, for kernels without an accept step, "
+            f"and for fewer than {LEAST_TO_LEARN} chains",
+            pool,
+        )
+    possible = wide and mover.uses_gradient and mover.exactness == "exact"
+    possible = possible and dimension <= MOST_DENSE and pool > 1
+    if pilot is None:
+        pilot = possible and num_chains >= _LEAST_TO_FIT
+    elif pilot and not possible:
+        raise expected(
+            "pilot",
+            "False with fixed betas, without resampling or a pool, for kernels without "
+            f"gradients, and above {MOST_DENSE} latent dimensions",
+            pilot,
+        )
+    first = schedule
+    if pilot:
+        first = Adaptive(jnp.minimum(_PILOT_CESS, schedule.cess), schedule.max_temperatures)
+    if moves is None:
+        moves = 1 if pilot or few else 3
+    islands = choose_islands(num_chains) if num_islands is None else num_islands
+    if num_chains % islands:
+        raise expected("num_islands", f"a divisor of num_chains, {num_chains}", islands)
     given = {"path": path, "kernel": mover, "rule": rule, "schedule": schedule}
     path = replicate(path, mesh, spread=shard_weights)
-    rule, schedule = replicate((rule, schedule), mesh)
+    rule, schedule, first = replicate((rule, schedule, first), mesh)
     mover = replicate(mover, mesh)
     collect = _nothing if collect is None else collect
     kept = _kept(path, collect, position, num_chains)
@@ -188,8 +282,12 @@ def prepare(
         kernel=mover,
         rule=rule,
         schedule=schedule,
+        pilot=first if pilot else None,
         num_chains=num_chains,
         moves=moves,
+        pilot_moves=max(moves, _PILOT_MOVES) if pilot else moves,
+        islands=islands,
+        pool=pool,
         threshold=resample_threshold,
         resample=resample,
         precondition=as_form(precondition, dimension, num_chains, mover.takes_dense, mover.name),

@@ -24,6 +24,8 @@ from jaxgen.sampler.state import (
     ANNEAL,
     DONE,
     DRAW,
+    FINAL,
+    PILOT,
     WARM_UP,
     RunState,
     TemperatureInfo,
@@ -31,7 +33,7 @@ from jaxgen.sampler.state import (
     new_phase,
 )
 from jaxgen.tempering.betas import Adaptive
-from jaxgen.tempering.resampling import effective_sample_size
+from jaxgen.tempering.resampling import effective_sample_size, whole_log_weight
 from jaxgen.tempering.step_size import StepRule
 
 __all__ = [
@@ -75,12 +77,14 @@ class Evidence(NamedTuple):
       log_weight: `[C]` log weights at its end, before the last resampling.
       log_z, standard_error: the log evidence; NaN where the kernel leaves no path invariant.
       num_ancestors: how many first states have descendants among the chains.
+      island_log_z: `[I]`, what each island of chains found of log Z by itself.
     """
 
     log_weight: np.ndarray
     log_z: np.ndarray
     standard_error: np.ndarray
     num_ancestors: np.ndarray
+    island_log_z: np.ndarray
 
 
 class Journey(NamedTuple):
@@ -89,6 +93,7 @@ class Journey(NamedTuple):
     Attributes:
       state: the chains, and all else on the devices.
       phase: `ANNEAL`, `WARM_UP`, `DRAW` or `DONE`.
+      stage: `PILOT` or `FINAL`, of annealing.
       done: warm-up steps or draws in this phase so far.
       history: a row for each temperature so far.
       evidence: once annealing has ended.
@@ -97,6 +102,7 @@ class Journey(NamedTuple):
 
     state: RunState
     phase: int
+    stage: int
     done: int
     history: TemperatureInfo
     evidence: Evidence
@@ -138,14 +144,16 @@ def begin(key: PRNGKey, setup: Setup, plan: Plan) -> Journey:
 
     Kernels without an accept step know no weights: their chains go straight to the target.
     """
-    state, phase = setup.start(key), ANNEAL
+    stage = PILOT if setup.pilot is not None else FINAL
+    state, row = setup.begin(setup.blank(key), stage)
+    phase = ANNEAL
     if plan.draws >= 0 and setup.kernel.exactness == "approximate":
         adaptive = isinstance(setup.schedule, Adaptive)
         last = np.float32(1.0 if adaptive else np.max(setup.schedule))
         blank = {"beta": last, "log_weight": np.zeros(setup.num_chains, np.float32)}
         state, phase = state._replace(**replicate(blank, setup.mesh)), WARM_UP
         state = _finish_annealing(state, setup)
-    return Journey(state, phase, 0, NO_HISTORY, no_evidence(setup.num_chains))
+    return Journey(state, phase, stage, 0, row, no_evidence(setup.num_chains, setup.islands))
 
 
 def from_state(state: RunState, setup: Setup) -> Journey:
@@ -163,8 +171,8 @@ def from_state(state: RunState, setup: Setup) -> Journey:
             "log densities that another one left",
             "Start anew: without state",
         )
-    evidence = no_evidence(setup.num_chains)
-    return Journey(new_phase(state), DRAW, 0, NO_HISTORY, evidence)
+    evidence = no_evidence(setup.num_chains, setup.islands)
+    return Journey(new_phase(state), DRAW, FINAL, 0, NO_HISTORY, evidence)
 
 
 def go(journey: Journey, setup: Setup, plan: Plan, recorder: Recorder) -> Journey:
@@ -194,10 +202,17 @@ def proceed(journey: Journey, setup: Setup, plan: Plan, slots: int) -> tuple[Jou
 
 
 def _anneal(journey: Journey, setup: Setup, plan: Plan, slots: int) -> tuple[Journey, Any]:
-    state = journey.state
+    state, stage = journey.state, journey.stage
     _check_alive(state)
     if float(state.beta) >= setup.last_beta:
-        check_moving(state, setup)
+        # A posterior that the pilot's pool of first states has reached needs no more.
+        if stage == PILOT and int(state.temperature) > 1:
+            check_moving(state, setup)
+            state, row = setup.begin(setup.fit(state), FINAL)
+            history = _joined(journey.history, row)
+            return journey._replace(state=state, stage=FINAL, history=history), None
+        if int(state.num_steps):
+            check_moving(state, setup)
         evidence = _evidence(state, setup)
         if plan.draws < 0:
             return journey._replace(phase=DONE, evidence=evidence), None
@@ -209,10 +224,12 @@ def _anneal(journey: Journey, setup: Setup, plan: Plan, slots: int) -> tuple[Jou
             f"betas: after {most} temperatures beta is {float(state.beta):.3g} of 1. "
             "Lower Adaptive.cess, raise its max_temperatures, or raise the noise level"
         )
-    state, rows, _ = setup.advance(state, ANNEAL, slots, setup.moves)
-    columns = zip(journey.history, rows, strict=True)
-    history = TemperatureInfo(*(np.concatenate(column) for column in columns))
-    return journey._replace(state=state, history=history), None
+    state, rows, _ = setup.advance(state, ANNEAL, slots, setup.moves_of(stage), stage)
+    return journey._replace(state=state, history=_joined(journey.history, rows)), None
+
+
+def _joined(history: TemperatureInfo, rows: TemperatureInfo) -> TemperatureInfo:
+    return TemperatureInfo(*(np.concatenate(column) for column in zip(history, rows, strict=True)))
 
 
 def _warm_up(journey: Journey, setup: Setup, plan: Plan, slots: int) -> tuple[Journey, Any]:
@@ -240,11 +257,12 @@ def _draw(journey: Journey, setup: Setup, plan: Plan, slots: int) -> tuple[Journ
 _PHASES = {ANNEAL: _anneal, WARM_UP: _warm_up, DRAW: _draw}
 
 
-def no_evidence(num_chains: int) -> Evidence:
+def no_evidence(num_chains: int, num_islands: int = 1) -> Evidence:
     """Of chains that were not annealed."""
     nan = np.float32(np.nan)
     weights = np.zeros(num_chains, np.float32)
-    return Evidence(weights, np.asarray(nan), np.asarray(nan), np.asarray(num_chains))
+    islands = np.full(num_islands, nan)
+    return Evidence(weights, np.asarray(nan), np.asarray(nan), np.asarray(num_chains), islands)
 
 
 def step_size(state: RunState, rule: StepRule) -> float:
@@ -270,18 +288,30 @@ def check_moving(state: RunState, setup: Setup) -> None:
 
 
 def _evidence(state: RunState, setup: Setup) -> Evidence:
-    log_z = error = np.float32(np.nan)
-    if setup.kernel.exactness == "exact":
-        log_z, error = program.log_evidence(state)
     families = len(np.unique(np.asarray(state.ancestor)))
+    blank = no_evidence(setup.num_chains, setup.islands)
     # Copied: the state's own arrays are written over by the next chunk.
-    weights = np.array(state.log_weight)
-    return Evidence(weights, np.array(log_z), np.array(error), np.asarray(families))
+    weights = np.array(whole_log_weight(state.log_weight, state.log_z))
+    blank = blank._replace(log_weight=weights, num_ancestors=np.asarray(families))
+    if setup.kernel.exactness != "exact":
+        return blank
+    found = program.log_evidence(state, setup.pool)
+    return blank._replace(
+        log_z=np.array(found.log_z),
+        standard_error=np.array(found.standard_error),
+        island_log_z=np.array(found.island_log_z),
+    )
 
 
 def _finish_annealing(state: RunState, setup: Setup) -> RunState:
     return program.finish_annealing(
-        state, setup.rule, resample=setup.resample, precondition=setup.precondition
+        state,
+        setup.path,
+        setup.rule,
+        resample=setup.resample,
+        precondition=setup.precondition,
+        tile=setup.tile,
+        mesh=setup.mesh,
     )
 
 
@@ -290,7 +320,7 @@ def _progress(journey: Journey, setup: Setup, plan: Plan) -> Progress:
     state, phase = journey.state, journey.phase
     if phase == ANNEAL:
         adaptive = isinstance(setup.schedule, Adaptive)
-        name, done = "anneal", int(state.temperature)
+        name, done = ("anneal", "pilot")[journey.stage == PILOT], int(state.temperature)
         total = None if adaptive else setup.most_temperatures
     elif phase == WARM_UP:
         name, done, total = "warm-up", journey.done, plan.warmup
@@ -305,7 +335,7 @@ def _progress(journey: Journey, setup: Setup, plan: Plan) -> Progress:
         beta=float(state.beta),
         step_size=step_size(state, setup.rule),
         acceptance_rate=accepted,
-        ess=float(effective_sample_size(state.log_weight)),
+        ess=float(effective_sample_size(whole_log_weight(state.log_weight, state.log_z))),
         num_gradients=int(np.max(state.num_gradients)),
         num_divergent=int(np.sum(state.num_divergent)),
     )

@@ -1,9 +1,17 @@
 """The compiled part of every run: one state, one program.
 
-A run is a `RunState` that `advance` takes, a chunk at a time, through inverse temperatures,
-then warm-up, then draws. The path, the kernel and the step rule are arguments, so that new
-labels, masks, weights and numbers compile nothing. Chunks may be of any size: the state
-holds all that the next step depends on.
+A run is a `RunState` that `begin_stage` gives its chains and `advance` takes, a chunk at a
+time, through inverse temperatures, then warm-up, then draws. The path, the kernel and the
+step rule are arguments, so that new labels, masks, weights and numbers compile nothing.
+Chunks may be of any size: the state holds all that the next step depends on.
+
+Annealing may have two stages. The pilot goes from the path's start to its end in few large
+steps; `fit_proposal` fits a mixture to where its chains have arrived; the final stage starts
+from fresh draws, of the mixture or of the path's own start, whichever is nearer, and only its
+weights count.
+
+Chains live on islands, contiguous blocks of equal size that never exchange chains while
+annealing: what they find of Z, each for itself, tells how uncertain it is.
 
 Keys: chain i draws from `fold_in(key, i)` alone, its first state from `fold_in(., 0)` and
 step t from `fold_in(., t)`. Resampling, which concerns all chains, has a key of its own.
@@ -16,15 +24,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxgen.core.types import Array, PRNGKey
+from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.kernels.base import ChainState, Kernel, Tuning
 from jaxgen.sampler.sharding import over_chains
 from jaxgen.sampler.state import (
     ANNEAL,
     BLANK,
     DRAW,
+    FINAL,
     Order,
     RunState,
     TemperatureInfo,
@@ -32,31 +42,197 @@ from jaxgen.sampler.state import (
     new_phase,
 )
 from jaxgen.target.path import AnnealedPath
+from jaxgen.target.proposal import bridged, fit_mixture, no_mixture, unbridged_tilt
 from jaxgen.tempering import mass_matrix
 from jaxgen.tempering.betas import Adaptive
 from jaxgen.tempering.resampling import (
+    Evidence,
     effective_sample_size,
+    evidence,
     log_mean_exp,
-    relative_standard_error,
     scheme,
+    whole_log_weight,
 )
 from jaxgen.tempering.step_size import StepRule
 
 __all__ = [
     "advance",
     "advance_in_place",
+    "begin_stage",
+    "blank_state",
     "finish_annealing",
     "finish_warm_up",
+    "fit_proposal",
     "initial_state",
     "log_evidence",
     "stale",
 ]
 
 # Folded into the run's key for what belongs to no single chain.
-_SHARED = 0xFFFFFFFF
+_SHARED = np.uint32(0xFFFFFFFF)
+# Folded into a chain's key for its first states of the final stage after a pilot, beyond all
+# counts of steps.
+_SECOND_START = np.uint32(0xFFFFFFFE)
+
+# A pool's first temperature leaves an effective sample size of so many times C.
+_POOL_ESS = 2.0
 
 
-@functools.partial(jax.jit, static_argnames=("num_chains", "precondition", "tile", "mesh"))
+@functools.partial(
+    jax.jit, static_argnames=("num_chains", "num_islands", "precondition", "with_mixture")
+)
+def blank_state(
+    key: PRNGKey,
+    path: AnnealedPath,
+    rule: StepRule,
+    *,
+    num_chains: int,
+    num_islands: int = 1,
+    precondition: str = "none",
+    with_mixture: bool = False,
+) -> RunState:
+    """Return a state whose chains have not been drawn; no network runs."""
+    chain_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_chains))
+    latent = jax.eval_shape(path.start.sample, key)
+    position = jax.tree.map(lambda x: jnp.zeros((num_chains, *x.shape), x.dtype), latent)
+    one = jax.tree.map(lambda x: x[0], position)
+    dtype = jnp.result_type(float)
+    zeros, zero = jnp.zeros(num_chains, dtype), jnp.zeros((), jnp.int32)
+    inverse_mass = mass_matrix.prior(path.start, one, precondition)
+    return RunState(
+        key=jax.random.fold_in(key, _SHARED),
+        chain_keys=chain_keys,
+        chains=ChainState(position, zeros, position, zeros, position),
+        beta=jnp.zeros((), dtype),
+        temperature=zero,
+        t=zero,
+        log_weight=zeros,
+        log_z=jnp.zeros(num_islands, dtype),
+        ancestor=jnp.arange(num_chains, dtype=jnp.int32),
+        pool_variance=jnp.zeros((), dtype),
+        memory=rule.init(num_chains),
+        inverse_mass=inverse_mass,
+        learned_mass=inverse_mass,
+        mixture=no_mixture(one, num_chains) if with_mixture else None,
+        on_bridge=jnp.array(False),
+        accepted=zeros,
+        num_steps=zero,
+        num_gradients=jnp.zeros(num_chains, jnp.int32),
+        num_divergent=jnp.zeros(num_chains, jnp.int32),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("pool", "resample", "tile", "mesh"))
+def begin_stage(
+    state: RunState,
+    path: AnnealedPath,
+    kernel: Kernel,
+    stage: Array,
+    *,
+    pool: int = 1,
+    resample: str | None = None,
+    tile: int | None = None,
+    mesh: Mesh | None = None,
+) -> tuple[RunState, TemperatureInfo]:
+    """Draw the chains' first states.
+
+    With a pool, every chain draws so many candidates, which cost a forward pass each and no
+    gradient. The first temperature is the largest at which their weights' ESS is twice the
+    number of chains, and every island chooses its chains from its own candidates by weight.
+
+    Args:
+      state: a blank one, or one of which `fit_proposal` has made the second stage's.
+      path, kernel: as in `advance`.
+      stage: `PILOT` or `FINAL`.
+      pool: candidates for each chain; 1 takes the one draw at beta = 0.
+      resample: the scheme that chooses from a pool.
+      tile, mesh: see `jaxgen.sampler.sharding.over_chains`.
+
+    Returns:
+      The state, and the row of the first temperature (inactive without a pool).
+    """
+    way = bridged(path, state.mixture, state.on_bridge)
+    weighted = hasattr(path.start, "log_prob")
+    count, islands = state.log_weight.shape[0], state.log_z.shape[0]
+    # Stages are told apart by whether any gradient has been spent.
+    fresh = state.t == 0
+    first_key = jax.vmap(
+        lambda key: jax.random.fold_in(key, jnp.where(fresh, np.uint32(0), _SECOND_START))
+    )(state.chain_keys)
+    state = state._replace(
+        beta=jnp.zeros_like(state.beta),
+        temperature=jnp.zeros_like(state.temperature),
+        log_weight=jnp.zeros_like(state.log_weight),
+        log_z=jnp.zeros_like(state.log_z),
+        ancestor=jnp.arange(count, dtype=jnp.int32),
+        pool_variance=jnp.zeros_like(state.pool_variance),
+    )
+    state = new_phase(state)
+
+    def first_weight(position: ArrayTree, base: Array) -> Array:
+        return base - way.start.log_prob(position) if weighted else jnp.zeros_like(base)
+
+    if pool == 1:
+
+        def first(key: PRNGKey) -> tuple[ChainState, Array]:
+            position = way.start.sample(key)
+            chain = kernel.init(way, position)
+            return chain, first_weight(position, chain.base)
+
+        chains, log_weight = over_chains(first, (first_key,), tile, mesh)
+        state = state._replace(
+            chains=chains, log_weight=log_weight, num_gradients=state.num_gradients + 1
+        )
+        return state, BLANK
+
+    def candidate(key: PRNGKey) -> tuple[ArrayTree, Array, Array]:
+        position = way.start.sample(key)
+        base, tilt = way.base(position), way.tilt(position)
+        weight = first_weight(position, base)
+        return position, *(jnp.where(jnp.isnan(x), -jnp.inf, x) for x in (weight, tilt))
+
+    def candidates(key: PRNGKey) -> tuple[ArrayTree, Array, Array]:
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(pool))
+        return jax.lax.map(candidate, keys)
+
+    position, weight, tilt = over_chains(candidates, (first_key,), tile, mesh)
+    chosen = Adaptive(cess=_POOL_ESS / pool)
+    beta = chosen.next_beta(state.beta, weight.reshape(-1), tilt.reshape(-1))
+    log_weight = weight + beta * tilt
+    island_weight = log_weight.reshape(islands, -1)
+    each = count // islands
+    draw = functools.partial(scheme(resample or "systematic"), num_samples=each)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(
+        jax.random.fold_in(state.key, jnp.where(fresh, _SHARED, _SECOND_START)),
+        jnp.arange(islands),
+    )
+    index = jax.vmap(draw)(keys, jax.nn.softmax(island_weight, axis=1))
+    index = (index + each * pool * jnp.arange(islands)[:, None]).reshape(-1)
+    position = jax.tree.map(lambda x: x.reshape(count * pool, *x.shape[2:])[index], position)
+    chains, _ = over_chains(lambda z: (kernel.init(way, z), jnp.zeros(())), (position,), tile, mesh)
+    share = jax.nn.softmax(log_weight.reshape(-1))
+    state = state._replace(
+        chains=chains,
+        beta=beta,
+        temperature=state.temperature + 1,
+        log_z=jax.vmap(log_mean_exp)(island_weight),
+        ancestor=index.astype(jnp.int32),
+        pool_variance=jnp.sum(share**2) - 1.0 / (count * pool),
+        num_gradients=state.num_gradients + 1 + round(pool / 3),
+    )
+    row = BLANK._replace(
+        active=jnp.array(True),
+        beta=beta,
+        ess=jnp.minimum(effective_sample_size(log_weight.reshape(-1)), count * 1.0),
+        log_z=log_evidence(state).log_z,
+        resampled=jnp.array(True),
+        acceptance_rate=jnp.full((), jnp.nan),
+        step_size=jnp.full((), jnp.nan),
+        stage=stage,
+    )
+    return state, row
+
+
 def initial_state(
     key: PRNGKey,
     path: AnnealedPath,
@@ -64,41 +240,46 @@ def initial_state(
     rule: StepRule,
     *,
     num_chains: int,
+    num_islands: int = 1,
     precondition: str = "none",
     tile: int | None = None,
     mesh: Mesh | None = None,
 ) -> RunState:
     """Draw the first states from the path's start: beta = 0."""
-    chain_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_chains))
-
-    def first(chain_key: PRNGKey) -> tuple[ChainState, Array]:
-        position = path.start.sample(jax.random.fold_in(chain_key, 0))
-        state = kernel.init(path, position)
-        if hasattr(path.start, "log_prob"):
-            return state, state.base - path.start.log_prob(position)
-        return state, jnp.zeros(())
-
-    chains, log_weight = over_chains(first, (chain_keys,), tile, mesh)
-    zero = jnp.zeros((), jnp.int32)
-    return RunState(
-        key=jax.random.fold_in(key, _SHARED),
-        chain_keys=chain_keys,
-        chains=chains,
-        beta=jnp.zeros(()),
-        temperature=zero,
-        t=zero,
-        log_weight=log_weight,
-        log_z=jnp.zeros(()),
-        ancestor=jnp.arange(num_chains, dtype=jnp.int32),
-        memory=rule.init(num_chains),
-        inverse_mass=mass_matrix.prior(
-            path.start, jax.tree.map(lambda x: x[0], chains.position), precondition
-        ),
-        accepted=jnp.zeros(num_chains),
-        num_steps=zero,
-        num_gradients=jnp.ones(num_chains, jnp.int32),
-        num_divergent=jnp.zeros(num_chains, jnp.int32),
+    state = blank_state(
+        key,
+        path,
+        rule,
+        num_chains=num_chains,
+        num_islands=num_islands,
+        precondition=precondition,
     )
+    stage = jnp.asarray(FINAL, jnp.int32)
+    return begin_stage(state, path, kernel, stage, tile=tile, mesh=mesh)[0]
+
+
+@jax.jit
+def fit_proposal(state: RunState, path: AnnealedPath) -> RunState:
+    """Fit the mixture to the pilot's chains, and choose where the final stage starts.
+
+    It starts from the mixture where the chains are more probable under it than under the
+    path's own start: the Kullback-Leibler divergence from the target is smaller by as much.
+    """
+    weight = whole_log_weight(state.log_weight, _TRUST * state.log_z)
+    mixture, near = fit_mixture(state.chains.position, weight, state.learned_mass)
+    log_prob = jax.vmap(path.start.log_prob)(state.chains.position)
+    own = jnp.sum(jax.nn.softmax(weight) * jnp.where(jnp.isfinite(weight), log_prob, 0.0))
+    size = mixture.mean.shape[0]
+    usable = jnp.isfinite(near) & jnp.all(jnp.isfinite(mixture.colour))
+    nearer = usable & (near > own + 1.0 + 0.05 * size)
+    nothing = no_mixture(mixture.like, weight.shape[0])
+    mixture = jax.tree.map(lambda m, n: jnp.where(nearer, m, n), mixture, nothing)
+    return state._replace(mixture=mixture, on_bridge=nearer, inverse_mass=state.learned_mass)
+
+
+# How far a pilot's islands are believed when their chains are put together: their estimates
+# of log Z are rough, and one lucky island must not silence the others.
+_TRUST = 0.3
 
 
 def _advance(
@@ -142,12 +323,15 @@ def _advance(
       that were not used hold zeros.
     """
     last = 1.0 if isinstance(schedule, Adaptive) else schedule[-1]
+    way = bridged(path, state.mixture, state.on_bridge)
     learn = (rule.update, rule.warm, rule.after_freeze)
 
     def next_temperature(state: RunState) -> tuple[RunState, TemperatureInfo]:
         tilt = state.chains.tilt
         if isinstance(schedule, Adaptive):
-            beta = schedule.next_beta(state.beta, state.log_weight, tilt)
+            whole = whole_log_weight(state.log_weight, state.log_z)
+            log_density = state.chains.base + state.beta * tilt
+            beta = schedule.next_beta(state.beta, whole, tilt, log_density)
         else:
             beta = schedule[state.temperature + 1]
         state = state._replace(
@@ -155,20 +339,30 @@ def _advance(
             beta=beta,
             temperature=state.temperature + 1,
         )
-        ess = effective_sample_size(state.log_weight)
-        log_z, _ = log_evidence(state)
+        ess = effective_sample_size(whole_log_weight(state.log_weight, state.log_z))
+        log_z = log_evidence(state).log_z
         wanted = jnp.array(False)
-        state = _precondition(state, precondition, path)
+        if precondition != "none":
+            state = jax.lax.cond(
+                order.learn_mass,
+                lambda s: _learn_mass(s, precondition, path),
+                lambda s: s,
+                state,
+            )
         if resample is not None:
-            wanted = ess < order.threshold * state.log_weight.shape[0]
-            state = _resample_if(wanted, state, rule, resample)
+            state, wanted = _resample_islands(state, rule, resample, order.threshold)
         return state, BLANK._replace(
-            active=jnp.array(True), beta=beta, ess=ess, log_z=log_z, resampled=wanted
+            active=jnp.array(True),
+            beta=beta,
+            ess=ess,
+            log_z=log_z,
+            resampled=wanted,
+            stage=order.stage,
         )
 
     def body(_: int, carry: tuple[RunState, Array]) -> tuple[RunState, Array]:
         state, accepted = carry
-        state, rates = _step(state, path, kernel, rule, tile, mesh)
+        state, rates = _step(state, way, kernel, rule, tile, mesh)
         memory = jax.lax.switch(
             order.phase,
             [functools.partial(f, target=kernel.target_acceptance) for f in learn],
@@ -217,16 +411,38 @@ advance = jax.jit(_advance, static_argnames=_STRUCTURE)
 advance_in_place = jax.jit(_advance, static_argnames=_STRUCTURE, donate_argnames="state")
 
 
-@functools.partial(jax.jit, static_argnames=("resample", "precondition"))
+@functools.partial(jax.jit, static_argnames=("resample", "precondition", "tile", "mesh"))
 def finish_annealing(
-    state: RunState, rule: StepRule, *, resample: str | None, precondition: str
+    state: RunState,
+    path: AnnealedPath,
+    rule: StepRule,
+    *,
+    resample: str | None,
+    precondition: str,
+    tile: int | None = None,
+    mesh: Mesh | None = None,
 ) -> RunState:
-    """Make the weights equal by a last resampling, and let the rule start its warm-up."""
-    state = _precondition(state, precondition)
+    """Put the islands together, and let the rule start its warm-up.
+
+    Chains leave the bridge, if they are on it, for the path that they are draws of; a last
+    resampling over all islands makes the weights equal; the inverse mass is the last learned.
+    """
+    if state.mixture is not None:
+        state = jax.lax.cond(
+            state.on_bridge, lambda s: _leave_bridge(s, path, tile, mesh), lambda s: s, state
+        )
+    if precondition in ("dense", "diagonal"):
+        whole = whole_log_weight(state.log_weight, state.log_z)
+        learned = mass_matrix.ensemble(state.chains.position, whole, precondition)
+        state = state._replace(learned_mass=learned)
+    state = state._replace(inverse_mass=state.learned_mass)
     if resample is not None:
         # Weights that are equal already were made so at this temperature, with its key.
-        unequal = jnp.any(state.log_weight != 0.0)
-        state = _resample_if(unequal, state, rule, resample)
+        whole = whole_log_weight(state.log_weight, state.log_z)
+        unequal = jnp.any(whole != whole[0])
+        state = jax.lax.cond(
+            unequal, lambda s: _resample_all(s, rule, resample), lambda s: s, state
+        )
     return new_phase(state._replace(memory=rule.start_warmup(state.memory)))
 
 
@@ -255,12 +471,21 @@ def stale(
     return ~jnp.all(jnp.stack(same))
 
 
-def log_evidence(state: RunState) -> tuple[Array, Array]:
-    """log Z at the present beta, and its standard error (`relative_standard_error`)."""
-    return (
-        state.log_z + log_mean_exp(state.log_weight),
-        relative_standard_error(state.log_weight, state.ancestor),
-    )
+def log_evidence(state: RunState, pool: int = 1) -> Evidence:
+    """Estimate log Z at the present beta, see `jaxgen.tempering.resampling.evidence`.
+
+    Args:
+      state: while annealing or at its end.
+      pool: how many candidates each chain was chosen from, as given to `begin_stage`.
+    """
+    count = state.log_weight.shape[0]
+    found = evidence(state.log_weight, state.log_z, state.ancestor, count * pool)
+    if pool == 1:
+        return found
+    # Where the pool alone reached this beta, its weights tell the error directly.
+    alone = jnp.sqrt(jnp.maximum(state.pool_variance, 0.0))
+    error = jnp.where(state.temperature <= 1, alone, found.standard_error)
+    return found._replace(standard_error=error)
 
 
 def _step(
@@ -293,39 +518,89 @@ def _step(
     return state, info.acceptance_rate
 
 
-def _resample_if(wanted: Array, state: RunState, rule: StepRule, name: str) -> RunState:
-    """Replace chains by copies in proportion to their weights; weights become equal."""
+def _resample_islands(
+    state: RunState, rule: StepRule, name: str, threshold: Array
+) -> tuple[RunState, Array]:
+    """Resample every island whose ESS is low, from its own chains; also whether any was."""
+    count, islands = state.log_weight.shape[0], state.log_z.shape[0]
+    each = count // islands
+    weights = state.log_weight.reshape(islands, each)
+    wanted = jax.vmap(effective_sample_size)(weights) < threshold * each
 
     def resampled(state: RunState) -> RunState:
-        key = jax.random.fold_in(state.key, state.temperature)
-        count = state.log_weight.shape[0]
-        index = scheme(name)(key, jax.nn.softmax(state.log_weight), count)
-        return state._replace(
-            chains=jax.tree.map(lambda x: x[index], state.chains),
-            log_weight=jnp.zeros(count),
-            log_z=state.log_z + log_mean_exp(state.log_weight),
-            ancestor=state.ancestor[index],
-            memory=rule.resample(state.memory, index),
+        key = jax.random.fold_in(state.key, state.t)
+        keys = key[None]
+        if islands > 1:
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(islands))
+        draw = functools.partial(scheme(name), num_samples=each)
+        index = jax.vmap(draw)(keys, jax.nn.softmax(weights, axis=1))
+        index = jnp.where(wanted[:, None], index, jnp.arange(each)[None])
+        index = (index + each * jnp.arange(islands)[:, None]).reshape(-1)
+        return _copy(state, rule, index)._replace(
+            log_weight=jnp.where(wanted[:, None], 0.0, weights).reshape(-1),
+            log_z=jnp.where(wanted, state.log_z + jax.vmap(log_mean_exp)(weights), state.log_z),
         )
 
-    return jax.lax.cond(wanted, resampled, lambda s: s, state)
+    some = jnp.any(wanted)
+    return jax.lax.cond(some, resampled, lambda s: s, state), some
 
 
-def _precondition(state: RunState, form: str, path: AnnealedPath | None = None) -> RunState:
-    """The inverse mass from the ensemble, whose weights say more before than after resampling.
+def _resample_all(state: RunState, rule: StepRule, name: str) -> RunState:
+    """Replace chains by copies in proportion to their weights, over all islands."""
+    count = state.log_weight.shape[0]
+    whole = whole_log_weight(state.log_weight, state.log_z)
+    key = jax.random.fold_in(state.key, state.t)
+    index = scheme(name)(key, jax.nn.softmax(whole), count)
+    return _copy(state, rule, index)._replace(
+        log_weight=jnp.zeros_like(state.log_weight),
+        log_z=jnp.full_like(state.log_z, log_mean_exp(whole)),
+    )
 
-    By "score" it is learned as beta grows (given the path) and then left as it is.
+
+def _copy(state: RunState, rule: StepRule, index: Array) -> RunState:
+    """Replace chain i by chain index[i]."""
+    return state._replace(
+        chains=jax.tree.map(lambda x: x[index], state.chains),
+        ancestor=state.ancestor[index],
+        memory=rule.resample(state.memory, index),
+    )
+
+
+def _learn_mass(state: RunState, form: str, path: AnnealedPath) -> RunState:
+    """Learn the inverse mass from the weighted ensemble, for the next temperature.
+
+    The one in use becomes what the temperature before has taught. A mass learned from the
+    very chains that it then moves would not leave their distribution invariant: at 64
+    dimensions log Z came out 7 nats too high.
     """
-    if form == "none" or (form == "score" and path is None):
-        return state
-    if form == "score" and path is not None:
+    whole = whole_log_weight(state.log_weight, state.log_z)
+    if form == "score":
         chains = state.chains
         gradient = jax.tree.map(lambda b, t: b + state.beta * t, chains.grad_base, chains.grad_tilt)
-        first = mass_matrix.prior(path.start, jax.tree.map(lambda x: x[0], chains.position), form)
-        inverse_mass = mass_matrix.score(gradient, state.log_weight, state.inverse_mass, first)
+        one = jax.tree.map(lambda x: x[0], chains.position)
+        first = mass_matrix.prior(path.start, one, form)
+        learned = mass_matrix.score(gradient, whole, state.learned_mass, first)
     else:
-        inverse_mass = mass_matrix.ensemble(state.chains.position, state.log_weight, form)
-    return state._replace(inverse_mass=inverse_mass)
+        learned = mass_matrix.ensemble(state.chains.position, whole, form)
+    return state._replace(inverse_mass=state.learned_mass, learned_mass=learned)
+
+
+def _leave_bridge(
+    state: RunState, path: AnnealedPath, tile: int | None, mesh: Mesh | None
+) -> RunState:
+    """Split the chains' log densities at beta = 1 into the path's own base and tilt."""
+
+    def own(chain: ChainState) -> ChainState:
+        base, grad_base = jax.value_and_grad(path.base)(chain.position)
+        return chain._replace(
+            base=base,
+            grad_base=grad_base,
+            tilt=unbridged_tilt(chain.tilt, chain.base, base),
+            grad_tilt=unbridged_tilt(chain.grad_tilt, chain.grad_base, grad_base),
+        )
+
+    chains = over_chains(own, (state.chains,), tile, mesh)
+    return state._replace(chains=chains, on_bridge=jnp.zeros_like(state.on_bridge))
 
 
 def _zeros_like_output(function: Any, *args: Any) -> Any:

@@ -10,10 +10,24 @@ from jaxgen.core.types import Array, ArrayTree
 from jaxgen.kernels import Kernel
 from jaxgen.sampler.state import BLANK, RunState, TemperatureInfo
 
-__all__ = ["NO_HISTORY", "AISResult", "Progress", "SampleResult", "annealing_notes"]
+__all__ = [
+    "NO_HISTORY",
+    "NO_ISLANDS",
+    "AISResult",
+    "Progress",
+    "SampleResult",
+    "acceptance_note",
+    "annealing_notes",
+]
 
 # What a run that did not anneal has to show for it.
 NO_HISTORY = TemperatureInfo(*(np.zeros(0, np.asarray(x).dtype) for x in BLANK))
+NO_ISLANDS = np.zeros(0, np.float32)
+
+# Islands whose log Z have this standard deviation have not found the same thing.
+_ISLANDS_APART = 2.0
+# Below this mean acceptance rate chains hardly move.
+_LEAST_ACCEPTANCE = 0.1
 
 
 class Progress(NamedTuple):
@@ -59,6 +73,7 @@ class AISResult(NamedTuple):
       notes: sentences on what to know before trusting the result.
       state: the run's state.
       tile: chains in one batch; results agree to the last bit for the same tile.
+      island_log_z: `[I]` what each island of chains found of log Z by itself.
     """
 
     position: ArrayTree
@@ -75,6 +90,7 @@ class AISResult(NamedTuple):
     notes: tuple[str, ...]
     state: RunState
     tile: int
+    island_log_z: np.ndarray = NO_ISLANDS
 
 
 class SampleResult(NamedTuple):
@@ -91,7 +107,8 @@ class SampleResult(NamedTuple):
         chains were not annealed, or the kernel leaves no density invariant.
       ess: effective sample size of `log_weight`.
       num_ancestors: how many first states have descendants among the chains.
-      history: annealing, one row for each temperature, NumPy arrays `[T]`.
+      history: the annealing whose weights count, one row for each temperature, NumPy arrays
+        `[T]`.
       acceptance_rate: `[C]` over the draws.
       step_size: the step in use at the end (mean over chains).
       num_gradients: `[C]` network gradients (or forward passes) each chain has used in all.
@@ -101,6 +118,9 @@ class SampleResult(NamedTuple):
       notes: sentences on what to know before trusting the result.
       state: pass it to `sample(..., state=...)` to go on.
       tile: chains in one batch; results agree to the last bit for the same tile.
+      island_log_z: `[I]` what each island of chains, which never met the others while
+        annealing, found of log Z by itself.
+      pilot_history: the rough annealing before it, with rows as in `history`; empty if none.
     """
 
     draws: Any
@@ -120,10 +140,17 @@ class SampleResult(NamedTuple):
     notes: tuple[str, ...]
     state: RunState
     tile: int
+    island_log_z: np.ndarray = NO_ISLANDS
+    pilot_history: TemperatureInfo = NO_HISTORY
 
 
 def annealing_notes(
-    kernel: Kernel, num_ancestors: int, history: TemperatureInfo, error: float, count: int
+    kernel: Kernel,
+    num_ancestors: int,
+    history: TemperatureInfo,
+    error: float,
+    count: int,
+    island_log_z: np.ndarray = NO_ISLANDS,
 ) -> tuple[str, ...]:
     """What the reader of an annealing run should know, in sentences."""
     notes = []
@@ -131,15 +158,44 @@ def annealing_notes(
         notes.append(
             f"{kernel.name} does not leave the path invariant: its weights are a heuristic"
         )
+    if count < 8:
+        notes.append(
+            f"{count} chain{'s' * (count > 1)}: too few to learn from each other or to tell the "
+            "error of log Z; use num_chains of at least 32"
+        )
+    last = float(history.beta[-1])
+    if last < 1 - 1e-6:
+        notes.append(
+            f"betas end at {last:.3g}, not at 1: draws and log Z are those of the tempered "
+            "target base + beta * tilt, not of the posterior"
+        )
     worst = float(history.ess.min())
     if worst < 0.1 * count:
         notes.append(
-            f"weights collapsed: ESS {worst:.1f} of {count}; use more temperatures or moves"
+            f"weights collapsed: ESS {worst:.1f} of {count}; use more temperatures "
+            "(a larger Adaptive.cess) or moves"
         )
     if error > 0.5:
         notes.append(f"log Z is uncertain by {error:.2f}: use more chains, temperatures or moves")
+    if len(island_log_z) > 1 and np.std(island_log_z, ddof=1) > _ISLANDS_APART:
+        values = ", ".join(f"{value:.1f}" for value in island_log_z)
+        notes.append(
+            f"islands of chains disagree on log Z ({values}): some have missed what others "
+            "found, and neither draws nor errors are to be trusted; use more chains or moves"
+        )
     if num_ancestors < min(8, count):
         notes.append(
-            f"all chains descend from {num_ancestors} first states: raise Adaptive.cess or moves"
+            f"all chains descend from {num_ancestors} first states: use more chains or moves, "
+            "or a larger Adaptive.cess"
         )
     return tuple(notes)
+
+
+def acceptance_note(rate: float) -> tuple[str, ...]:
+    """What a very low acceptance rate of the draws means, or nothing."""
+    if not rate < _LEAST_ACCEPTANCE:
+        return ()
+    return (
+        f"only {rate:.1%} of proposals were accepted: chains hardly move, and draws repeat each "
+        "other; give a smaller step_size, or None to adapt it with a longer warmup",
+    )

@@ -16,6 +16,8 @@ __all__ = [
     "BLANK",
     "DONE",
     "DRAW",
+    "FINAL",
+    "PILOT",
     "WARM_UP",
     "Order",
     "RunState",
@@ -35,11 +37,16 @@ class RunState(NamedTuple):
       beta: the inverse temperature that chains were last moved at; 0 before the first.
       temperature: how many temperatures are done.
       t: how many kernel steps are done.
-      log_weight: `[C]` since the last resampling.
-      log_z: log of what earlier resamplings have estimated of Z.
+      log_weight: `[C]` since the island's last resampling.
+      log_z: `[I]` log of what each island's earlier resamplings have estimated of Z.
       ancestor: `[C]` index of the first state that a chain descends from.
+      pool_variance: relative variance of the estimate of Z by the pool alone.
       memory: the step rule's.
-      inverse_mass: `[D]`, or `[D, D]`.
+      inverse_mass: `[D]`, or `[D, D]`, in use.
+      learned_mass: what this temperature's chains say of it; in use from the next one on, so
+        that nothing learned from chains steers these very chains at once.
+      mixture: the proposal fitted to the pilot's chains, or None where none is to be fitted.
+      on_bridge: whether chains move on the bridge from the mixture to the target.
       accepted: `[C]` sum of acceptance rates since the last phase began.
       num_steps: steps since the last phase began.
       num_gradients: `[C]` over the whole run.
@@ -55,8 +62,12 @@ class RunState(NamedTuple):
     log_weight: Array
     log_z: Array
     ancestor: Array
+    pool_variance: Array
     memory: Any
     inverse_mass: Array
+    learned_mass: Array
+    mixture: Any
+    on_bridge: Array
     accepted: Array
     num_steps: Array
     num_gradients: Array
@@ -71,8 +82,9 @@ class TemperatureInfo(NamedTuple):
       beta, step_size (its mean), acceptance_rate (mean over chains and moves).
       ess: effective sample size of the weights, before any resampling.
       log_z: the running estimate.
-      resampled: whether chains were resampled.
+      resampled: whether chains were resampled (on any island).
       num_divergent: refused proposals at this temperature.
+      stage: `PILOT` or `FINAL`: the annealing that counts is the final one.
     """
 
     active: Array | np.ndarray
@@ -83,7 +95,12 @@ class TemperatureInfo(NamedTuple):
     log_z: Array | np.ndarray
     resampled: Array | np.ndarray
     num_divergent: Array | np.ndarray
+    stage: Array | np.ndarray
 
+
+# Stages of annealing: a pilot, which finds the posterior in few large steps, and the one
+# whose weights count. Where there is no pilot, the only stage is the final one.
+PILOT, FINAL = 0, 1
 
 # Phases of a run.
 ANNEAL, WARM_UP, DRAW, DONE = 0, 1, 2, 3
@@ -96,22 +113,37 @@ class Order(NamedTuple):
       phase: `ANNEAL`, `WARM_UP` or `DRAW`.
       num_slots: slots to use (annealing stops at the last beta).
       steps_per_slot: kernel steps in each.
-      threshold: while annealing, resample when ESS < threshold * C.
+      threshold: while annealing, an island is resampled when its ESS falls below this
+        fraction of its chains.
+      learn_mass: while annealing, whether the inverse mass is learned.
+      stage: `PILOT` or `FINAL`.
     """
 
     phase: Array | np.ndarray
     num_slots: Array | np.ndarray
     steps_per_slot: Array | np.ndarray
     threshold: Array | np.ndarray
+    learn_mass: Array | np.ndarray
+    stage: Array | np.ndarray
 
     @classmethod
-    def of(cls, phase: int, num_slots: int, steps_per_slot: int, threshold: float = 0.0) -> Order:
+    def of(
+        cls,
+        phase: int,
+        num_slots: int,
+        steps_per_slot: int,
+        threshold: float = 0.0,
+        stage: int = FINAL,
+        learn_mass: bool = True,
+    ) -> Order:
         """From Python numbers, in the types that never recompile."""
         return cls(
             np.asarray(phase, np.int32),
             np.asarray(num_slots, np.int32),
             np.asarray(steps_per_slot, np.int32),
             np.asarray(threshold, np.float32),
+            np.asarray(learn_mass),
+            np.asarray(stage, np.int32),
         )
 
 
@@ -137,4 +169,5 @@ BLANK = TemperatureInfo(
     log_z=np.zeros((), np.float32),
     resampled=np.array(False),
     num_divergent=np.zeros((), np.int32),
+    stage=np.zeros((), np.int32),
 )

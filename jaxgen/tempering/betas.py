@@ -90,6 +90,10 @@ def by_name(name: str) -> np.ndarray:
     return lists[name]()
 
 
+# Rounding, in nats, that a tilt recovered by division may bring into a log weight.
+_ROUNDING = 0.02
+
+
 @pytree
 class Adaptive:
     """Each next beta keeps the conditional effective sample size at a given fraction.
@@ -106,8 +110,20 @@ class Adaptive:
     cess: Scalar = 0.9
     max_temperatures: int = static(default=1000)
 
-    def next_beta(self, beta: Array, log_weight: Array, tilt: Array) -> Array:
-        """The largest beta' in (beta, 1] whose CESS is at least the fraction."""
+    def next_beta(
+        self, beta: Array, log_weight: Array, tilt: Array, log_density: Array | None = None
+    ) -> Array:
+        """Return the largest beta' in (beta, 1] whose CESS is at least the fraction.
+
+        Args:
+          beta: the present inverse temperature.
+          log_weight: `[C]` log weights of the chains.
+          tilt: `[C]` the chains' tilts.
+          log_density: `[C]` log p_beta of the chains, where their tilts were recovered as
+            (log p_beta - base) / beta. Rounding of log p_beta then enters a log weight
+            multiplied by (beta' - beta) / beta, and beta' is kept so small that it stays
+            below 0.02.
+        """
         weights = jax.nn.softmax(log_weight)
         # A chain at log 0 is lost whatever the step: it must not decide its size.
         alive = jnp.isfinite(tilt)
@@ -132,9 +148,15 @@ class Adaptive:
         least = jnp.log(jnp.maximum(1e-9, 1e-5 * beta))
         low, _ = jax.lax.fori_loop(0, 40, bisect, (jnp.minimum(least, room), room))
         step = jnp.exp(low)
-        return jnp.where(
+        following = jnp.where(
             (cess(room) >= self.cess) | (beta + step >= 1.0), 1.0, jnp.minimum(beta + step, 1.0)
         )
+        if log_density is None:
+            return following
+        size = jnp.max(jnp.where(alive, jnp.abs(log_density), 0.0))
+        resolution = jnp.finfo(tilt.dtype).eps * size
+        limit = beta * (1.0 + _ROUNDING / jnp.maximum(resolution, 1e-30))
+        return jnp.where(beta > 0, jnp.minimum(following, limit), following)
 
 
 @pytree

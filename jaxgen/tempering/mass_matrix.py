@@ -18,13 +18,13 @@ from jaxgen.core.errors import expected
 from jaxgen.core.types import Array, ArrayTree
 from jaxgen.tempering.resampling import effective_sample_size
 
-__all__ = ["FORMS", "as_form", "ensemble", "prior", "score"]
+__all__ = ["FORMS", "MOST_DENSE", "as_form", "ensemble", "prior", "score"]
 
 # What `precondition` may be; True chooses, False stands for "none".
 FORMS = ("none", "diagonal", "dense", "score")
 
 # A dense matrix is factorised at every step, at D^3 / 3 operations.
-_MOST_DENSE = 1024
+MOST_DENSE = 1024
 
 
 def as_form(
@@ -43,15 +43,15 @@ def as_form(
     if precondition is False:
         return "none"
     if precondition is True:
-        enough = dimension <= min(2 * num_chains, _MOST_DENSE)
+        enough = dimension <= min(2 * num_chains, MOST_DENSE)
         return "score" if takes_dense and enough else "diagonal"
     if precondition not in FORMS:
         raise expected("precondition", f"True, False or one of {', '.join(FORMS)}", precondition)
     if precondition in ("dense", "score"):
-        if dimension > _MOST_DENSE:
+        if dimension > MOST_DENSE:
             raise expected(
                 "precondition",
-                f"at most {_MOST_DENSE} latent dimensions for a dense matrix",
+                f"at most {MOST_DENSE} latent dimensions for a dense matrix",
                 dimension,
                 'Use "diagonal"',
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,14 @@ from jaxgen.core.types import Array
 
 __all__ = [
     "SCHEMES",
+    "Evidence",
+    "choose_islands",
     "effective_sample_size",
+    "evidence",
     "log_mean_exp",
     "relative_standard_error",
     "scheme",
+    "whole_log_weight",
 ]
 
 SCHEMES = ("systematic", "stratified", "multinomial", "residual")
@@ -40,12 +45,88 @@ def log_mean_exp(log_weight: Array) -> Array:
     return jax.nn.logsumexp(log_weight) - jnp.log(log_weight.shape[0])
 
 
-def relative_standard_error(log_weight: Array, ancestor: Array) -> Array:
+# Fewer chains than this in an island say little about its evidence.
+_LEAST_IN_ISLAND = 8
+_MOST_ISLANDS = 4
+
+
+class Evidence(NamedTuple):
+    """An estimate of log Z from islands of chains.
+
+    Attributes:
+      log_z: log of the mean of the islands' estimates of Z.
+      standard_error: the largest of three estimates, see `evidence`.
+      island_log_z: `[I]`, each island's own estimate.
+    """
+
+    log_z: Array
+    standard_error: Array
+    island_log_z: Array
+
+
+def choose_islands(num_chains: int) -> int:
+    """Return the number of islands: at most 4, of equal size, of at least 8 chains each."""
+    fits = [i for i in range(1, _MOST_ISLANDS + 1) if num_chains % i == 0]
+    return max(i for i in fits if i == 1 or num_chains // i >= _LEAST_IN_ISLAND)
+
+
+def whole_log_weight(log_weight: Array, log_z: Array) -> Array:
+    """Return log weights `[C]` that compare chains of different islands.
+
+    Args:
+      log_weight: `[C]` since the island's last resampling.
+      log_z: `[I]` log of what each island's earlier resamplings have estimated of Z.
+    """
+    return log_weight + jnp.repeat(log_z, log_weight.shape[0] // log_z.shape[0])
+
+
+def evidence(
+    log_weight: Array, log_z: Array, ancestor: Array, families: int | None = None
+) -> Evidence:
+    """Estimate log Z and its standard error from islands that never exchange chains.
+
+    Every island i estimates Z by Z_i = exp(log_z_i) mean(w), and Z^ = mean_i Z_i. Its
+    standard error, relative to Z^, is the largest of
+
+    - that of families: chains that descend from one first state (`relative_standard_error`),
+      which many chains make precise, and which saturates where few families are left;
+    - that between the islands' Z_i, sd(Z_i) / (sqrt(I) Z^), which rests on independence
+      alone;
+    - that between their logarithms, sd(log Z_i) / sqrt(I), which does not saturate where
+      islands lie several nats apart.
+
+    It is NaN for a single chain, which knows nothing of its error.
+
+    Args:
+      log_weight: `[C]` since the island's last resampling; islands are contiguous.
+      log_z: `[I]` as in `whole_log_weight`.
+      ancestor: `[C]` index of the first state that each chain descends from.
+      families: F, how many first states there were; C by default.
+    """
+    count, islands = log_weight.shape[0], log_z.shape[0]
+    whole = whole_log_weight(log_weight, log_z)
+    island_log_z = jax.vmap(log_mean_exp)(whole.reshape(islands, -1))
+    total = log_mean_exp(whole)
+    error = relative_standard_error(whole, ancestor, families)
+    if count == 1:
+        error = jnp.full_like(error, jnp.nan)
+    if islands > 1:
+        between = jnp.std(jnp.exp(island_log_z - total), ddof=1)
+        apart = jnp.std(island_log_z, ddof=1)
+        # An island whose every weight is 0 has log Z_i = -inf: the first two cover it.
+        apart = jnp.where(jnp.isfinite(apart), apart, 0.0)
+        error = jnp.maximum(error, jnp.maximum(between, apart) / jnp.sqrt(islands))
+    return Evidence(total, error, island_log_z)
+
+
+def relative_standard_error(
+    log_weight: Array, ancestor: Array, families: int | None = None
+) -> Array:
     """Standard error of the estimate of Z, over Z; to first order that of log Z.
 
-    With S_e the normalised weight of all chains that descend from first state e,
+    With S_e the normalised weight of all chains that descend from first state e, of F,
 
-        se^2 = C / (C - 1) sum_e (S_e - 1/C)^2
+        se^2 = F / (F - 1) sum_e (S_e - 1/F)^2
 
     Without resampling every chain is its own family and this is the usual
     sd(w) / (sqrt(C) mean(w)). With it, families carry the correlation that resampling
@@ -54,8 +135,9 @@ def relative_standard_error(log_weight: Array, ancestor: Array) -> Array:
     Args:
       log_weight: `[C]` log weights since the last resampling.
       ancestor: `[C]` index of the first state that each chain descends from.
+      families: F, how many first states there were; C by default.
     """
-    count = log_weight.shape[0]
+    count = log_weight.shape[0] if families is None else families
     weights = jax.nn.softmax(log_weight)
     family = jnp.zeros(count).at[ancestor].add(weights)
     return jnp.sqrt(count / max(count - 1, 1) * jnp.sum((family - 1.0 / count) ** 2))

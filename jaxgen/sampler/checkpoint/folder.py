@@ -244,6 +244,7 @@ def load_run(folder: str | os.PathLike[str], start: int = 0, stop: int | None = 
 def _identity(setup: Setup, plan: Plan, key: Any) -> dict[str, Any]:
     """What decides a run's bits: everything but the devices and how it is told of."""
     names = ("num_chains", "moves", "threshold", "resample", "precondition", "collect", "tile")
+    names = (*names, "islands", "pool", "pilot")
     own = {name: getattr(setup, name) for name in (*names, "reduce")}
     return {"key": key, "plan": plan, **setup.given, **own}
 

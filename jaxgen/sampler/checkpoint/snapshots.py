@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from jaxgen.core.errors import InputError, expected
-from jaxgen.sampler import program
 from jaxgen.sampler.checkpoint.files import line
 from jaxgen.sampler.config import Setup
 from jaxgen.sampler.loop import Evidence, Journey, no_evidence
@@ -51,7 +50,11 @@ def _as_tree(journey: Journey) -> dict[str, Any]:
     reduced = {f"{i:03d}": _raw(x) for i, x in enumerate(jax.tree.leaves(journey.reduced))}
     tree = {
         "state": state,
-        "place": {"phase": np.asarray(journey.phase), "done": np.asarray(journey.done)},
+        "place": {
+            "phase": np.asarray(journey.phase),
+            "stage": np.asarray(journey.stage),
+            "done": np.asarray(journey.done),
+        },
         "history": journey.history._asdict(),
         "evidence": journey.evidence._asdict(),
         "reduced": reduced,
@@ -65,19 +68,13 @@ def _as_tree(journey: Journey) -> dict[str, Any]:
 
 def _as_journey(tree: dict[str, Any], setup: Setup, key: Any) -> Journey:
     """The inverse of `_as_tree`, for a run of this setup."""
-    start = functools.partial(
-        program.initial_state,
-        num_chains=setup.num_chains,
-        precondition=setup.precondition,
-        tile=setup.tile,
-    )
-    like = jax.eval_shape(start, key, setup.path, setup.kernel, setup.rule)
+    like = jax.eval_shape(setup.blank, key)
     state = _filled(tree.get("state", {}), like, "state", jax.random.key_impl(key))
     saved = tree.get("history", {})
     history = TemperatureInfo(
         *(saved.get(name, empty) for name, empty in NO_HISTORY._asdict().items())
     )
-    blank = no_evidence(setup.num_chains)
+    blank = no_evidence(setup.num_chains, setup.islands)
     evidence = Evidence(*_filled(tree.get("evidence", {}), blank._asdict(), "evidence").values())
     reduced = None
     if setup.reduce is not None and "reduced" in tree:
@@ -89,6 +86,7 @@ def _as_journey(tree: dict[str, Any], setup: Setup, key: Any) -> Journey:
     return Journey(
         replicate(state, setup.mesh),
         int(place["phase"]),
+        int(place["stage"]),
         int(place["done"]),
         history,
         evidence,
