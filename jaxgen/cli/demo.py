@@ -65,7 +65,7 @@ def _run(options: Any) -> int:
     sampled, completed, lines = [], [], []
     total = len(labels) + len(tasks)
     with Reporter(
-        total, quiet=options.quiet, moves=classes.moves, steps=classes.warmup + classes.steps
+        total, quiet=options.quiet, moves=classes.moves or 2, steps=classes.warmup + classes.steps
     ) as reporter:
         for label in labels:
             target = runs.posterior(generator, _class(classifier, label))

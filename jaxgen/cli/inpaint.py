@@ -67,7 +67,7 @@ def _run(options: Any) -> int:
     path = runs.out_folder(options, "inpaint")
 
     with Reporter(
-        1, quiet=options.quiet, moves=settings.moves, steps=settings.warmup + settings.steps
+        1, quiet=options.quiet, moves=settings.moves or 2, steps=settings.warmup + settings.steps
     ) as reporter:
         key = jax.random.key(settings.seed)
         done = runs.run(key, target, settings, reporter, "image", picture.name, path)

@@ -105,7 +105,9 @@ def add_sampling(parser: argparse.ArgumentParser, *, chains: int = 64) -> None:
         "published list: wu2017, cogen-toy, cogen-toy-paper, cogen-images (%(default)s)",
     )
     group.add_argument(
-        "--moves", type=whole(1), default=3, help="kernel steps at each temperature (%(default)s)"
+        "--moves",
+        type=whole(1),
+        help="kernel steps at each temperature (default: 2, or 1 with fewer than 8 chains)",
     )
     group.add_argument(
         "--warmup", type=whole(0), default=10, help="steps in which the step size settles"

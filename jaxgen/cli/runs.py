@@ -64,7 +64,7 @@ class Settings:
     chains: int = 64
     kernel: str = "hmc"
     betas: str = "adaptive"
-    moves: int = 3
+    moves: int | None = None
     warmup: int = 10
     steps: int = 20
     thin: int = 2
@@ -217,6 +217,7 @@ def figures(done: Finished) -> dict[str, Any]:
         "ess": result.ess,
         "num_chains": len(gradients),
         "num_ancestors": result.num_ancestors,
+        "island_log_z": [float(x) for x in result.island_log_z],
         "draws_per_chain": int(result.draws["image"].shape[1]),
         "num_temperatures": len(result.history.beta),
         "acceptance_rate": float(np.mean(result.acceptance_rate)),

@@ -51,7 +51,9 @@ def _run(options: Any) -> int:
 
     finished = []
     steps = settings.warmup + settings.steps
-    with Reporter(len(labels), quiet=options.quiet, moves=settings.moves, steps=steps) as reporter:
+    with Reporter(
+        len(labels), quiet=options.quiet, moves=settings.moves or 2, steps=steps
+    ) as reporter:
         for label in labels:
             condition = jaxgen.ClassLogSoftmax(classifier.network, runs.label_array(label))
             target = runs.posterior(generator, condition)

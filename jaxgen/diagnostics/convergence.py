@@ -34,6 +34,9 @@ __all__ = [
 
 # Up to the first all is well; above the second the chains have not met.
 _GOOD, _POOR = 1.05, 1.2
+# Standard deviations of the islands' log Z: below the first they agree, above the second they
+# have found different things.
+ISLANDS_AGREE, ISLANDS_APART = 1.0, 2.0
 # Pixels beyond so many are looked at through random projections alone.
 _MOST_PIXELS = 4096
 _PROJECTIONS = 32
@@ -66,7 +69,8 @@ class Diagnosis(NamedTuple):
     """What there is to say of a run.
 
     Attributes:
-      verdict: "mixed", "slow" or "stuck", and then why, in one line.
+      verdict: "mixed", "islands agree", "slow", "stuck", "islands disagree" or "unknown", and
+        then why, in one line.
       rhat: the worst R-hat of each space: "latent", "log density", "image".
       ess_bulk, ess_tail: the smallest effective sample size of each space.
       num_draws: C x S.
@@ -195,7 +199,7 @@ def diagnose(
     if not 0.8 < radius < 1.25 and latent.shape[-1] >= 10:
         notes.append(f"|z| is {radius:.2f} sqrt(d), where the prior has about 1")
     return Diagnosis(
-        verdict=_verdict(rhat, bulk, result.num_ancestors, chains),
+        verdict=_verdict(rhat, bulk, result, chains),
         rhat=rhat,
         ess_bulk=bulk,
         ess_tail=tail,
@@ -207,22 +211,64 @@ def diagnose(
     )
 
 
-def _verdict(rhat: dict[str, float], bulk: dict[str, float], ancestors: int, chains: int) -> str:
+def annealed_well(island_log_z: Any, standard_error: float, families: float, chains: int) -> bool:
+    """Return whether independent islands of chains have found the same posterior.
+
+    Short chains after annealing need not each go round the whole posterior: their first
+    states are draws of it where the islands, which never met, agree on log Z, and where these
+    states descend from many independent ones.
+
+    Args:
+      island_log_z: `[I]` of the annealing.
+      standard_error: of log Z.
+      families: independent first states that the chains descend from.
+      chains: C.
+    """
+    found = np.asarray(island_log_z, np.float64)
+    if found.size < 2 or not np.all(np.isfinite(found)):
+        return False
+    agree = float(np.std(found, ddof=1)) <= ISLANDS_AGREE
+    return agree and standard_error <= 0.5 and families >= max(8, chains // 5)
+
+
+def _verdict(rhat: dict[str, float], bulk: dict[str, float], result: Any, chains: int) -> str:
+    families = result.num_ancestors
+    islands = getattr(result, "island_log_z", ())
+    well = annealed_well(islands, result.log_z_standard_error, families, chains)
+    spread = float(np.std(islands, ddof=1)) if len(islands) > 1 else 0.0
+    if spread > ISLANDS_APART:
+        return (
+            f"islands disagree: their log Z differ by {spread:.1f} (standard deviation); some "
+            "chains have missed what others found. Use more chains (num_chains) or moves"
+        )
     if all(np.isnan(value) for value in rhat.values()):
+        if well:
+            return _agreeing(islands, families, "too few draws a chain for R-hat")
         return "unknown: too few draws for each chain to tell; keep at least 4"
     where = max(rhat, key=lambda name: np.nan_to_num(rhat[name]))
     worst = rhat[where]
     size = bulk[where]
     if worst <= _GOOD:
         return f"mixed: R-hat at most {worst:.3f} ({where}), ESS {size:.0f}"
+    if well:
+        return _agreeing(islands, families, f"R-hat {worst:.2f} ({where})")
     if worst <= _POOR:
         return (
-            f"slow: R-hat {worst:.2f} ({where}), ESS {size:.0f}; draw more, or longer trajectories"
+            f"slow: R-hat {worst:.2f} ({where}), ESS {size:.0f}; draw more (num_steps), or use "
+            "longer trajectories"
         )
-    few = f" from {ancestors} first states" if ancestors < chains // 4 else ""
+    few = f" from {families} first states" if families < chains // 4 else ""
     return (
         f"stuck: R-hat {worst:.2f} ({where}): {chains} chains{few} have not met; intervals from "
         "them are not calibrated. Use longer trajectories, more moves or preconditioning"
+    )
+
+
+def _agreeing(islands: Any, families: int, why: str) -> str:
+    return (
+        f"islands agree: {len(islands)} groups of chains that never met found the same log Z, and "
+        f"{families} independent first states; draws of one chain resemble each other ({why}), "
+        "so count chains, not draws, or raise num_steps"
     )
 
 

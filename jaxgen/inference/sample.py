@@ -87,8 +87,8 @@ def sample(
       thin: steps between two draws: S = num_steps // thin are kept for each chain.
       warmup: steps at the last beta in which the step size still adapts.
       betas: as in `ais`; `schedules.Adaptive()` by default.
-      moves: kernel steps at each temperature: by default 1 after a pilot (which takes at
-        least 2 itself) and for fewer than 8 chains, 3 otherwise.
+      moves: kernel steps at each temperature: by default 2 where there is a pilot, 1 for fewer
+        than 8 chains, 3 otherwise.
       num_islands: I, a divisor of C: blocks of chains that are never resampled from each
         other while annealing, so that their estimates of log Z tell its error. By default
         at most 4, of at least 8 chains each.

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxgen.diagnostics.convergence import ISLANDS_APART, annealed_well
 from jaxgen.report.figures import Figures, measure
 from jaxgen.report.reading import Entry, Run
 
@@ -17,6 +18,8 @@ LEVELS = ("good", "unsure", "bad")
 _GOOD_RHAT, _POOR_RHAT = 1.05, 1.2
 # Draws that a mean and a standard deviation should rest on at the least.
 _ENOUGH = 100.0
+# A summary's list of islands is read up to here.
+_MOST_ISLANDS = 64
 
 
 class Verdict(NamedTuple):
@@ -113,7 +116,18 @@ def _weights(entry: Entry) -> list[Verdict]:
             Verdict(
                 "unsure",
                 f"all chains descend from {ancestors:.0f} first states",
-                "resampling kept few families: raise Adaptive.cess or moves",
+                "resampling kept few families: use more chains or moves, or a larger Adaptive.cess",
+            )
+        )
+    islands = _islands(entry)
+    if islands.size > 1 and np.std(islands, ddof=1) > ISLANDS_APART:
+        values = ", ".join(f"{value:.1f}" for value in islands)
+        found.append(
+            Verdict(
+                "bad",
+                "groups of chains that never met disagree",
+                f"their log Z are {values}: some have missed what others found, and neither draws "
+                "nor intervals are to be trusted. Use more chains or moves",
             )
         )
     error = number(entry, "log_z_standard_error")
@@ -139,6 +153,21 @@ def _mixing(entry: Entry, figures: Figures) -> list[Verdict]:
     worst = known[where]
     size = min((v for v in figures.ess_bulk.values() if not math.isnan(v)), default=math.nan)
     of = f"R-hat {worst:.3f} at worst ({where} space), ESS {size:.0f} of {chains * draws} draws"
+    if worst > _GOOD_RHAT and annealed_well(
+        _islands(entry),
+        number(entry, "log_z_standard_error"),
+        number(entry, "num_ancestors"),
+        chains,
+    ):
+        return [
+            Verdict(
+                "good",
+                "groups of chains that never met agree",
+                f"{_islands(entry).size} of them found the same log Z, and the chains start from "
+                f"{number(entry, 'num_ancestors'):.0f} independent states. Draws of one chain "
+                f"resemble each other ({of}): count chains, not draws, or draw for longer",
+            )
+        ]
     if worst > _POOR_RHAT:
         short = ""
         if draws < 50:
@@ -156,6 +185,14 @@ def _mixing(entry: Entry, figures: Figures) -> list[Verdict]:
         words = "the chains agree, but the draws are few"
         return [Verdict("unsure", words, f"{of}. Draw more for means and intervals")]
     return [Verdict("good", "converged", of)]
+
+
+def _islands(entry: Entry) -> np.ndarray:
+    """What each island of chains found of log Z; empty where the summary does not say."""
+    values = entry.data.get("island_log_z")
+    if not isinstance(values, list):
+        return np.zeros(0)
+    return np.asarray([figure(value) for value in values[:_MOST_ISLANDS]])
 
 
 def _acceptance(entry: Entry) -> list[Verdict]:

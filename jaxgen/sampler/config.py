@@ -42,8 +42,8 @@ _FEW_CHAINS = (200, 1e-5)
 _LEAST_TO_FIT = 16
 # Candidates for each first state: forward passes, at a third of a gradient each.
 _POOL = 32
-# The pilot's conditional ESS and kernel steps at each temperature.
-_PILOT_CESS, _PILOT_MOVES = 0.5, 2
+# The pilot's conditional ESS: its temperatures are few.
+_PILOT_CESS = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,7 +267,7 @@ def prepare(
     if pilot:
         first = Adaptive(jnp.minimum(_PILOT_CESS, schedule.cess), schedule.max_temperatures)
     if moves is None:
-        moves = 1 if pilot or few else 3
+        moves = 1 if few else 2 if pilot else 3
     islands = choose_islands(num_chains) if num_islands is None else num_islands
     if num_chains % islands:
         raise expected("num_islands", f"a divisor of num_chains, {num_chains}", islands)
@@ -285,7 +285,7 @@ def prepare(
         pilot=first if pilot else None,
         num_chains=num_chains,
         moves=moves,
-        pilot_moves=max(moves, _PILOT_MOVES) if pilot else moves,
+        pilot_moves=moves,
         islands=islands,
         pool=pool,
         threshold=resample_threshold,

@@ -32,7 +32,7 @@ __all__ = ["FittedMixture", "bridged", "fit_mixture", "no_mixture", "unbridged_t
 # Candidates for the shrinkage a, and by how much the kernels are widened against the
 # optimism of a fit to few chains.
 _SHRINKAGES = (0.0, 0.4, 0.6, 0.75, 0.87, 0.94, 0.97)
-_WIDEN = 1.1
+_WIDEN = 1.2
 
 
 @pytree
@@ -122,7 +122,7 @@ def fit_mixture(
         factor = jnp.linalg.cholesky(inverse_mass)
     identity = jnp.eye(size, dtype=flat.dtype)
     unfactor = solve_triangular(factor, identity, lower=True)
-    rough = (flat - mean) @ unfactor.T
+    rough = (flat - mean[None]) @ unfactor.T
     covariance = (weight[:, None] * rough).T @ rough
     trace, square = jnp.trace(covariance), jnp.sum(covariance**2)
     above = (1 - 2 / size) * square + trace**2
@@ -132,7 +132,7 @@ def fit_mixture(
     lower = jnp.linalg.cholesky(covariance)
     unlower = solve_triangular(lower, identity, lower=True)
     whiten, colour = (unlower @ unfactor).T, (factor @ lower).T
-    white = (flat - mean) @ whiten
+    white = (flat - mean[None]) @ whiten
 
     others = jnp.where(jnp.eye(count, dtype=bool), -jnp.inf, 0.0)
     others = others + jax.nn.log_softmax(others + jnp.log(weight)[None], axis=1)

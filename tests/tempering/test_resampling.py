@@ -47,3 +47,47 @@ def test_schemes_are_unbiased(name):
 def test_unknown_schemes_are_refused():
     with pytest.raises(InputError, match="None or one of systematic"):
         resampling.scheme("best")
+
+
+def test_evidence_of_islands_takes_the_largest_of_three_errors():
+    rng = np.random.default_rng(3)
+    count, islands = 32, 4
+    log_weight = jnp.asarray(0.2 * rng.normal(size=count), jnp.float32)
+    log_z = jnp.array([0.0, 1.0, 3.0, 0.5])
+    found = resampling.evidence(log_weight, log_z, jnp.arange(count))
+    each = np.exp(np.asarray(log_weight, np.float64)).reshape(islands, -1).mean(1)
+    z = each * np.exp(np.asarray(log_z, np.float64))
+    np.testing.assert_allclose(found.island_log_z, np.log(z), rtol=1e-5)
+    assert float(found.log_z) == pytest.approx(np.log(z.mean()), rel=1e-5)
+    between = z.std(ddof=1) / z.mean() / np.sqrt(islands)
+    apart = np.log(z).std(ddof=1) / np.sqrt(islands)
+    whole = resampling.whole_log_weight(log_weight, log_z)
+    families = resampling.relative_standard_error(whole, jnp.arange(count))
+    expected = max(between, apart, float(families))
+    assert float(found.standard_error) == pytest.approx(expected, rel=1e-4)
+
+
+def test_islands_that_lie_nats_apart_do_not_claim_an_error_below_one():
+    log_z = jnp.array([0.0, 5.0, 10.0, 20.0])
+    found = resampling.evidence(jnp.zeros(32), log_z, jnp.arange(32))
+    assert float(found.standard_error) == pytest.approx(np.std(log_z, ddof=1) / 2, rel=1e-4)
+
+
+def test_one_chain_knows_nothing_of_its_error():
+    found = resampling.evidence(jnp.zeros(1), jnp.zeros(1), jnp.zeros(1, jnp.int32))
+    assert np.isnan(float(found.standard_error))
+    assert float(found.log_z) == 0.0
+
+
+def test_families_of_a_pool_count_those_that_died():
+    """Two chains chosen from 2 x 3 candidates: sum (S - 1/6)^2 over all six, times 6/5."""
+    found = resampling.relative_standard_error(jnp.zeros(2), jnp.array([0, 4]), 6)
+    expected = np.sqrt(6 / 5 * (2 * (1 / 2 - 1 / 6) ** 2 + 4 * (1 / 6) ** 2))
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("chains", "islands"), [(1, 1), (8, 1), (16, 2), (24, 3), (32, 4), (64, 4), (31, 1), (1000, 4)]
+)
+def test_islands_are_equal_and_not_too_small(chains, islands):
+    assert resampling.choose_islands(chains) == islands
