@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 
 from jaxgen.errors import expected
-from jaxgen.posteriors import linear_gaussian, mixtures, separable, shapes
+from jaxgen.posteriors import images, linear_gaussian, mixtures, planes, separable, shapes
 from jaxgen.posteriors.reference import ReferencePosterior
 
 __all__ = ["get", "names"]
@@ -16,6 +16,8 @@ _BUILDERS: dict[str, Callable[[], ReferencePosterior]] = {
     **mixtures.BUILDERS,
     **separable.BUILDERS,
     **shapes.BUILDERS,
+    **planes.BUILDERS,
+    **images.BUILDERS,
 }
 
 
