@@ -16,6 +16,7 @@ standard deviation (root mean square over latents), or no draw is in a mode of a
 right where log Z is within 2 errors, the mean within 0.35 and no such mode lost. `warned` is the
 share of wrong runs that carry a note, `alarms` the share of right ones that do; `good` the share
 of wrong runs that `jaxgen.diagnose` calls good, `bad` the share of right ones that it calls bad.
+Runs that end in an error are `refused`, and take no other part.
 """
 
 from __future__ import annotations
@@ -103,6 +104,10 @@ def judged(row: dict[str, Any]) -> str:
 
 def summarised(rows: list[dict[str, Any]], reference: Any) -> dict[str, Any]:
     """One line of the table: a posterior and a method over its keys."""
+    count = len(rows)
+    rows = [row for row in rows if "refused" not in row]
+    if not rows:
+        return {"keys": count, "refused": count}
     error = np.array([row["error"] for row in rows], float)
     stated = np.array([row["stated"] for row in rows], float)
     total = np.hypot(stated, [row["reference_error"] for row in rows])
@@ -113,7 +118,8 @@ def summarised(rows: list[dict[str, Any]], reference: Any) -> dict[str, Any]:
     )
     wrong, right = judgement == "wrong", judgement == "right"
     line = {
-        "keys": len(rows),
+        "keys": count,
+        "refused": count - len(rows),
         "gradients": float(np.mean([row["gradients"] for row in rows])),
         "bias": float(error.mean()),
         "stated": float(stated.mean()),
@@ -176,19 +182,24 @@ def run(name: str, method: str, keys: list[int], rows: Rows, args: Any) -> None:
         return
     reference = posteriors.get(name)
     begun = time.perf_counter()
+    head = {"name": name, "method": method, "options": options}
 
     def keep(key: int, answer: Answer, seconds: float) -> None:
-        head = {"name": name, "method": method, "options": options, "key": key}
-        rows.add({**head, **scored(reference, answer), "seconds": round(seconds, 2)})
+        scores = scored(reference, answer)
+        rows.add({**head, "key": key, **scores, "seconds": round(seconds, 2)})
 
     try:
         if method == "ours":
             for key in keys:
                 begun = time.perf_counter()
-                answer = ours(reference, jax.random.key(key), json.loads(options))
+                try:
+                    answer = ours(reference, jax.random.key(key), json.loads(options))
+                except jaxgen.InputError as error:
+                    rows.add({**head, "key": key, "refused": str(error)})
+                    continue
                 keep(key, answer, time.perf_counter() - begun)
         else:
-            own = rows.of(name, "ours", args.sample_args)
+            own = [r for r in rows.of(name, "ours", args.sample_args) if "refused" not in r]
             budget = args.gradients or (
                 float(np.mean([row["gradients"] for row in own])) if own else DEFAULT_BUDGET
             )
@@ -199,12 +210,39 @@ def run(name: str, method: str, keys: list[int], rows: Rows, args: Any) -> None:
                 keep(key, answer, seconds)
     except (ImportError, jaxgen.InputError) as error:
         print(f"{name}, {method}: {type(error).__name__}: {error}", file=sys.stderr)
-    # Nothing that was compiled for one posterior serves another of its size but its like.
-    if method != "ours":
+
+
+def program(name: str) -> str:
+    """What decides which compiled program runs a posterior: its structure and its shapes."""
+    leaves, tree = jax.tree.flatten(posteriors.get(name).posterior)
+    return f"{[np.shape(leaf) for leaf in leaves]} {tree}"
+
+
+def run_all(names: list[str], methods: list[str], rows: Rows, args: Any) -> None:
+    """Run everything, posteriors that share programs after each other."""
+    keys = list(range(args.seed, args.seed + args.keys))
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(program(name), []).append(name)
+    for group in alike.values():
+        for method in methods:
+            for name in group:
+                run(name, method, keys, rows, args)
         jax.clear_caches()
 
 
-COLUMNS = ("keys", "gradients", "bias", "stated", "ratio", "rms", "cover", "worth", "modes")
+COLUMNS = (
+    "keys",
+    "refused",
+    "gradients",
+    "bias",
+    "stated",
+    "ratio",
+    "rms",
+    "cover",
+    "worth",
+    "modes",
+)
 COLUMNS += ("exact", "lost", "wrong", "warned", "alarms", "good", "bad")
 
 
@@ -226,7 +264,8 @@ def table(names: list[str], methods: list[str], rows: Rows, options: str) -> lis
 
 def overall(lines: list[dict[str, Any]], method: str) -> dict[str, Any]:
     """What is to be shown of all posteriors together, for one method."""
-    mine = [line for line in lines if line["method"] == method]
+    every = [line for line in lines if line["method"] == method]
+    mine = [line for line in every if line["refused"] < line["keys"]]
     wrong, right = (np.array([line[which] for line in mine]) for which in ("wrong", "right"))
 
     def pooled(name: str, count: np.ndarray) -> float | None:
@@ -234,11 +273,14 @@ def overall(lines: list[dict[str, Any]], method: str) -> dict[str, Any]:
         return float(share @ count / count.sum()) if count.sum() else None
 
     return {
-        "posteriors": len(mine),
+        "posteriors": len(every),
+        "refused": sum(line["refused"] for line in every),
         "bias_at_most_half_of_stated": sum(line["ratio"] <= 0.5 for line in mine),
         "coverage_at_least_90": sum((line["cover"] or 0) >= 0.9 for line in mine),
-        "coverage_of_all_runs": pooled("cover", np.array([line["keys"] for line in mine])),
-        "runs": int(sum(line["keys"] for line in mine)),
+        "coverage_of_all_runs": pooled(
+            "cover", np.array([line["keys"] - line["refused"] for line in mine])
+        ),
+        "runs": int(sum(line["keys"] for line in every)),
         "wrong": int(wrong.sum()),
         "right": int(right.sum()),
         "wrong_with_a_note": pooled("warned", wrong),
@@ -274,9 +316,8 @@ def main() -> None:
         names, methods, args.keys = list(SMOKE), methods, 2
     args.sample_args = json.dumps(json.loads(args.sample_args), sort_keys=True)
     rows = Rows(args.rows)
-    for name in names if not args.table else ():
-        for method in methods:
-            run(name, method, list(range(args.seed, args.seed + args.keys)), rows, args)
+    if not args.table:
+        run_all(names, methods, rows, args)
     lines = table(names, methods, rows, args.sample_args)
     common.report(
         "reference_set",

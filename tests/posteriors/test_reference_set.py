@@ -1,7 +1,6 @@
 """Every answer of the reference set, verified by a way that does not share its derivation."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import special, stats
@@ -11,6 +10,7 @@ from jaxgen import posteriors
 from jaxgen.posteriors.linear_gaussian import LinearGaussian
 
 EXACT = [name for name in posteriors.names() if not name.startswith(("dcgan", "vae"))]
+BATCH = 3000
 PLANES = [name for name in EXACT if posteriors.get(name).dimension == 2]
 
 
@@ -19,8 +19,17 @@ def log_joint(posterior, z):
     return jax.vmap(posterior)(z)
 
 
+@jax.jit
+def value_and_gradient(posterior, z):
+    return jax.vmap(jax.value_and_grad(posterior))(z)
+
+
 def evaluate(posterior, z):
-    return np.asarray(log_joint(posterior, jnp.asarray(z, jnp.float32)), np.float64)
+    """In batches of one size, so that posteriors of one structure share a program."""
+    whole = np.zeros((-(-len(z) // BATCH) * BATCH, z.shape[1]), np.float32)
+    whole[: len(z)] = z
+    parts = [log_joint(posterior, part) for part in whole.reshape(-1, BATCH, z.shape[1])]
+    return np.concatenate(parts).astype(np.float64)[: len(z)]
 
 
 class Proposal:
@@ -167,11 +176,12 @@ def test_protocol(name):
         np.testing.assert_allclose(np.diag(reference.covariance), reference.variance)
         assert np.linalg.eigvalsh(reference.covariance).min() > 0
     z = jax.random.normal(jax.random.key(2), (3, reference.dimension))
-    value, gradient = jax.jit(jax.vmap(jax.value_and_grad(posterior)))(z)
+    value, gradient = value_and_gradient(posterior, z)
     assert value.shape == (3,)
     assert gradient.shape == z.shape
     assert np.isfinite(gradient).all()
-    np.testing.assert_allclose(value[0], posterior(z[0]), rtol=1e-4)
+    small, large = value_and_gradient(posterior, 1e-3 * z)[0], evaluate(posterior, 1e-3 * z)
+    np.testing.assert_allclose(small, large, rtol=1e-4)
     # As data: another posterior of the same structure must compile nothing.
     leaves, tree = jax.tree.flatten(posterior)
     assert leaves
@@ -188,21 +198,6 @@ def test_log_z_by_draws_of_the_prior(name):
     error = weights.std() / np.sqrt(len(weights))
     assert error < 0.1
     assert abs(weights.mean() - 1.0) < 4 * error
-
-
-def test_a_known_bias_can_be_seen():
-    """The record is what a sampler is judged by: AIS with a fixed schedule agrees with it."""
-    reference = posteriors.get("linear-gaussian-8")
-    result = jaxgen.ais(
-        jax.random.key(0),
-        reference.posterior,
-        jaxgen.kernels.HMC(5),
-        jaxgen.schedules.sigmoid(60),
-        num_chains=256,
-        step_size=0.2,
-    )
-    assert abs(result.log_z - reference.log_z) < 4 * result.log_z_standard_error
-    assert result.log_z_standard_error < 0.3
 
 
 def test_linear_gaussian_64_is_the_one_of_the_issue():
