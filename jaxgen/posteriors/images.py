@@ -18,13 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.conditions import BoxAverage, ClassLogSoftmax, Operator
+from jaxgen.core.types import Array, PRNGKey
 from jaxgen.models import load
-from jaxgen.observations import BernoulliObservation, GaussianObservation
-from jaxgen.posterior import Posterior
 from jaxgen.posteriors.reference import ReferencePosterior, generator_of
-from jaxgen.priors import Gaussian
-from jaxgen.types import Array, PRNGKey
+from jaxgen.target.conditions import BoxAverage, ClassLogSoftmax, Operator
+from jaxgen.target.observations import BernoulliObservation, GaussianObservation
+from jaxgen.target.posterior import Posterior
+from jaxgen.target.priors import Gaussian
 
 __all__ = ["BUILDERS", "POSTERIORS", "Simulated", "class_posterior", "simulated"]
 

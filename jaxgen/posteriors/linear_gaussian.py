@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.conditions import Operator
-from jaxgen.posterior import Posterior
+from jaxgen.core.pytree import pytree
+from jaxgen.core.types import Array, PRNGKey
 from jaxgen.posteriors.reference import ReferencePosterior, generator_of
-from jaxgen.priors import Gaussian
-from jaxgen.pytree import pytree
-from jaxgen.types import Array, PRNGKey
+from jaxgen.target.conditions import Operator
+from jaxgen.target.posterior import Posterior
+from jaxgen.target.priors import Gaussian
 
 __all__ = ["BUILDERS", "Affine", "LinearGaussian", "identity"]
 

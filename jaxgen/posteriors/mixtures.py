@@ -16,15 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.conditions import Term
-from jaxgen.posterior import Posterior
+from jaxgen.core.pytree import pytree
+from jaxgen.core.types import Array, PRNGKey
 from jaxgen.posteriors import separable
 from jaxgen.posteriors.quadrature import log_normal, logsumexp
 from jaxgen.posteriors.reference import Modes, ReferencePosterior, generator_of
 from jaxgen.posteriors.separable import ACTIVATIONS, orthonormal
-from jaxgen.priors import Gaussian
-from jaxgen.pytree import pytree
-from jaxgen.types import Array, PRNGKey
+from jaxgen.target.conditions import Term
+from jaxgen.target.posterior import Posterior
+from jaxgen.target.priors import Gaussian
 
 __all__ = ["BUILDERS", "MixtureOfGaussians"]
 

@@ -17,14 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.conditions import ObservedPixels, Operator
+from jaxgen.core.pytree import pytree
+from jaxgen.core.types import Array, PRNGKey
 from jaxgen.models import load
-from jaxgen.posterior import Posterior
 from jaxgen.posteriors.quadrature import logsumexp
 from jaxgen.posteriors.reference import Modes, ReferencePosterior, generator_of
-from jaxgen.priors import Gaussian
-from jaxgen.pytree import pytree
-from jaxgen.types import Array, PRNGKey
+from jaxgen.target.conditions import ObservedPixels, Operator
+from jaxgen.target.posterior import Posterior
+from jaxgen.target.priors import Gaussian
 
 __all__ = ["BUILDERS", "SmallNetwork", "summed"]
 

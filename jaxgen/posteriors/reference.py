@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgen.posterior import Posterior
-from jaxgen.types import PRNGKey
+from jaxgen.core.types import PRNGKey
+from jaxgen.target.posterior import Posterior
 
 __all__ = ["Modes", "ReferencePosterior", "generator_of"]
 

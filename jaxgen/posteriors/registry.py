@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from jaxgen.errors import expected
+from jaxgen.core.errors import expected
 from jaxgen.posteriors import images, linear_gaussian, mixtures, planes, separable, shapes
 from jaxgen.posteriors.reference import ReferencePosterior
 

@@ -18,15 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.conditions import Operator, Term
-from jaxgen.posterior import Posterior
+from jaxgen.core.pytree import pytree
+from jaxgen.core.types import Array, PRNGKey
 from jaxgen.posteriors.linear_gaussian import identity
 from jaxgen.posteriors.quadrature import integrate, log_normal, logsumexp
 from jaxgen.posteriors.reference import Modes, ReferencePosterior, generator_of
 from jaxgen.posteriors.separable import NODES, orthonormal, two_layer
-from jaxgen.priors import Gaussian
-from jaxgen.pytree import pytree
-from jaxgen.types import Array, PRNGKey
+from jaxgen.target.conditions import Operator, Term
+from jaxgen.target.posterior import Posterior
+from jaxgen.target.priors import Gaussian
 
 __all__ = ["BUILDERS", "Bananas", "Funnels", "HalfSpace", "Outer", "Outward", "Radius"]
 
