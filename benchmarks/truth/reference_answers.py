@@ -177,7 +177,8 @@ def annealed(posterior: Any, frame: Any, u: Any, key: Any, betas: Any, steps: An
 
 
 def settled(posterior: Any, z: Any, frame: Any, key: Any, rounds: int, step: float) -> Any:
-    """Move chains while step and frame are learned; returns positions, frame and step."""
+    """Move chains while step and frame are learned; also the draws of the last round."""
+    cloud = np.asarray(z)
     for i in range(rounds):
         u = jnp.linalg.solve(frame[1], (z - frame[0]).T).T
         kept, rate = chains(
@@ -188,7 +189,7 @@ def settled(posterior: Any, z: Any, frame: Any, key: Any, rounds: int, step: flo
         cloud = np.asarray(frame[0] + kept[5:] @ frame[1].T).reshape(-1, z.shape[1])
         frame = fitted(cloud)
         print(f"  round {i}: rate {float(rate):.2f}, step {step:.3f}", file=sys.stderr, flush=True)
-    return z, frame, step
+    return z, frame, step, cloud
 
 
 def fitted(cloud: np.ndarray) -> Any:
@@ -233,10 +234,11 @@ def pixels(name: str, seed: int, scale: float) -> tuple[dict[str, Any], dict[str
         f"{name}: annealed, rates {np.round(rate[:: count // 5], 2)}", file=sys.stderr, flush=True
     )
     rounds = max(4, round(10 * scale))
-    from_prior, frame, step = settled(posterior, u, fitted(np.asarray(u)), keys[2], rounds, 0.1)
-    from_exact, frame, step = settled(posterior, exact, frame, keys[3], rounds, step)
-    both = np.concatenate([np.asarray(from_prior), np.asarray(from_exact)])
-    frame = fitted(both)
+    from_prior, frame, step, first = settled(
+        posterior, u, fitted(np.asarray(u)), keys[2], rounds, 0.1
+    )
+    from_exact, frame, step, second = settled(posterior, exact, frame, keys[3], rounds, step)
+    frame = fitted(np.concatenate([first, second]))
     length = max(40, round(400 * scale))
     kept = []
     for start, key in ((from_exact, keys[4]), (from_prior, keys[5])):
