@@ -152,27 +152,35 @@ def chains(
     return kept, rate.mean()
 
 
-@jax.jit
-def annealed(posterior: Any, frame: Any, u: Any, key: Any, betas: Any, steps: Any) -> Any:
-    """AIS along `betas` (up or down): final positions and log weights `[C]`."""
+@functools.partial(jax.jit, static_argnames="adapt")
+def annealed(
+    posterior: Any, frame: Any, u: Any, key: Any, betas: Any, steps: Any, adapt: bool = False
+) -> Any:
+    """AIS along `betas` (up or down): final positions, log weights `[C]` and acceptance rates.
+
+    With `adapt` the table of steps is scaled towards a rate of 0.8 on the way, and the weights
+    mean nothing.
+    """
 
     def tilt(u: Any) -> Any:
         one, zero = (whitened(posterior, frame, u, beta) for beta in (1.0, 0.0))
         return one - zero
 
     def body(carry: Any, at: Any) -> Any:
-        u, log_weight = carry
+        u, log_weight, scale = carry
         before, beta, step, key = at
+        step = step * scale
         log_weight = log_weight + (beta - before) * in_batches(tilt, u)
         keys = jax.random.split(key, len(u))
         u, rate = in_batches(
             lambda k, x: hmc(lambda y: whitened(posterior, frame, y, beta), k, x, step), keys, u
         )
-        return (u, log_weight), rate.mean()
+        scale = scale * jnp.exp(0.5 * (rate.mean() - 0.8)) if adapt else scale
+        return (u, log_weight, scale), rate.mean()
 
     keys = jax.random.split(key, len(betas) - 1)
-    begin = (u, jnp.zeros(len(u)))
-    (u, log_weight), rate = jax.lax.scan(body, begin, (betas[:-1], betas[1:], steps, keys))
+    begin = (u, jnp.zeros(len(u)), jnp.ones(()))
+    (u, log_weight, _), rate = jax.lax.scan(body, begin, (betas[:-1], betas[1:], steps, keys))
     return u, log_weight, rate
 
 
@@ -229,7 +237,7 @@ def pixels(name: str, seed: int, scale: float) -> tuple[dict[str, Any], dict[str
     betas = np.concatenate([[0.0], np.geomspace(1e-4, 1.0, count)])
     steps = 0.15 / np.sqrt(1 + 100 * betas[1:])
     annealing = (jnp.asarray(betas, jnp.float32), jnp.asarray(steps, jnp.float32))
-    u, _, rate = annealed(posterior, prior, u, keys[1], *annealing)
+    u, _, rate = annealed(posterior, prior, u, keys[1], *annealing, adapt=True)
     print(
         f"{name}: annealed, rates {np.round(rate[:: count // 5], 2)}", file=sys.stderr, flush=True
     )
