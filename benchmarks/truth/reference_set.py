@@ -131,8 +131,8 @@ def summarised(rows: list[dict[str, Any]], reference: Any) -> dict[str, Any]:
         "right": int(right.sum()),
         "warned": _share(noted, wrong),
         "alarms": _share(noted, right),
-        "good": _share(good, wrong),
-        "bad": _share(bad, right),
+        "good": _share(good, wrong) if any(row["verdict"] for row in rows) else None,
+        "bad": _share(bad, right) if any(row["verdict"] for row in rows) else None,
     }
     if reference.modes is not None:
         line["modes"] = float(np.mean([row["mode_error"] for row in rows]))
