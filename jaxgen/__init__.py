@@ -3,7 +3,7 @@
 log p(z | condition) = log p(z) + log p(condition | G(z)) + const
 """
 
-from jaxgen import kernels
+from jaxgen import kernels, posteriors
 from jaxgen.applications import baselines, ppgn, tasks
 from jaxgen.core import aliases
 from jaxgen.core.errors import InputError
@@ -85,6 +85,7 @@ __all__ = [
     "loglik",
     "plot",
     "positions",
+    "posteriors",
     "ppgn",
     "reverse_ais",
     "sample",

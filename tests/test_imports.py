@@ -16,7 +16,7 @@ FLOORS = [
     {"sampler"},
     {"inference"},
     {"diagnostics"},
-    {"applications"},
+    {"applications", "posteriors"},
     {"train"},
     {"sequences"},
     {"plotting"},

@@ -3,47 +3,26 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 
 import jaxgen
 from jaxgen.core.pytree import pytree
+from jaxgen.posteriors import linear_gaussian
+from jaxgen.posteriors.linear_gaussian import Affine, identity
+
+__all__ = [
+    "Affine",
+    "LinearGaussian",
+    "RowImage",
+    "Skewed",
+    "as_image",
+    "identity",
+    "skewed_moments",
+    "skewed_posterior",
+]
 
 
-@pytree
-class Affine:
-    """G(z) = A z + b as an image of one column."""
-
-    matrix: jax.Array
-    offset: jax.Array
-
-    def __call__(self, z):
-        return (self.matrix @ z + self.offset)[:, None, None]
-
-
-def identity(image):
-    return image
-
-
-class LinearGaussian:
-    """y = A z + b + noise, z ~ N(0, I): everything is known in closed form."""
-
-    def __init__(self, size, noise=0.5, seed=0):
-        rng = np.random.default_rng(seed)
-        self.a = rng.normal(size=(size, size)) / np.sqrt(size)
-        self.b = 0.1 * rng.normal(size=size)
-        self.y = self.a @ rng.normal(size=size) + self.b + noise * rng.normal(size=size)
-        self.noise = noise
-        marginal = self.a @ self.a.T + noise**2 * np.eye(size)
-        self.log_z = stats.multivariate_normal(self.b, marginal).logpdf(self.y)
-        self.covariance = np.linalg.inv(np.eye(size) + self.a.T @ self.a / noise**2)
-        self.mean = self.covariance @ self.a.T @ (self.y - self.b) / noise**2
-        generator = Affine(jnp.asarray(self.a, jnp.float32), jnp.asarray(self.b, jnp.float32))
-        observed = jnp.asarray(self.y, jnp.float32)[:, None, None]
-        self.posterior = jaxgen.Posterior(
-            jaxgen.Gaussian.standard(size),
-            generator,
-            jaxgen.Operator(observed, jnp.float32(noise), forward=identity),
-        )
+# `LinearGaussian(size, noise, seed)`: y = A z + b + noise, with everything in closed form.
+LinearGaussian = linear_gaussian.LinearGaussian.random
 
 
 @pytree

@@ -16,50 +16,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `common`
 
 import common
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import jaxgen
 from jaxgen import kernels, schedules
-from jaxgen.core.pytree import pytree
-
-
-@pytree
-class Affine:
-    """G(z) = A z + b."""
-
-    matrix: jax.Array
-    offset: jax.Array
-
-    def __call__(self, z):
-        """One column."""
-        return (self.matrix @ z + self.offset)[:, None, None]
-
-
-def identity(image):
-    """The observation is the image."""
-    return image
-
-
-def model(size, noise, seed):
-    """The posterior and its exact log Z."""
-    rng = np.random.default_rng(seed)
-    a = rng.normal(size=(size, size)) / np.sqrt(size)
-    b = 0.1 * rng.normal(size=size)
-    residual = a @ rng.normal(size=size) + noise * rng.normal(size=size)
-    covariance = a @ a.T + noise**2 * np.eye(size)
-    exact = -0.5 * residual @ np.linalg.solve(covariance, residual)
-    exact -= 0.5 * np.linalg.slogdet(2 * np.pi * covariance)[1]
-    posterior = jaxgen.Posterior(
-        jaxgen.Gaussian.standard(size),
-        Affine(jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)),
-        jaxgen.Operator(
-            jnp.asarray(residual + b, jnp.float32)[:, None, None],
-            jnp.float32(noise),
-            forward=identity,
-        ),
-    )
-    return posterior, exact
+from jaxgen.posteriors.linear_gaussian import LinearGaussian
 
 
 def main():
@@ -70,13 +31,13 @@ def main():
     repetitions = 10 if args.smoke else 200
     rows = []
     for size in (2, 20):
-        posterior, exact = model(size, 1.0, args.seed)
+        model = LinearGaussian.random(size, 1.0, args.seed)
         for temperatures in (4, 10, 200):
             estimates = []
             for repetition in range(repetitions):
                 result = jaxgen.ais(
                     jax.random.fold_in(jax.random.key(args.seed), repetition),
-                    posterior,
+                    model.posterior,
                     kernels.HMC(5),
                     schedules.linear(temperatures),
                     num_chains=args.chains,
@@ -84,12 +45,12 @@ def main():
                 )
                 estimates.append((result.log_z, result.log_z_standard_error, result.ess))
             log_z, error, ess = np.array(estimates).T
-            score = (log_z - exact) / error
+            score = (log_z - model.log_z) / error
             rows.append(
                 {
                     "d": size,
                     "T": temperatures,
-                    "exact": round(exact, 4),
+                    "exact": round(model.log_z, 4),
                     "log_z": round(log_z[0], 4),
                     "standard_error": round(error[0], 4),
                     "errors_off": round(abs(score[0]), 2),

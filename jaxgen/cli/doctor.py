@@ -167,39 +167,13 @@ def self_test() -> Check:
 
 def _linear_gaussian() -> tuple[Any, float, Any]:
     """A posterior, its log Z = log N(y; b, A A^T + s^2 I), and its mean."""
-    import jax.numpy as jnp
     import numpy as np
 
-    import jaxgen
+    from jaxgen.posteriors.linear_gaussian import LinearGaussian
 
-    size, noise = 4, 0.5
-    matrix = np.eye(size) + 0.4 * np.eye(size, k=1)
-    offset, seen = np.linspace(-0.3, 0.3, size), np.array([0.9, -0.4, 0.2, -1.1])
-    spread = matrix @ matrix.T + noise**2 * np.eye(size)
-    rest = seen - offset
-    exact = -0.5 * (
-        rest @ np.linalg.solve(spread, rest)
-        + np.linalg.slogdet(spread)[1]
-        + size * np.log(2 * np.pi)
-    )
-    mean = matrix.T @ np.linalg.solve(spread, rest)
-    forward = jnp.asarray(matrix, jnp.float32), jnp.asarray(offset, jnp.float32)
-    posterior = jaxgen.Posterior(
-        jaxgen.Gaussian.standard(size),
-        _as_image,
-        jaxgen.Operator(
-            jnp.asarray(seen, jnp.float32)[:, None, None], jnp.float32(noise), _affine, forward
-        ),
-    )
-    return posterior, float(exact), mean
-
-
-def _as_image(z: Any) -> Any:
-    return z[:, None, None]
-
-
-def _affine(image: Any, matrix: Any, offset: Any) -> Any:
-    return (matrix @ image[:, 0, 0] + offset)[:, None, None]
+    matrix = np.eye(4) + 0.4 * np.eye(4, k=1)
+    model = LinearGaussian(matrix, np.linspace(-0.3, 0.3, 4), [0.9, -0.4, 0.2, -1.1], 0.5)
+    return model.posterior, model.log_z, model.mean
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Check:

@@ -27,6 +27,8 @@ SCRIPTS = [
     "overhead",
     "ppgn",
     "ppgn_examples",
+    "reference_answers",
+    "reference_set",
     "seqgan",
     "toy_cogeneration",
     "tsne",
