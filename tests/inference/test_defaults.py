@@ -133,7 +133,7 @@ def test_few_chains_say_so_and_learn_nothing_from_each_other(chains):
     assert any("too few to learn from each other" in note for note in result.notes)
     assert len(result.history.beta) == 200
     assert np.isnan(result.log_z_standard_error) == (chains == 1)
-    assert result.log_z == pytest.approx(model.log_z, abs=1.5)
+    assert result.log_z == pytest.approx(model.log_z, abs=4 if chains == 1 else 2)
     assert result.step_size < 3
     np.testing.assert_array_equal(result.state.inverse_mass, np.ones(4))
 
@@ -153,7 +153,7 @@ def test_steps_that_keep_no_draw_are_refused():
 def test_a_very_low_acceptance_rate_is_said():
     model = toys.LinearGaussian(4, noise=0.1)
     result = jaxgen.sample(
-        jax.random.key(0), model.posterior, kernels.MALA(), step_size=0.2, num_chains=16
+        jax.random.key(0), model.posterior, kernels.MALA(), step_size=0.03, num_chains=16
     )
     assert result.acceptance_rate.mean() < 0.1
     assert any("hardly move" in note for note in result.notes)
