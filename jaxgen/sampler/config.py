@@ -124,7 +124,7 @@ class Setup:
 
     def fit(self, state: RunState) -> RunState:
         """Fit the final stage's start to where the pilot's chains have arrived."""
-        return program.fit_proposal(state, self.path)
+        return program.fit_proposal(state, self.path, precondition=self.precondition)
 
     def moves_of(self, stage: int) -> int:
         """Kernel steps at each temperature of a stage."""

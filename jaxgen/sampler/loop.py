@@ -52,6 +52,8 @@ __all__ = [
 # Seconds that a chunk should take: short enough for progress, checkpoints and signals.
 _SHORT, _LONG = 0.5, 2.0
 _FIRST_SLOTS = 10
+# Kernel steps at the pilot's end.
+_SETTLE = 4
 
 
 class Plan(NamedTuple):
@@ -208,6 +210,8 @@ def _anneal(journey: Journey, setup: Setup, plan: Plan, slots: int) -> tuple[Jou
         # A posterior that the pilot's pool of first states has reached needs no more.
         if stage == PILOT and int(state.temperature) > 1:
             check_moving(state, setup)
+            # Copies that the last resampling left move apart before a mixture is fitted.
+            state, *_ = setup.advance(state, WARM_UP, 1, _SETTLE, PILOT)
             state, row = setup.begin(setup.fit(state), FINAL)
             history = _joined(journey.history, row)
             return journey._replace(state=state, stage=FINAL, history=history), None

@@ -35,6 +35,7 @@ from jaxgen.sampler.state import (
     BLANK,
     DRAW,
     FINAL,
+    PILOT,
     Order,
     RunState,
     TemperatureInfo,
@@ -138,7 +139,8 @@ def begin_stage(
 
     With a pool, every chain draws so many candidates, which cost a forward pass each and no
     gradient. The first temperature is the largest at which their weights' ESS is twice the
-    number of chains, and every island chooses its chains from its own candidates by weight.
+    number of chains, and chains are chosen by weight: in the final stage by every island from its
+    own candidates, in a pilot from all.
 
     Args:
       state: a blank one, or one of which `fit_proposal` has made the second stage's.
@@ -208,6 +210,13 @@ def begin_stage(
     )
     index = jax.vmap(draw)(keys, jax.nn.softmax(island_weight, axis=1))
     index = (index + each * pool * jnp.arange(islands)[:, None]).reshape(-1)
+    log_z = jax.vmap(log_mean_exp)(island_weight)
+    if islands > 1:
+        # A pilot's chains choose among all candidates.
+        share = jax.nn.softmax(log_weight.reshape(-1))
+        common = scheme(resample or "systematic")(keys[0], share, count)
+        index = jnp.where(stage == PILOT, common, index)
+        log_z = jnp.where(stage == PILOT, log_mean_exp(log_weight.reshape(-1)), log_z)
     position = jax.tree.map(lambda x: x.reshape(count * pool, *x.shape[2:])[index], position)
     chains, _ = over_chains(lambda z: (kernel.init(way, z), jnp.zeros(())), (position,), tile, mesh)
     share = jax.nn.softmax(log_weight.reshape(-1))
@@ -215,7 +224,7 @@ def begin_stage(
         chains=chains,
         beta=beta,
         temperature=state.temperature + 1,
-        log_z=jax.vmap(log_mean_exp)(island_weight),
+        log_z=log_z,
         ancestor=index.astype(jnp.int32),
         pool_variance=jnp.sum(share**2) - 1.0 / (count * pool),
         num_gradients=state.num_gradients + 1 + round(pool / 3),
@@ -258,14 +267,16 @@ def initial_state(
     return begin_stage(state, path, kernel, stage, tile=tile, mesh=mesh)[0]
 
 
-@jax.jit
-def fit_proposal(state: RunState, path: AnnealedPath) -> RunState:
+@functools.partial(jax.jit, static_argnames="precondition")
+def fit_proposal(state: RunState, path: AnnealedPath, *, precondition: str) -> RunState:
     """Fit the mixture to the pilot's chains, and choose where the final stage starts.
 
     It starts from the mixture where the chains are more probable under it than under the
     path's own start: the Kullback-Leibler divergence from the target is smaller by as much.
     """
-    weight = whole_log_weight(state.log_weight, _TRUST * state.log_z)
+    if precondition != "none":
+        state = _learn_mass(state, precondition, path)
+    weight = whole_log_weight(state.log_weight, state.log_z)
     mixture, near = fit_mixture(state.chains.position, weight, state.learned_mass)
     log_prob = jax.vmap(path.start.log_prob)(state.chains.position)
     own = jnp.sum(jax.nn.softmax(weight) * jnp.where(jnp.isfinite(weight), log_prob, 0.0))
@@ -275,11 +286,6 @@ def fit_proposal(state: RunState, path: AnnealedPath) -> RunState:
     nothing = no_mixture(mixture.like, weight.shape[0])
     mixture = jax.tree.map(lambda m, n: jnp.where(nearer, m, n), mixture, nothing)
     return state._replace(mixture=mixture, on_bridge=nearer, inverse_mass=state.learned_mass)
-
-
-# How far a pilot's islands are believed when their chains are put together: their estimates
-# of log Z are rough, and one lucky island must not silence the others.
-_TRUST = 0.3
 
 
 def _advance(
@@ -350,7 +356,7 @@ def _advance(
                 state,
             )
         if resample is not None:
-            state, wanted = _resample_islands(state, rule, resample, order.threshold)
+            state, wanted = _resample_if_low(state, rule, resample, order)
         return state, BLANK._replace(
             active=jnp.array(True),
             beta=beta,
@@ -543,6 +549,28 @@ def _resample_islands(
 
     some = jnp.any(wanted)
     return jax.lax.cond(some, resampled, lambda s: s, state), some
+
+
+def _resample_if_low(
+    state: RunState, rule: StepRule, name: str, order: Order
+) -> tuple[RunState, Array]:
+    """Resample where the ESS is low: a pilot over all chains, the final stage on each island.
+
+    Only the final stage's weights count, so that only its islands must not meet.
+    """
+
+    def all_chains(state: RunState) -> tuple[RunState, Array]:
+        ess = effective_sample_size(whole_log_weight(state.log_weight, state.log_z))
+        low = ess < order.threshold * state.log_weight.shape[0]
+        state = jax.lax.cond(low, lambda s: _resample_all(s, rule, name), lambda s: s, state)
+        return state, low
+
+    def islands(state: RunState) -> tuple[RunState, Array]:
+        return _resample_islands(state, rule, name, order.threshold)
+
+    if state.mixture is None:
+        return islands(state)
+    return jax.lax.cond(order.stage == PILOT, all_chains, islands, state)
 
 
 def _resample_all(state: RunState, rule: StepRule, name: str) -> RunState:
