@@ -70,6 +70,7 @@ def sample(
     memory: int | None = None,
     devices: Sequence[Any] | None = None,
     shard_weights: bool = False,
+    start: Any = None,
     state: RunState | None = None,
     folder: str | PathLike[str] | None = None,
     resume: bool = False,
@@ -114,6 +115,10 @@ def sample(
         keeping them. `kept` has NumPy leaves `[n, C, ...]`, n draws of every chain; the
         accumulator is None at first, then a tree of arrays.
       tile, memory, devices, shard_weights: as in `ais`.
+      start: where chains start, in the prior's coordinates. A distribution with `sample` and
+        `log_prob` (an encoder's q(z | x), say) replaces the prior as the start of annealing,
+        and weights stay right. Positions `[C, ...]` (of an optimiser, say) start at the last
+        beta at once: nothing is annealed, log Z is NaN, and a note says so.
       state: go on from an earlier result's state (its chains, step size and count of
         steps) instead of annealing; `warmup` is then not repeated. It must be of this very
         target: the chains carry its log densities and gradients.
@@ -149,7 +154,10 @@ def sample(
         progress=progress,
         collect=collect,
         reduce=reduce,
+        start=start,
     )
+    if start is not None and state is not None:
+        raise expected("start", "None where state says where chains are", "both")
     check_integer("num_steps", num_steps, 0)
     check_integer("warmup", warmup, 0)
     check_integer("thin", thin, 1)
@@ -188,6 +196,11 @@ def _result(journey: loop.Journey, setup: Setup, draws: Any) -> SampleResult:
     exactness = setup.kernel.exactness
     if exactness == "exact" and not setup.rule.freezes:
         exactness = "adapted"
+    if setup.start is not None:
+        notes = (
+            "chains started from given positions without annealing: there is no log Z, and nothing "
+            "tells whether parts of the posterior were never visited",
+        )
     rates = np.asarray(state.accepted) / max(int(state.num_steps), 1)
     if int(state.num_steps):
         notes = (*notes, *acceptance_note(float(rates.mean())))

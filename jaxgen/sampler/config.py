@@ -18,7 +18,7 @@ from jaxgen.sampler import program
 from jaxgen.sampler.results import Progress
 from jaxgen.sampler.sharding import choose_tile, chosen_devices, local_chains, mesh_for, replicate
 from jaxgen.sampler.state import DRAW, FINAL, PILOT, Order, RunState, TemperatureInfo
-from jaxgen.target.path import AnnealedPath, likelihood_path
+from jaxgen.target.path import AnnealedPath, likelihood_path, path_from
 from jaxgen.target.posterior import Posterior
 from jaxgen.tempering.betas import Adaptive, check_betas, geometric
 from jaxgen.tempering.mass_matrix import MOST_DENSE, as_form
@@ -60,6 +60,7 @@ class Setup:
       kept: shapes of what a draw of all chains keeps, leaves `[C, ...]`.
       reduce: `(accumulator, kept) -> accumulator`, or None to keep the draws.
       progress: told between chunks, or None.
+      start: positions `[C, ...]` to start from at the last beta, or None to anneal.
       given: path, kernel, rule and schedule as they were before they went to the devices.
     """
 
@@ -83,6 +84,7 @@ class Setup:
     length: int
     reduce: Reduce | None
     progress: Callback | None
+    start: Any
     given: dict[str, Any]
 
     @property
@@ -121,6 +123,18 @@ class Setup:
             mesh=self.mesh,
         )
         return state, self._rows(jax.tree.map(lambda x: np.asarray(x)[None], row))
+
+    def place(self, state: RunState) -> RunState:
+        """Put the chains of a blank state where the user wants them to start."""
+        return program.place_chains(
+            state,
+            self.path,
+            self.kernel,
+            self.start,
+            np.float32(self.last_beta),
+            tile=self.tile,
+            mesh=self.mesh,
+        )
 
     def fit(self, state: RunState) -> RunState:
         """Fit the final stage's start to where the pilot's chains have arrived."""
@@ -192,6 +206,7 @@ def prepare(
     num_islands: int | None = None,
     pool: int | None = 1,
     pilot: bool | None = False,
+    start: Any = None,
 ) -> Setup:
     """Check what the user gave, before anything is traced, and fill in the defaults."""
     keep_compiled()
@@ -233,7 +248,13 @@ def prepare(
     if few and precondition is True:
         precondition = False
 
+    if hasattr(start, "sample") and hasattr(start, "log_prob"):
+        path = path_from(start, path)
+        start = None
     position = jax.eval_shape(path.start.sample, jax.random.key(0))
+    if start is not None:
+        start = _positions(start, position, num_chains)
+        pool, pilot = 1, False
     dimension = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(position))
     devices = chosen_devices(devices)
     if tile is None:
@@ -271,7 +292,7 @@ def prepare(
     islands = choose_islands(num_chains) if num_islands is None else num_islands
     if num_chains % islands:
         raise expected("num_islands", f"a divisor of num_chains, {num_chains}", islands)
-    given = {"path": path, "kernel": mover, "rule": rule, "schedule": schedule}
+    given = {"path": path, "kernel": mover, "rule": rule, "schedule": schedule, "start": start}
     path = replicate(path, mesh, spread=shard_weights)
     rule, schedule, first = replicate((rule, schedule, first), mesh)
     mover = replicate(mover, mesh)
@@ -298,6 +319,7 @@ def prepare(
         length=_slots(kept),
         reduce=reduce,
         progress=progress,
+        start=None if start is None else replicate(start, mesh),
         given=given,
     )
 
@@ -319,6 +341,26 @@ def _schedule(betas: Any) -> Any:
     if np.any(np.diff(np.asarray(values)[1:]) <= 0):
         raise expected("betas", "values that differ in float32", "steps that vanish in it")
     return values
+
+
+def _positions(start: Any, position: Any, num_chains: int) -> Any:
+    """The user's first positions as arrays `[C, ...]`, or `InputError`."""
+    wanted = jax.tree.map(lambda x: (num_chains, *x.shape), position)
+    try:
+        same = jax.tree.map(np.shape, start) == wanted
+    except (TypeError, ValueError):
+        same = False
+    if not same:
+        got = jax.tree.map(np.shape, start)
+        raise expected(
+            "start",
+            f"a distribution with sample and log_prob, or positions of shape {wanted}",
+            got,
+        )
+    start = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), start, position)
+    if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(start)):
+        raise expected("start", "finite positions", "NaN or infinite numbers among them")
+    return start
 
 
 def _kept(path: AnnealedPath, collect: Any, position: Any, num_chains: int) -> Any:

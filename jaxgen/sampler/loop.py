@@ -144,9 +144,14 @@ class InMemory:
 def begin(key: PRNGKey, setup: Setup, plan: Plan) -> Journey:
     """A run's first journey: chains drawn at beta = 0.
 
-    Kernels without an accept step know no weights: their chains go straight to the target.
+    Kernels without an accept step know no weights: their chains go straight to the target, and
+    so do chains that are told where to start.
     """
     stage = PILOT if setup.pilot is not None else FINAL
+    if setup.start is not None:
+        state = _finish_annealing(setup.place(setup.blank(key)), setup)
+        evidence = no_evidence(setup.num_chains, setup.islands)
+        return Journey(state, WARM_UP, FINAL, 0, NO_HISTORY, evidence)
     state, row = setup.begin(setup.blank(key), stage)
     phase = ANNEAL
     if plan.draws >= 0 and setup.kernel.exactness == "approximate":

@@ -66,6 +66,7 @@ __all__ = [
     "fit_proposal",
     "initial_state",
     "log_evidence",
+    "place_chains",
     "stale",
 ]
 
@@ -240,6 +241,25 @@ def begin_stage(
         stage=stage,
     )
     return state, row
+
+
+@functools.partial(jax.jit, static_argnames=("tile", "mesh"))
+def place_chains(
+    state: RunState,
+    path: AnnealedPath,
+    kernel: Kernel,
+    position: ArrayTree,
+    beta: Array,
+    *,
+    tile: int | None = None,
+    mesh: Mesh | None = None,
+) -> RunState:
+    """Put the chains of a blank state at given positions `[C, ...]`, at a given beta."""
+    chains, _ = over_chains(
+        lambda z: (kernel.init(path, z), jnp.zeros(())), (position,), tile, mesh
+    )
+    beta = jnp.asarray(beta, state.beta.dtype)
+    return state._replace(chains=chains, beta=beta, num_gradients=state.num_gradients + 1)
 
 
 def initial_state(

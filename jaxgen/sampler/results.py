@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxgen.core.types import Array, ArrayTree
@@ -92,6 +93,20 @@ class AISResult(NamedTuple):
     tile: int
     island_log_z: np.ndarray = NO_ISLANDS
 
+    def __repr__(self) -> str:
+        count = len(np.asarray(self.log_weight))
+        return _lines(
+            f"AISResult: {count} weighted draws, {_size(self.position)} numbers each, "
+            f"{self.exactness}",
+            [
+                *_evidence_lines(self, count),
+                ("beta", f"{self.beta:.4g} at the end of {len(self.history.beta)} temperatures"),
+                ("acceptance", f"{self.acceptance_rate:.2f}"),
+                ("gradients", f"{float(np.mean(self.num_gradients)):,.0f} a chain"),
+            ],
+            self.notes,
+        )
+
 
 class SampleResult(NamedTuple):
     """Draws from the target by Markov chains, after annealing.
@@ -142,6 +157,30 @@ class SampleResult(NamedTuple):
     tile: int
     island_log_z: np.ndarray = NO_ISLANDS
     pilot_history: TemperatureInfo = NO_HISTORY
+
+    def __repr__(self) -> str:
+        count = len(self.weights)
+        leaves = jax.tree.leaves(self.draws)
+        kept = "no draws kept"
+        if leaves and all(np.ndim(leaf) >= 2 for leaf in leaves):
+            kept = f"{np.shape(leaves[0])[1]} draws a chain"
+        rows = len(self.history.beta)
+        stages = f"{rows} temperature{'s' * (rows != 1)}"
+        if len(self.pilot_history.beta):
+            stages += f" after a pilot of {len(self.pilot_history.beta)}"
+        rate = float(np.mean(self.acceptance_rate))
+        return _lines(
+            f"SampleResult: {count} chains, {kept}, {_size(self.position)} numbers each, "
+            f"{self.exactness}",
+            [
+                *_evidence_lines(self, count),
+                ("annealing", f"{stages}, {self.num_ancestors} independent first states"),
+                ("acceptance", f"{rate:.2f} at step size {self.step_size:.3g}"),
+                ("gradients", f"{float(np.mean(self.num_gradients)):,.0f} a chain"),
+                ("divergent", f"{int(np.sum(self.num_divergent))} proposals, rejected"),
+            ],
+            self.notes,
+        )
 
 
 def annealing_notes(
@@ -199,3 +238,22 @@ def acceptance_note(rate: float) -> tuple[str, ...]:
         f"only {rate:.1%} of proposals were accepted: chains hardly move, and draws repeat each "
         "other; give a smaller step_size, or None to adapt it with a longer warmup",
     )
+
+
+def _size(position: ArrayTree) -> int:
+    """Numbers in the position of one chain."""
+    return sum(int(np.prod(np.shape(leaf)[1:])) for leaf in jax.tree.leaves(position))
+
+
+def _evidence_lines(result: AISResult | SampleResult, count: int) -> list[tuple[str, str]]:
+    error = result.log_z_standard_error
+    text = f"{result.log_z:.2f} +- {error:.2f}"
+    if len(result.island_log_z) > 1:
+        text += " (islands: " + ", ".join(f"{x:.2f}" for x in result.island_log_z) + ")"
+    return [("log Z", text), ("weights", f"ESS {result.ess:.1f} of {count}")]
+
+
+def _lines(title: str, rows: list[tuple[str, str]], notes: tuple[str, ...]) -> str:
+    """A title, aligned rows and the notes: a dozen lines, and no array."""
+    body = [f"  {name:<11} {text}" for name, text in rows]
+    return "\n".join([title, *body, *(f"  note: {note}" for note in notes)])

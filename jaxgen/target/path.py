@@ -15,7 +15,13 @@ from jaxgen.core.types import Array, ArrayTree, Density, PRNGKey
 from jaxgen.target.conditions import split_tempered
 from jaxgen.target.posterior import Posterior
 
-__all__ = ["AnnealedPath", "geometric_path", "likelihood_path", "tempered_prior_path"]
+__all__ = [
+    "AnnealedPath",
+    "geometric_path",
+    "likelihood_path",
+    "path_from",
+    "tempered_prior_path",
+]
 
 
 @pytree
@@ -135,3 +141,25 @@ def geometric_path(start: Any, target: Density) -> AnnealedPath:
     """
     base = LogProb(start)
     return AnnealedPath(base, Difference(target, base), start)
+
+
+@pytree
+class Sum:
+    """base(z) + tilt(z) of a path: its target at beta = 1."""
+
+    path: AnnealedPath
+
+    def __call__(self, z: ArrayTree) -> Array:
+        """base(z) + tilt(z)."""
+        return self.path(z, 1.0)
+
+
+def path_from(start: Any, path: AnnealedPath) -> AnnealedPath:
+    """Return the geometric path from another start to the end of a path.
+
+    Args:
+      start: a distribution with `sample` and a normalised `log_prob`, in the coordinates of
+        the path's own start: an encoder's q(z | x), say. It should be wider than the target.
+      path: whose target at beta = 1 is kept.
+    """
+    return geometric_path(start, Sum(path))

@@ -174,3 +174,39 @@ def test_settings_that_do_not_go_together(options, match):
     model = toys.LinearGaussian(2)
     with pytest.raises(InputError, match=match):
         jaxgen.sample(jax.random.key(0), model.posterior, **options)
+
+
+def test_results_print_in_a_dozen_lines_without_an_array():
+    model = toys.LinearGaussian(4, noise=0.3, seed=3)
+    result = jaxgen.sample(jax.random.key(0), model.posterior, num_chains=16, num_steps=4)
+    weighted = jaxgen.ais(jax.random.key(0), model.posterior, num_chains=8)
+    for shown, start in ((result, "SampleResult: 16 chains, 2 draws"), (weighted, "AISResult: 8")):
+        text = repr(shown)
+        assert text.startswith(start)
+        assert len(text.splitlines()) <= 12
+        assert "array" not in text.lower()
+        assert f"{shown.log_z:.2f} +- {shown.log_z_standard_error:.2f}" in text
+        assert "4 numbers" in text
+
+
+def test_start_from_a_distribution_keeps_the_weights_right():
+    model = toys.LinearGaussian(4, noise=0.3, seed=3)
+    scale = np.sqrt(np.diag(model.covariance))
+    start = jaxgen.Gaussian(jnp.asarray(model.mean + scale, jnp.float32), jnp.float32(2) * scale)
+    true, stated, results = errors(model.posterior, model.log_z, 3, start=start)
+    assert np.all(np.abs(true) < 4 * stated)
+    assert stated.max() < 0.3
+    assert all(r.num_gradients.mean() < 500 for r in results)
+
+
+def test_start_from_positions_says_that_nothing_was_annealed():
+    model = toys.LinearGaussian(2, noise=0.3)
+    first = jnp.tile(jnp.asarray(model.mean, jnp.float32), (64, 1))
+    result = jaxgen.sample(jax.random.key(0), model.posterior, start=first, num_steps=40)
+    assert np.isnan(result.log_z)
+    assert any("without annealing" in note for note in result.notes)
+    mean = result.draws.reshape(-1, 2).mean(0)
+    assert np.all(np.abs(mean - model.mean) < 0.25 * np.sqrt(np.diag(model.covariance)))
+    for bad in (first[:3], first.at[0, 0].set(jnp.nan), "here"):
+        with pytest.raises(InputError, match="start"):
+            jaxgen.sample(jax.random.key(0), model.posterior, start=bad)
