@@ -191,8 +191,10 @@ def begin_stage(
     def candidate(key: PRNGKey) -> tuple[ArrayTree, Array, Array]:
         position = way.start.sample(key)
         base, tilt = way.base(position), way.tilt(position)
-        weight = first_weight(position, base)
-        return position, *(jnp.where(jnp.isnan(x), -jnp.inf, x) for x in (weight, tilt))
+        weight, tilt = (
+            jnp.where(jnp.isnan(x), -jnp.inf, x) for x in (first_weight(position, base), tilt)
+        )
+        return position, weight, tilt
 
     def candidates(key: PRNGKey) -> tuple[ArrayTree, Array, Array]:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(pool))
@@ -545,7 +547,7 @@ def _step(
 
 
 def _resample_islands(
-    state: RunState, rule: StepRule, name: str, threshold: Array
+    state: RunState, rule: StepRule, name: str, threshold: Array | np.ndarray
 ) -> tuple[RunState, Array]:
     """Resample every island whose ESS is low, from its own chains; also whether any was."""
     count, islands = state.log_weight.shape[0], state.log_z.shape[0]
