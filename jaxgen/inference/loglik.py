@@ -21,6 +21,7 @@ from jaxgen.core.types import Array, PRNGKey
 from jaxgen.inference import batched as many
 from jaxgen.inference.batched import Evidence
 from jaxgen.inference.bdmc import BDMCResult, DecoderPaths, bdmc
+from jaxgen.inference.sample import sample
 from jaxgen.kernels import HMC, Kernel
 from jaxgen.target.observations import Observation
 from jaxgen.target.priors import Gaussian
@@ -45,6 +46,7 @@ class LogLikelihood(NamedTuple):
       gap_standard_error: of the gap.
       num_gradients: of one chain for one image, in all.
       exactness: "exact": fixed temperatures and steps, each exp(log_prob) is unbiased.
+        "adapted": temperatures and steps follow the chains; log_prob is consistent.
       notes: what to know before trusting it.
       evidence: weights and positions.
       check: the `BDMCResult`, or None.
@@ -76,16 +78,19 @@ def loglik(
     encoder: Any = None,
     kernel: Kernel | None = None,
     betas: Any = None,
-    num_chains: int = 16,
-    moves: int = 1,
+    num_chains: int | None = None,
+    moves: int | None = None,
     check: int = 0,
     batch: int | None = 64,
     progress: many.Progress | None = None,
 ) -> LogLikelihood:
-    """Estimate log p(x) under a decoder for every image; all of them in one program.
+    """Estimate log p(x) under a decoder for every image.
 
-    A short pilot run learns a step for each image and temperature; the estimate itself keeps
-    them fixed.
+    By default images are annealed one after the other, by one compiled program, in the two
+    stages of `jaxgen.sample`: its temperatures follow each image, and its error rests on
+    islands that never meet. With a list of betas all images run in one program with
+    temperatures and steps fixed beforehand (a short pilot run learns the steps), and each
+    exp(log_prob) is unbiased.
 
     Args:
       key: consumed. Image i uses `fold_in` of it alone, whatever else is estimated with it.
@@ -96,14 +101,16 @@ def loglik(
       encoder: image -> `[2, D]`, mean and log variance: the path then starts at q(z | x), in
         a tenth of the temperatures. It must be one of this decoder.
       kernel: HMC(10) by default.
-      betas: `[T + 1]` from 0 to 1. By default linear(200) with an encoder, sigmoid(1000)
-        without.
-      num_chains: C for each image.
-      moves: kernel steps at each temperature.
-      check: so many pairs (z, x) are drawn from the model and bounded from both sides with
-        these very settings; 0 for none.
-      batch: images in one program.
-      progress: called with (temperatures done, in all).
+      betas: None, or `[T + 1]` from 0 to 1: linear(200) with an encoder and sigmoid(1000)
+        without it are lists to begin with.
+      num_chains: C for each image: by default 64, and 16 with a list of betas.
+      moves: kernel steps at each temperature: by default 2, and 1 with a list of betas.
+      check: so many pairs (z, x) are drawn from the model. Their log p(x) is bounded from above
+        by bidirectional Monte Carlo, and the gap is what the estimate lies below on average;
+        0 for none.
+      batch: images in one program, with a list of betas.
+      progress: called with (temperatures done, in all), or with (images done, in all) without
+        a list of betas.
 
     Returns:
       A `LogLikelihood`.
@@ -120,28 +127,25 @@ def loglik(
     made = paths.posterior(images[0]).image_shape()
     if made != images.shape[1:]:
         raise expected("images", f"[N, {', '.join(map(str, made))}]", list(images.shape))
-    kernel = HMC(10) if kernel is None else kernel
-    kernel.check(paths(images[0]))
-    if betas is None:
-        betas = sigmoid(1000) if encoder is None else linear(200)
-    betas = check_betas(betas)
-    if betas[0] != 0 or abs(betas[-1] - 1) > 1e-9:
-        raise expected("betas", "a schedule from 0 to 1", f"[{betas[0]}, {betas[-1]}]")
-
     key_pilot, key_run, key_check = jax.random.split(key, 3)
-    table, spent = many.pilot(key_pilot, paths, images, kernel, betas, batch=batch)
-    found = many.anneal(
-        key_run,
-        paths,
-        images,
-        kernel,
-        betas,
-        table,
-        num_chains=num_chains,
-        moves=moves,
-        batch=batch,
-        progress=progress,
-    )
+    adaptive = betas is None
+    if adaptive:
+        kernel = HMC(10, jitter=True) if kernel is None else kernel
+        settings: dict[str, Any] = {"num_chains": num_chains or 64, "moves": moves}
+        found = _anneal_each(key_run, paths, images, kernel, progress=progress, **settings)
+        spent = 0.0
+    else:
+        kernel = HMC(10) if kernel is None else kernel
+        kernel.check(paths(images[0]))
+        betas = check_betas(betas)
+        if betas[0] != 0 or abs(betas[-1] - 1) > 1e-9:
+            raise expected("betas", "a schedule from 0 to 1", f"[{betas[0]}, {betas[-1]}]")
+        settings = {"num_chains": num_chains or 16, "moves": moves or 1, "batch": batch}
+        table, spent = many.pilot(key_pilot, paths, images, kernel, betas, batch=batch)
+        found = many.anneal(
+            key_run, paths, images, kernel, betas, table, progress=progress, **settings
+        )
+    num_chains = settings["num_chains"]
     checked = None
     if check:
         checked = bdmc(
@@ -149,14 +153,16 @@ def loglik(
             prior,
             generator,
             observation,
-            kernel,
-            betas,
+            HMC(10) if adaptive else kernel,
+            (sigmoid(1000) if encoder is None else linear(200)) if adaptive else betas,
             encoder=encoder,
             num_pairs=check,
-            num_chains=num_chains,
-            moves=moves,
+            num_chains=16 if adaptive else num_chains,
+            moves=1 if adaptive else settings["moves"],
             batch=batch,
         )
+        if adaptive:
+            checked = _gap_of_estimate(key_check, checked, paths, kernel, settings)
     count, log_prob = len(found.log_z), np.asarray(found.log_z, np.float64)
     mean, errors = float(log_prob.mean()), np.asarray(found.standard_error, np.float64)
     spread = float(np.std(log_prob, ddof=1) / math.sqrt(count)) if count > 1 else float("nan")
@@ -172,10 +178,64 @@ def loglik(
         gap=float("nan") if checked is None else checked.gap,
         gap_standard_error=float("nan") if checked is None else checked.gap_standard_error,
         num_gradients=spent + float(found.num_gradients.mean()),
-        exactness=kernel.exactness,
+        exactness="adapted" if adaptive and kernel.exactness == "exact" else kernel.exactness,
         notes=_notes(found, observation, images, num_chains, checked),
         evidence=found,
         check=checked,
+    )
+
+
+def _anneal_each(
+    key: PRNGKey,
+    paths: DecoderPaths,
+    images: Array,
+    kernel: Kernel,
+    *,
+    num_chains: int,
+    moves: int | None,
+    progress: many.Progress | None = None,
+) -> Evidence:
+    """Anneal to each image's posterior in two stages; image i uses `fold_in(key, i)`."""
+    rows = []
+    for index, image in enumerate(images):
+        result = sample(
+            jax.random.fold_in(key, index),
+            paths(image),
+            kernel,
+            num_chains=num_chains,
+            moves=moves,
+            num_steps=0,
+            warmup=0,
+            collect=None,
+        )
+        rows.append(
+            Evidence(
+                log_z=np.asarray(result.log_z),
+                standard_error=np.asarray(result.log_z_standard_error),
+                ess=np.asarray(result.ess),
+                log_weight=result.log_weight,
+                position=jax.tree.map(np.asarray, result.position),
+                acceptance_rate=np.asarray(np.mean(result.history.acceptance_rate)),
+                num_gradients=np.asarray(float(np.mean(result.num_gradients))),
+                num_divergent=np.asarray(int(np.sum(result.num_divergent))),
+            )
+        )
+        if progress is not None:
+            progress(index + 1, len(images))
+    return jax.tree.map(lambda *x: np.stack(x), *rows)
+
+
+def _gap_of_estimate(
+    key: PRNGKey, checked: BDMCResult, paths: DecoderPaths, kernel: Kernel, settings: Any
+) -> BDMCResult:
+    """Put the two-stage estimate in the place of the lower bound."""
+    images = jnp.asarray(checked.images)
+    found = _anneal_each(jax.random.fold_in(key, 1), paths, images, kernel, **settings)
+    gaps = checked.upper - found.log_z
+    count = len(gaps)
+    error = float(np.std(gaps, ddof=1) / math.sqrt(count)) if count > 1 else float("nan")
+    return checked._replace(
+        lower=found.log_z, gap=float(np.mean(gaps)), gap_standard_error=error, forward=found
     )
 
 

@@ -48,6 +48,9 @@ def log_mean_exp(log_weight: Array) -> Array:
 # Fewer chains than this in an island say little about its evidence.
 _LEAST_IN_ISLAND = 8
 _MOST_ISLANDS = 4
+# Student's 97.5% quantile with I - 1 degrees of freedom over the normal's. Two islands would
+# need 6.5, which is of no use: they are taken for three.
+_STUDENT = {2: 2.195, 3: 2.195, 4: 1.624}
 
 
 class Evidence(NamedTuple):
@@ -90,10 +93,13 @@ def evidence(
 
     - that of families: chains that descend from one first state (`relative_standard_error`),
       which many chains make precise, and which saturates where few families are left;
-    - that between the islands' Z_i, sd(Z_i) / (sqrt(I) Z^), which rests on independence
+    - that between the islands' Z_i, t sd(Z_i) / (sqrt(I) Z^), which rests on independence
       alone;
-    - that between their logarithms, sd(log Z_i) / sqrt(I), which does not saturate where
+    - that between their logarithms, t sd(log Z_i) / sqrt(I), which does not saturate where
       islands lie several nats apart.
+
+    The factor t makes up for the few islands: with I = 4, +-1.96 standard errors are then the
+    95% interval of Student's t with 3 degrees of freedom.
 
     It is NaN for a single chain, which knows nothing of its error.
 
@@ -115,7 +121,8 @@ def evidence(
         apart = jnp.std(island_log_z, ddof=1)
         # An island whose every weight is 0 has log Z_i = -inf: the first two cover it.
         apart = jnp.where(jnp.isfinite(apart), apart, 0.0)
-        error = jnp.maximum(error, jnp.maximum(between, apart) / jnp.sqrt(islands))
+        few = _STUDENT.get(islands, 1.0)
+        error = jnp.maximum(error, few * jnp.maximum(between, apart) / jnp.sqrt(islands))
     return Evidence(total, error, island_log_z)
 
 

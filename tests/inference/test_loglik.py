@@ -213,3 +213,38 @@ def test_binary_images_of_the_command():
     np.testing.assert_allclose(many.mean(0), grey, atol=0.03)
     assert set(many[:, 0]) == {0}
     assert set(many[:, 3]) == {1}
+
+
+@pytest.mark.parametrize("from_encoder", [False, True])
+def test_the_default_follows_each_image_and_checks_itself(problem, from_encoder):
+    generator, images, truth = problem
+    calls = []
+    result = loglik(
+        jax.random.key(1),
+        generator,
+        images,
+        OBSERVATION,
+        prior=PRIOR,
+        encoder=encoder(generator) if from_encoder else None,
+        num_chains=32,
+        check=0 if from_encoder else 2,
+        progress=lambda *done: calls.append(done),
+    )
+    assert np.all(np.abs(result.log_prob - truth) < 4.5 * result.standard_error)
+    assert np.all(result.standard_error < 0.3)
+    assert result.exactness == "adapted"
+    assert result.num_gradients < 400
+    assert (6, 6) in calls
+    if not from_encoder:
+        assert abs(result.gap) < 0.3
+        np.testing.assert_allclose(result.check.gap, result.gap)
+    alone = loglik(
+        jax.random.key(1),
+        generator,
+        images[:1],
+        OBSERVATION,
+        prior=PRIOR,
+        encoder=encoder(generator) if from_encoder else None,
+        num_chains=32,
+    )
+    assert alone.log_prob[0] == result.log_prob[0]
