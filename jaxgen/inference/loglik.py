@@ -215,7 +215,7 @@ def _anneal_each(
                 ess=np.asarray(result.ess),
                 log_weight=result.log_weight,
                 position=jax.tree.map(np.asarray, result.position),
-                acceptance_rate=np.asarray(np.mean(result.history.acceptance_rate)),
+                acceptance_rate=np.asarray(_mean_of_known(result.history.acceptance_rate)),
                 num_gradients=np.asarray(float(np.mean(result.num_gradients))),
                 num_divergent=np.asarray(int(np.sum(result.num_divergent))),
             )
@@ -223,6 +223,12 @@ def _anneal_each(
         if progress is not None:
             progress(index + 1, len(images))
     return jax.tree.map(lambda *x: np.stack(x), *rows)
+
+
+def _mean_of_known(rates: np.ndarray) -> float:
+    """The mean without NaN, which marks a pool's row, at which nothing moves."""
+    known = np.asarray(rates)[np.isfinite(rates)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def _gap_of_estimate(

@@ -79,7 +79,8 @@ class TemperatureInfo(NamedTuple):
 
     Attributes:
       active: whether the row was used.
-      beta, step_size (its mean), acceptance_rate (mean over chains and moves).
+      beta, step_size (its mean), acceptance_rate (mean over chains and moves); the last two are
+        NaN in the row of a pool, at which nothing moves.
       ess: effective sample size of the weights, before any resampling.
       log_z: the running estimate.
       resampled: whether chains were resampled (on any island).

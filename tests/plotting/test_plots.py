@@ -24,6 +24,7 @@ def result():
         log_z=-5 * betas,
         resampled=np.arange(7) == 4,
         num_divergent=np.zeros(7, int),
+        stage=np.ones(7, int),
     )
     return SampleResult(
         draws={"position": rng.normal(size=(4, 6, 3)), "image": rng.random((4, 6, 8, 8, 1))},
