@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxgen.core.errors import InputError, expected
 from weights_convert.layouts import Transform, conv
-from weights_convert.recipes import Config, Recipe, State, shape_of
+from weights_convert.recipes import Config, Option, Recipe, State, shape_of
 
 __all__ = ["RECIPE", "at_truncation", "without_spectral_norm"]
 
@@ -127,7 +127,14 @@ RECIPE = Recipe(
     source=_source,
     special=_special,
     prepare=lambda state, config: without_spectral_norm(state),
-    options={"truncation": "level of the statistics, 1.0", "label": "class to draw, 0"},
+    options={
+        "truncation": Option("level of the statistics, above 0 and at most 1", 1.0),
+        "label": Option("class to draw", 0),
+    },
+    assumed=lambda config, options: {
+        name: config[name] for name in ("truncation", "label", "epsilon") if name not in options
+    },
+    folds=False,
     metadata=lambda config: {
         "preprocessing": f"latent: a standard normal truncated at 2, times {config['truncation']}"
     },
