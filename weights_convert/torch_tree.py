@@ -229,4 +229,4 @@ def _no_state_dict(value: Any, name: str, tensor: type) -> InputError:
 
 def _short(value: Any) -> str:
     """A name from a file, safe to print and of bounded length."""
-    return repr(value[:80]) if isinstance(value, str) else type(value).__name__
+    return repr(value[:80]) if isinstance(value, str) else f"a {getattr(value, 'kind', 'number')}"
