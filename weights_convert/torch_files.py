@@ -216,6 +216,13 @@ def _default_dict(*_factory: Any) -> Attributes:
     return Attributes()
 
 
+def _set(items: Any = ()) -> list[Any]:
+    """A set as the list that it is written as: nothing here needs to hash its members."""
+    if not isinstance(items, list | tuple):
+        raise PickleError("a set that is not made of a list")
+    return list(items)
+
+
 def _rebuild_from_type(function: Any, _type: Any, arguments: Any, _state: Any) -> Tensor:
     """A tensor of a subclass, or one with attributes of its own, which are dropped."""
     build = {id(f): f for f in (_rebuild_tensor, _rebuild_parameter)}.get(
@@ -253,6 +260,8 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("collections", "defaultdict"): _default_dict,
+    ("builtins", "set"): _set,
+    ("builtins", "frozenset"): _set,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
     ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,

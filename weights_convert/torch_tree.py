@@ -63,7 +63,7 @@ def state_dict(tree: Any, name: str, tensor: type, key: str | None = None) -> di
     if found_at:
         choice = ", ".join(repr(".".join(map(str, path)))[:82] for path in found_at[:20])
         raise InputError(f"{name}: more than one state dict; choose a key among {choice} (--key)")
-    for value in items.values():
+    for value in (tree, *items.values()):
         if isinstance(value, Placeholder):
             raise forbidden(name, value.label)
     there = ", ".join(map(_short, list(items)[:20]))

@@ -23,6 +23,7 @@ from weights_convert.softmax import cut_from_graph
 __all__ = ["Wired", "wire_up"]
 
 _LARGEST_INPUT = 1 << 28
+_MOST_ENDS = 4_096
 
 # Layers that leave axes 0 and 1, time and batch, as they are, for a given `axis`.
 _POINTWISE = {"AbsVal", "Dropout", "ELU", "Exp", "Log", "Power", "ReLU", "Sigmoid", "TanH"}
@@ -89,6 +90,8 @@ def wire_up(
         for bottom in layer.bottoms:
             if bottom not in shapes:
                 raise expected(f"{where}: bottom {bottom!r}", _made_by(bottom, dropped), "nothing")
+        if len(layer.bottoms) + len(layer.tops) > _MOST_ENDS:
+            raise expected(where, f"at most {_MOST_ENDS} bottoms and tops", "more")
         made = plan(layer, [shapes[b] for b in layer.bottoms], net.source)
         entry = {
             "name": layer.name,
