@@ -139,7 +139,7 @@ def stored_activations(path: str | os.PathLike[str]) -> dict[str, tuple[np.ndarr
       InputError: if the file is no npz of plain arrays.
     """
     found = {}
-    for name, array in read_npz(path, slashes=False).items():
+    for name, array in read_npz(Path(path), slashes=False).items():
         if array.dtype.kind not in "fiub":
             raise expected(f"{path}: {name[:80]!r}", "an npz of plain arrays", str(array.dtype))
         found[name] = (array.astype(np.float32),)

@@ -28,6 +28,7 @@ from weights_convert.writing import destination, write_new
 
 __all__ = ["Converted", "convert", "convert_state", "load_state", "verify"]
 
+_MOST_LAYERS = 1_300
 _MOST_TENSORS = 10_000  # the largest known networks have under two thousand
 VERSION = 2
 """Of the conversion; goes up when the same file would give other numbers."""
@@ -126,6 +127,8 @@ def _converted(
         state = folded(raw) if recipe.folds else dict(raw)
         seen = recipe.visible(state, ignore)
         config = recipe.config(seen, options)
+        if _layers_of(config) > _MOST_LAYERS:
+            raise expected(where, f"a network of at most {_MOST_LAYERS} layers", _layers_of(config))
         config, cut = (config, ()) if keep_softmax else _without_softmax(recipe, config)
         module = build(recipe.architecture, config)
         rules = layer_rules(module, recipe, config)
@@ -217,6 +220,19 @@ def verify(done: Converted, seed: int = 0, batch: int = 2, against: Any = None) 
 
         return compare_with_module(done, against, x)
     return compare_with_torch(done.module, done.recipe, done.config, done.state, x, done.ignored)
+
+
+def _layers_of(config: Mapping[str, Any]) -> int:
+    """About how many layers a configuration asks for; a hostile file may name any number."""
+    count = 0
+    for name, value in config.items():
+        if name in ("depth", "mapping") and isinstance(value, int):
+            count += value
+        elif isinstance(value, list):
+            inner = [item for item in value if isinstance(item, list)]
+            repeated = [n for n in value if name == "blocks" and isinstance(n, int)]
+            count += len(value) + sum(map(len, inner)) + sum(repeated)
+    return count
 
 
 def _without_softmax(

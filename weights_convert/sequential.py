@@ -20,6 +20,7 @@ gives another. Types and settings may have PyTorch's names or those of
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +35,8 @@ from weights_convert.torch_names import TORCH_TYPES, translate
 __all__ = ["complete", "groups", "read_description"]
 
 _MAX_BYTES = 500_000
-_MAX_YAML = 100_000  # its reader is slow
+_MAX_YAML = 100_000  # its reader is slow,
+_DEEPEST = 20  # and quadratic in the depth
 _MOST_DOTS = 100  # in a line: the TOML reader is quadratic in the parts of a key
 
 _OURS = ("to_unit", "from_unit", "standardise", "scalar", "pixel_norm")
@@ -192,6 +194,13 @@ def _yaml(text: str) -> Any:
         raise InputError(
             "a YAML description needs PyYAML: pip install pyyaml, or use TOML"
         ) from None
+    depth = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth += 1 if bracket in "[{" else -1
+        if depth > _DEEPEST:
+            raise ValueError(f"brackets in brackets, over {_DEEPEST} deep")
+    if re.search(rf"(-[ \t]+){{{_DEEPEST}}}", text):
+        raise ValueError(f"lists in lists, over {_DEEPEST} deep")
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise ValueError("YAML aliases are not allowed")
