@@ -84,7 +84,9 @@ def _inspect(args: argparse.Namespace) -> int:
         table.add_column(column)
     for name, kind, shape in rows[:_MOST_ROWS]:
         table.add_row(
-            Text(plain(name, 500)), Text(kind), " x ".join(str(n) for n in shape) or "scalar"
+            Text(plain(name, 500)),
+            Text(plain(kind, 500)),
+            " x ".join(str(n) for n in shape) or "scalar",
         )
     console = Console()
     for name, value in notes.items():

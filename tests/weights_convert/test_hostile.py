@@ -189,6 +189,12 @@ def test_names_are_printed_without_control_characters(tmp_path, capsys):
         assert not any(c in out for c in "\x1b\x07\u202e")
     error = refused(capsys, "torch", path, "--recipe", "dcgan", "--check")
     assert "\u202e" not in error
+    text = 'layer { name: "\\033[2J\\007n" type: "\\033]0;x\\007T" bottom: "x" top: "y" }'
+    (tmp_path / "n.prototxt").write_text(text)
+    assert main(["inspect", str(tmp_path / "n.prototxt")]) == 0
+    out = capsys.readouterr().out
+    assert "]0;x" in out
+    assert not any(c in out for c in "\x1b\x07")
 
 
 @pytest.mark.usefixtures("quick")
