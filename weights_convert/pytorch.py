@@ -8,6 +8,7 @@ The command line is in `weights_convert.pytorch_command`.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,12 +121,16 @@ def _converted(
     if unknown:
         known = ", ".join(recipe.options) or "none"
         raise expected("options", f"among {known} for {recipe.name}", ", ".join(unknown))
-    ignored = (*ignore, *recipe.ignore(options))
     if len(raw) > _MOST_TENSORS:
         raise expected(where, f"at most {_MOST_TENSORS} tensors", f"{len(raw)}", "See --prefix.")
     try:
+        ignored = (*ignore, *recipe.ignore(options))
         state = folded(raw) if recipe.folds else dict(raw)
         seen = recipe.visible(state, ignore)
+        empty = [name for name, value in seen.items() if 0 in np.shape(value)]
+        if empty:
+            got = f"{len(empty)}, {empty[0]!r:.80} of shape {np.shape(seen[empty[0]])}"
+            raise expected(where, "tensors without an empty axis (see --ignore)", got)
         config = recipe.config(seen, options)
         if _layers_of(config) > _MOST_LAYERS:
             raise expected(where, f"a network of at most {_MOST_LAYERS} layers", _layers_of(config))
@@ -137,6 +142,13 @@ def _converted(
         arrays = apply_rules(rules, prepared, leaves(module), ignore=ignored, where=label)
     except InputError as error:
         raise InputError(f"{error}{_several_networks(raw)}") from error
+    except (ArithmeticError, AttributeError, IndexError, LookupError, TypeError, ValueError,
+            re.error) as error:  # fmt: skip
+        # A recipe reads shapes and options of any kind: what it stumbles over does not fit it.
+        raise InputError(
+            f"{where}, recipe {recipe.name}: the tensors or the options {', '.join(options)} do "
+            f"not fit it ({type(error).__name__}: {str(error)[:200]}){_several_networks(raw)}"
+        ) from error
     arrays = {name: np.asarray(array, np.float32, order="C") for name, array in arrays.items()}
     metadata = {
         "architecture": {"name": recipe.architecture, "config": config},

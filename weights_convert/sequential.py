@@ -32,7 +32,7 @@ from jaxgen.core.errors import InputError, expected
 from jaxgen.models.ported.sequential import LAYERS, MOST_LAYERS, check_layers
 from weights_convert.torch_names import TORCH_TYPES, translate
 
-__all__ = ["complete", "groups", "read_description"]
+__all__ = ["complete", "groups", "one_or_two", "read_description"]
 
 _MAX_BYTES = 500_000
 _MAX_YAML = 100_000  # its reader is slow,
@@ -171,7 +171,7 @@ def _from_weights(kind: str, source: str, state: Mapping[str, np.ndarray]) -> di
     if kind == "conv" and weight.ndim == 4:
         found["out"] = int(weight.shape[0])
     if kind != "linear" and weight.ndim == 4:
-        found["kernel"] = _one_or_two(weight.shape[2:])
+        found["kernel"] = one_or_two(weight.shape[2:])
     return found
 
 
@@ -182,7 +182,8 @@ def _agree(given: Any, read: Any) -> bool:
     return type(given) is not type(read) or given == read
 
 
-def _one_or_two(numbers: Sequence[int]) -> Any:
+def one_or_two(numbers: Sequence[int]) -> Any:
+    """A pair of sizes as a setting: one number where they are equal."""
     sizes = [int(n) for n in numbers]
     return sizes[0] if len(set(sizes)) == 1 else sizes
 

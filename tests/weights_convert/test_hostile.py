@@ -232,3 +232,53 @@ def test_a_pipe_is_no_file(tmp_path, capsys):
     refused(capsys, "tfjs", tmp_path / "p", "--network", "face-expression", *out)
     with pytest.raises(ValueError, match="no plain file"):
         read_prototxt(tmp_path / "p")
+
+
+STRANGE = [
+    ("mlp", {"layers": None}, "layers: expected a list of texts"),
+    ("mlp", {"ignore": "("}, "ignore: expected a list of texts"),
+    ("mlp", {"ignore": ["("]}, "ignore: expected regular expressions"),
+    ("mlp", {"ignore": 0}, "ignore: expected"),
+    ("mlp", {"image": 3}, "image: expected"),
+    ("mlp", {"output": 3}, "unknown type 3"),
+    ("dcgan", {"stride": None}, "stride: expected"),
+    ("dcgan", {"slope": float("nan")}, "slope: expected"),
+    ("dcgan-discriminator", {"size": "x"}, "size: expected"),
+    ("resnet", {"mean": "abc"}, "mean, std: expected|no 'conv1.weight'"),
+    ("sequential", {"description": 3}, "description: expected"),
+    ("sequential", {"description": {"input": [2], "layer": [{"type": "ReLU", "eps": []}]}}, "eps"),
+]
+
+
+@pytest.mark.parametrize(("recipe", "options", "words"), STRANGE)
+def test_options_of_any_kind_are_answered_in_one_line(recipe, options, words):
+    from jaxgen.core.errors import InputError
+    from weights_convert.pytorch import convert_state
+
+    state = {"a.weight": np.ones((3, 2, 4, 4), "f4"), "b.weight": np.ones((2, 3, 4, 4), "f4")}
+    if recipe == "mlp":
+        state = {"a.weight": np.ones((3, 2), "f4")}
+    with pytest.raises(InputError, match=words):
+        convert_state(state, recipe, options)
+
+
+@pytest.mark.parametrize(
+    "recipe", ["dcgan", "dcgan-discriminator", "mlp", "stylegan2", "progan", "cifar-resnet"]
+)
+def test_empty_axes_and_shapes_of_any_rank_are_answered_in_one_line(recipe):
+    from jaxgen.core.errors import InputError
+    from weights_convert.pytorch import convert_state
+
+    names = {
+        "stylegan2": ["input.input", "style.1.weight", "convs.1.conv.weight"],
+        "progan": ["formatLayer.weight", "scaleLayers.0.1.weight", "toRGBLayers.1.weight"],
+        "cifar-resnet": ["conv1.weight", "linear.weight", "layer1.0.conv1.weight"],
+    }.get(recipe, ["a.weight", "b.weight", "b.running_mean"])
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        state = {
+            name: np.ones(rng.choice([0, 1, 2, 16], rng.integers(0, 6)), "f4") for name in names
+        }
+        with pytest.raises(InputError) as error:
+            convert_state(state, recipe)
+        assert "\n" not in str(error.value)

@@ -48,10 +48,12 @@ def at_truncation(table: np.ndarray, truncation: float) -> np.ndarray:
 
 
 def _config(state: State, options: Config) -> dict[str, Any]:
-    truncation = float(options.get("truncation", 1.0))
-    if not 0.0 < truncation <= 1.0:
-        raise expected("truncation", "above 0, at most 1", truncation)
+    truncation, label = options.get("truncation", 1.0), options.get("label", 0)
+    if type(truncation) not in (int, float) or not 0.0 < truncation <= 1.0:
+        raise expected("truncation", "a number above 0, at most 1", repr(truncation))
     latent, classes = shape_of(state, "embeddings.weight", 2, "biggan-deep")
+    if type(label) is not int or not 0 <= label < classes:
+        raise expected("label", f"a class from 0 to {classes - 1}", repr(label))
     width = shape_of(state, "generator.conv_to_rgb.weight_orig", 4, "biggan-deep")[0]
     numbers = sorted(
         {int(m[1]) for k in state if (m := re.match(r"generator\.layers\.(\d+)\.", k))}
@@ -73,9 +75,9 @@ def _config(state: State, options: Config) -> dict[str, Any]:
         "attention": found[0],
         "latent": latent,
         "classes": classes,
-        "label": int(options.get("label", 0)),
+        "label": label,
         "epsilon": 1e-4,
-        "truncation": truncation,
+        "truncation": float(truncation),
     }
 
 

@@ -14,9 +14,9 @@ from jaxgen.core.errors import InputError, expected
 from jaxgen.models.ported.sequential import MOST_LAYERS, check_layers
 from weights_convert.recipes import Config, Option, Recipe, State
 from weights_convert.recipes.sequential_file import layers_assumed, reference, source
-from weights_convert.sequential import groups
+from weights_convert.sequential import groups, one_or_two
 
-__all__ = ["DISCRIMINATOR", "GENERATOR"]
+__all__ = ["DISCRIMINATOR", "GENERATOR", "normalisation"]
 
 
 def _options(slope: float, first: bool) -> dict[str, Option]:
@@ -38,6 +38,8 @@ def _generator(state: State, options: Config) -> dict[str, Any]:
     convs = [path for path, kind in chain if kind == "conv"]
     stride = _each(options, "stride", [2] * len(convs))
     padding = _each(options, "padding", [1] * len(convs))
+    if chain[0][1] == "batch_norm":
+        raise InputError("recipe dcgan: the first layer is batch normalisation; see `sequential`")
     first = state[f"{chain[0][0]}.weight"]
     layers: list[dict[str, Any]] = []
     if chain[0][1] == "conv":
@@ -54,21 +56,22 @@ def _generator(state: State, options: Config) -> dict[str, Any]:
     if last is None:
         raise InputError("recipe dcgan: the last layer is batch normalisation, not a convolution")
     for number, (path, kind) in enumerate(chain):
-        weight = state[f"{path}.weight"]
+        weight = state.get(f"{path}.weight", first)
         if kind == "batch_norm":
-            layers.append({"type": kind, "eps": options.get("eps", 1e-5), "source": path})
+            layers.append(normalisation(path, state, options))
         elif kind == "linear":
             if number or not convs:
                 raise InputError(f"recipe dcgan: {path}: a matrix that is not the first layer")
             channels = state[f"{convs[0]}.weight"].shape[0]
-            side = round((weight.shape[0] / channels) ** 0.5)
+            side = round((weight.shape[0] / max(channels, 1)) ** 0.5)
             layers.append(_layer("linear", path, state, out=weight.shape[0]))
             layers.append({"type": "unflatten", "shape": [channels, side, side]})
         else:
             i = convs.index(path)
             layers.append(
                 _layer("conv_transpose", path, state, out=weight.shape[1],
-                       kernel=weight.shape[2], stride=stride[i], padding=padding[i])
+                       kernel=one_or_two(weight.shape[2:]), stride=stride[i],
+                       padding=padding[i])
             )  # fmt: skip
         if path != last and (number + 1 == len(chain) or chain[number + 1][1] != "batch_norm"):
             layers.append(act)
@@ -84,6 +87,8 @@ def _discriminator(state: State, options: Config) -> dict[str, Any]:
     convs = [path for path, kind in chain if kind == "conv"]
     if len(convs) + sum(kind == "batch_norm" for _, kind in chain) != len(chain):
         raise InputError("recipe dcgan-discriminator: only convolutions and batch normalisation")
+    if chain[-1][1] != "conv":
+        raise InputError("recipe dcgan-discriminator: the last layer is no convolution")
     stride = _each(options, "stride", [2] * (len(convs) - 1) + [1])
     padding = _each(options, "padding", [1] * (len(convs) - 1) + [0])
     kernels = [state[f"{path}.weight"].shape[2] for path in convs]
@@ -97,7 +102,7 @@ def _discriminator(state: State, options: Config) -> dict[str, Any]:
     layers: list[dict[str, Any]] = [{"type": "from_unit"}]
     for number, (path, kind) in enumerate(chain):
         if kind == "batch_norm":
-            layers.append({"type": kind, "eps": options.get("eps", 1e-5), "source": path})
+            layers.append(normalisation(path, state, options))
         else:
             i = convs.index(path)
             layers.append(
@@ -145,6 +150,14 @@ def _activation(options: Config, default: float) -> dict[str, Any]:
         raise expected("slope", "a number of at least 0", repr(slope))
     slope = float(slope)
     return {"type": "leaky_relu", "slope": slope} if slope else {"type": "relu"}
+
+
+def normalisation(path: str, state: State, options: Config) -> dict[str, Any]:
+    """A layer of batch normalisation, with or without weights of its own."""
+    affine = f"{path}.weight" in state
+    return {
+        "type": "batch_norm", "eps": options.get("eps", 1e-5), "affine": affine, "source": path,
+    }  # fmt: skip
 
 
 def _layer(kind: str, path: str, state: State, **settings: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from jaxgen.core.errors import InputError, expected
 from jaxgen.models.ported.sequential import check_layers
 from weights_convert.recipes import Config, Option, Recipe, State
+from weights_convert.recipes.dcgan import normalisation
 from weights_convert.recipes.sequential_file import layers_assumed, reference, source
 from weights_convert.sequential import groups
 
@@ -29,9 +30,9 @@ _OPTIONS = {
 
 
 def _config(state: State, options: Config) -> dict[str, Any]:
-    ignored = options.get("ignore", [])
+    ignored = _texts("ignore", options.get("ignore", []))
     kinds = groups({k: v for k, v in state.items() if not any(re.fullmatch(p, k) for p in ignored)})
-    chosen = options.get("layers", list(kinds))
+    chosen = _texts("layers", options.get("layers", list(kinds)))
     wrong = [path for path in chosen if kinds.get(path) not in ("linear", "batch_norm")]
     if wrong or not chosen:
         raise InputError(f"recipe mlp: no matrix or batch normalisation at {', '.join(wrong)}")
@@ -49,7 +50,7 @@ def _config(state: State, options: Config) -> dict[str, Any]:
         act["slope"] = options["slope"]
     for i, path in enumerate(chosen):
         if kinds[path] == "batch_norm":
-            layers.append({"type": "batch_norm", "source": path, "eps": options.get("eps", 1e-5)})
+            layers.append(normalisation(path, state, options))
         else:
             bias, out = f"{path}.bias" in state, state[f"{path}.weight"].shape[0]
             layers.append({"type": "linear", "source": path, "out": out, "bias": bias})
@@ -62,6 +63,15 @@ def _config(state: State, options: Config) -> dict[str, Any]:
         layers.append({"type": "unflatten", "shape": _chw("image", options["image"])})
     named = [{"name": str(i), **layer} for i, layer in enumerate(layers)]
     return {"input_shape": shape, "layers": check_layers(shape, named)[0]}
+
+
+def _texts(name: str, value: Any) -> list[str]:
+    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
+        raise expected(name, "a list of texts", repr(value))
+    try:
+        return [re.compile(text).pattern for text in value] if name == "ignore" else list(value)
+    except re.error as error:
+        raise expected(name, "regular expressions", f"{value} ({error})") from error
 
 
 def _chw(name: str, value: Any) -> list[int]:
@@ -95,7 +105,7 @@ MLP = Recipe(
     architecture="sequential.Sequential",
     config=_config,
     source=source,
-    ignore=lambda options: options.get("ignore", []),
+    ignore=lambda options: _texts("ignore", options.get("ignore", [])),
     options=_OPTIONS,
     assumed=layers_assumed,
     reference=reference,
@@ -107,7 +117,7 @@ VAE_DECODER = Recipe(
     architecture="sequential.Sequential",
     config=_decoder,
     source=source,
-    ignore=lambda options: {**_decoder_defaults(options), **options}["ignore"],
+    ignore=lambda options: _texts("ignore", {**_decoder_defaults(options), **options}["ignore"]),
     options={
         **_OPTIONS,
         "layers": Option("paths of the layers in their order", ["fc3", "fc4"]),
