@@ -22,13 +22,19 @@ __all__ = ["main"]
 # Command -> (the module with `add_arguments(parser)` and `run(args)`, what it does, aliases).
 _COMMANDS = {
     "caffe": ("weights_convert.caffe.command", "convert a Caffe network", ()),
-    "torch": ("weights_convert.pytorch", "convert PyTorch weights by a recipe", ("pytorch",)),
+    "torch": (
+        "weights_convert.pytorch_command",
+        "convert PyTorch weights by a recipe",
+        ("pytorch",),
+    ),
+    "recipes": ("weights_convert.recipes_command", "list recipes and their options", ()),
     "tfjs": ("weights_convert.tfjs", "convert a TensorFlow.js model", ()),
     "fetch": ("weights_convert.fetch", "obtain and convert a published network", ()),
 }
 
 # Long enough for every mistake of a wrong recipe, short enough for a hostile file.
 _LONGEST = 1_000_000
+_MOST_ROWS = 5_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,6 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, ImportError) as error:
         print(f"error: {plain(str(error), _LONGEST)}", file=sys.stderr)
         return 2
+    except RecursionError:
+        print("error: the file is nested too deeply", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("error: the file needs more memory than there is", file=sys.stderr)
+        return 2
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {plain(where + (error.strerror or str(error)))}", file=sys.stderr)
@@ -70,12 +82,18 @@ def _inspect(args: argparse.Namespace) -> int:
     table = Table(title=Text(plain(path.name)), title_justify="left")
     for column in ("name", "type", "shape"):
         table.add_column(column)
-    for name, kind, shape in rows:
-        table.add_row(Text(plain(name)), Text(kind), " x ".join(str(n) for n in shape) or "scalar")
+    for name, kind, shape in rows[:_MOST_ROWS]:
+        table.add_row(
+            Text(plain(name, 500)),
+            Text(plain(kind, 500)),
+            " x ".join(str(n) for n in shape) or "scalar",
+        )
     console = Console()
     for name, value in notes.items():
         print(plain(f"{name}: {value}", 500))
     console.print(table)
+    if len(rows) > _MOST_ROWS:
+        print(f"and {len(rows) - _MOST_ROWS} more")
     return 0
 
 

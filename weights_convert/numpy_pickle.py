@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from jaxgen.core.errors import InputError
-from weights_convert.restricted_pickle import Buildable, PickleError, load
+from weights_convert.restricted_pickle import Buildable, Bytes2, PickleError, load
+from weights_convert.sniff import refuse
 
 __all__ = ["read_numpy_pickle"]
 
-_MAX_BYTES = 1 << 30
+_MAX_BYTES = 1 << 28  # read whole, and copied once or twice on the way
 _MAX_DEPTH = 32
 _MAX_LEAVES = 100_000
 _KINDS = frozenset(("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"))
@@ -38,6 +39,8 @@ def read_numpy_pickle(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    if (other := refuse(path, "a pickle of NumPy arrays")) is not None:
+        raise other
     tree, _ = load(data, str(path), _ALLOWED, limit=_MAX_BYTES)
     found: dict[str, np.ndarray] = {}
     _collect(tree, "", 0, found, path)
@@ -73,6 +76,7 @@ class _Array(Buildable):
         _, shape, dtype, fortran, raw = state
         if not (isinstance(shape, tuple) and isinstance(dtype, _DType)):
             raise PickleError("an array whose shape or type is none")
+        raw = raw.raw if isinstance(raw, Bytes2) else raw  # as Python 2 wrote it
         if not isinstance(raw, bytes) or not all(type(n) is int and n >= 0 for n in shape):
             raise PickleError("an array whose bytes or shape are none")
         if len(shape) > 32 or math.prod(shape) * dtype.dtype.itemsize != len(raw):
@@ -81,6 +85,32 @@ class _Array(Buildable):
             raise PickleError(f"a shape that no file can fill, {shape[:8]}")
         order = "F" if fortran else "C"
         self.value = np.frombuffer(raw, dtype.dtype).reshape(shape, order=order)
+
+
+def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
+    """Bytes as Python 3 writes them for protocols that Python 2 can read."""
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "utf-8"):
+        raise PickleError("bytes that are none")
+    try:
+        return text.encode(encoding)
+    except UnicodeEncodeError:
+        raise PickleError("bytes that are none") from None
+
+
+def _scalar(dtype: Any, raw: Any) -> _Array:
+    """One number of NumPy's: an array without axes."""
+    made = _Array()
+    made.build((1, (), dtype, False, raw))
+    return made
+
+
+def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any, *_axes: Any) -> _Array:
+    """An array of protocol 5: its bytes, type, shape and order."""
+    if order not in ("C", "F") or any(axis is not None for axis in _axes):
+        raise PickleError("an array in an unknown order")
+    made = _Array()
+    made.build((1, shape, dtype, order == "F", raw))
+    return made
 
 
 def _nothing(*_arguments: Any) -> None:
@@ -92,6 +122,12 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _nothing,
     ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
     ("numpy._core.multiarray", "_reconstruct"): lambda *_: _Array(),
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
+    ("_codecs", "encode"): _encoded,
+    ("builtins", "bytes"): lambda *arguments: _encoded("", *arguments),
 }
 
 

@@ -24,6 +24,7 @@ from jaxgen.core.errors import InputError, expected
 from jaxgen.models.caffe.graph import Graph
 from weights_convert.layouts import hwc_to_chw
 from weights_convert.report import plain
+from weights_convert.tfjs import read_npz
 
 __all__ = [
     "TOLERANCE",
@@ -137,13 +138,12 @@ def stored_activations(path: str | os.PathLike[str]) -> dict[str, tuple[np.ndarr
     Raises:
       InputError: if the file is no npz of plain arrays.
     """
-    try:
-        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return {name: (np.asarray(file[name], np.float32),) for name in file.files}
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise expected(str(path), "an npz of plain arrays", str(error).splitlines()[0]) from error
-    except Exception as error:  # zipfile and zlib raise their own kinds on damaged files
-        raise expected(str(path), "an npz of plain arrays", type(error).__name__) from error
+    found = {}
+    for name, array in read_npz(Path(path), slashes=False).items():
+        if array.dtype.kind not in "fiub":
+            raise expected(f"{path}: {name[:80]!r}", "an npz of plain arrays", str(array.dtype))
+        found[name] = (array.astype(np.float32),)
+    return found
 
 
 def compare(
@@ -151,6 +151,7 @@ def compare(
     ours: Mapping[str, Sequence[np.ndarray]],
     judge: Mapping[str, Sequence[np.ndarray]],
     tolerance: float = TOLERANCE,
+    notes: Mapping[str, str] | None = None,
 ) -> list[LayerParity]:
     """A row for each layer of the graph.
 
@@ -159,6 +160,7 @@ def compare(
       ours: from `graph_activations`, in our layout.
       judge: layer -> tops with the batch axis of one sample, in Caffe's layout.
       tolerance: on the relative error.
+      notes: layer -> what to say beside its verdict.
     """
     rows: list[LayerParity] = []
     judge = dict(judge)
@@ -183,6 +185,7 @@ def compare(
             continue
         worst = max(error for error in errors if error is not None)
         note = "" if len(pairs) == len(tops) else f"{len(pairs)} of {len(tops)} tops judged"
+        note = ", ".join(part for part in (note, (notes or {}).get(name, "")) if part)
         rows.append(LayerParity(name, kind, shape, worst, worst <= tolerance, note))
     return rows
 

@@ -1,14 +1,15 @@
 """PyTorch weights to Flax: read the file safely, apply a recipe, write, verify.
 
-python -m weights_convert pytorch resnet20.th --recipe cifar-resnet --out net.safetensors
+    done = convert("generator.pth", "dcgan", "generator.safetensors", options={"slope": 0.2})
+
+The command line is in `weights_convert.pytorch_command`.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,14 +18,20 @@ from flax import nnx
 
 from jaxgen.core.errors import InputError, expected
 from jaxgen.models.ported import PORTED, build, leaves
-from jaxgen.models.weights import fill, save_weights
-from weights_convert.recipes import RECIPES, Recipe, find_recipe, layer_rules, listing
+from jaxgen.models.ported.sequential import check_layers
+from jaxgen.models.weights import fill
+from weights_convert.folding import folded
+from weights_convert.recipes import Recipe, find_recipe, layer_rules
 from weights_convert.rules import apply_rules
-from weights_convert.torch_files import read_file, release_pages, tidy
+from weights_convert.softmax import cut_from_layers, said
+from weights_convert.torch_files import read_file, release_pages, tidy, under_prefix
+from weights_convert.writing import destination, write_new
 
-__all__ = ["Converted", "add_arguments", "convert", "convert_state", "load_state", "run", "verify"]
+__all__ = ["Converted", "convert", "convert_state", "load_state", "verify"]
 
-VERSION = 1
+_MOST_LAYERS = 1_300
+_MOST_TENSORS = 10_000  # the largest known networks have under two thousand
+VERSION = 2
 """Of the conversion; goes up when the same file would give other numbers."""
 
 
@@ -35,10 +42,12 @@ class Converted(NamedTuple):
       module: the network with its weights.
       config: its configuration.
       arrays: dotted path -> float32 array, as written to the file.
-      metadata: as written to the file.
-      state: the state dict it came from, without wrappers' prefixes.
+      metadata: as written to the file; `assumed` lists what the file itself does not say.
+      state: the state dict that the rules and the recipe's reference take: without wrappers'
+        prefixes, spectral and weight normalisation folded.
       recipe: the recipe that was used.
       ignored: regular expressions of the keys that were left over on purpose.
+      raw: the state dict as a module of the source's own takes it, not folded.
     """
 
     module: nnx.Module
@@ -48,11 +57,25 @@ class Converted(NamedTuple):
     state: dict[str, np.ndarray]
     recipe: Recipe
     ignored: tuple[str, ...] = ()
+    raw: Mapping[str, np.ndarray] = {}
 
 
-def load_state(source: str | Path, key: str | None = None) -> dict[str, np.ndarray]:
-    """A file's state dict, without `module.`, `_orig_mod.` and `num_batches_tracked`."""
-    return tidy(read_file(source, key), str(source))
+def load_state(
+    source: str | Path, key: str | None = None, prefix: str = "", buffers: str | None = None
+) -> dict[str, np.ndarray]:
+    """A file's state dict, without `module.`, `_orig_mod.` and counters of training.
+
+    Args:
+      source: the file; nothing in it is run.
+      key: dotted path of the state dict in a checkpoint, where there is more than one.
+      prefix: take only the entries whose names begin so, without it, as `generator`.
+      buffers: dotted path of another state dict in the file, for entries that the first lacks:
+        a moving average of parameters has no statistics of BatchNorm.
+    """
+    state = tidy(read_file(source, key), str(source))
+    if buffers is not None:
+        state = {**tidy(read_file(source, buffers), str(source)), **state}
+    return under_prefix(state, prefix, str(source)) if prefix else state
 
 
 def convert_state(
@@ -60,6 +83,9 @@ def convert_state(
     recipe: str | Recipe,
     options: Mapping[str, Any] | None = None,
     where: str = "state dict",
+    *,
+    ignore: Sequence[str] = (),
+    keep_softmax: bool = False,
 ) -> Converted:
     """Convert a state dict that is already in memory.
 
@@ -68,20 +94,25 @@ def convert_state(
       recipe: a name in `weights_convert.recipes.RECIPES`, or a recipe.
       options: what the recipe cannot read from the shapes; see `Recipe.options`.
       where: what to call the state dict in errors.
+      ignore: regular expressions of keys that may be left over.
+      keep_softmax: return probabilities where a described network ends in a softmax; by
+        default that softmax is cut and logits come out.
 
     Raises:
       InputError: with every mistake in one report: keys left over, weights not filled,
         shapes that differ, numbers that are not finite.
     """
-    done = _converted(state, recipe, options, where)
+    done = _converted(state, recipe, options, where, ignore, keep_softmax)
     return done._replace(module=fill(done.module, done.arrays, where))
 
 
 def _converted(
-    state: Mapping[str, np.ndarray],
+    raw: Mapping[str, np.ndarray],
     recipe: str | Recipe,
     options: Mapping[str, Any] | None,
     where: str,
+    ignore: Sequence[str] = (),
+    keep_softmax: bool = False,
 ) -> Converted:
     """The conversion, its module still without weights."""
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
@@ -90,22 +121,46 @@ def _converted(
     if unknown:
         known = ", ".join(recipe.options) or "none"
         raise expected("options", f"among {known} for {recipe.name}", ", ".join(unknown))
-    config = recipe.config(state, options)
-    module = build(recipe.architecture, config)
-    rules = layer_rules(module, recipe, config)
-    prepared = recipe.prepare(state, config)
-    label = f"{where}, recipe {recipe.name}"
-    ignored = tuple(recipe.ignore(options))
-    arrays = apply_rules(rules, prepared, leaves(module), ignore=ignored, where=label)
+    if len(raw) > _MOST_TENSORS:
+        raise expected(where, f"at most {_MOST_TENSORS} tensors", f"{len(raw)}", "See --prefix.")
+    try:
+        ignored = (*ignore, *recipe.ignore(options))
+        state = folded(raw) if recipe.folds else dict(raw)
+        seen = recipe.visible(state, ignore)
+        empty = [name for name, value in seen.items() if 0 in np.shape(value)]
+        if empty:
+            got = f"{len(empty)}, {empty[0]!r:.80} of shape {np.shape(seen[empty[0]])}"
+            raise expected(where, "tensors without an empty axis (see --ignore)", got)
+        config = recipe.config(seen, options)
+        if _layers_of(config) > _MOST_LAYERS:
+            raise expected(where, f"a network of at most {_MOST_LAYERS} layers", _layers_of(config))
+        config, cut = (config, ()) if keep_softmax else _without_softmax(recipe, config)
+        module = build(recipe.architecture, config)
+        rules = layer_rules(module, recipe, config)
+        prepared = recipe.prepare(state, config)
+        label = f"{where}, recipe {recipe.name}"
+        arrays = apply_rules(rules, prepared, leaves(module), ignore=ignored, where=label)
+    except InputError as error:
+        raise InputError(f"{error}{_several_networks(raw)}") from error
+    except (ArithmeticError, AttributeError, IndexError, LookupError, TypeError, ValueError,
+            re.error) as error:  # fmt: skip
+        # A recipe reads shapes and options of any kind: what it stumbles over does not fit it.
+        raise InputError(
+            f"{where}, recipe {recipe.name}: the tensors or the options {', '.join(options)} do "
+            f"not fit it ({type(error).__name__}: {str(error)[:200]}){_several_networks(raw)}"
+        ) from error
     arrays = {name: np.asarray(array, np.float32, order="C") for name, array in arrays.items()}
     metadata = {
         "architecture": {"name": recipe.architecture, "config": config},
         "kind": PORTED[recipe.architecture].kind,
         "recipe": recipe.name,
+        "options": options,
+        "assumed": recipe.assumed(config, options),
         "converter": f"weights_convert.pytorch {VERSION}",
         **recipe.metadata(config),
+        **({"output": said(cut)} if cut else {}),
     }
-    return Converted(module, config, arrays, metadata, dict(state), recipe, ignored)
+    return Converted(module, config, arrays, metadata, state, recipe, ignored, raw)
 
 
 def convert(
@@ -115,35 +170,49 @@ def convert(
     *,
     options: Mapping[str, Any] | None = None,
     key: str | None = None,
+    prefix: str = "",
+    buffers: str | None = None,
+    ignore: Sequence[str] = (),
+    keep_softmax: bool = False,
     licence: str | None = None,
+    force: bool = False,
 ) -> Converted:
     """Convert a `.pth` or safetensors file and write what `jaxgen.load` reads.
 
     Args:
       source: the file; nothing in it is run.
       recipe: a name in `weights_convert.recipes.RECIPES`, or a recipe.
-      out: the file to write; None writes none.
-      options: what the recipe cannot read from the shapes.
-      key: where in a checkpoint the state dict is, if there is more than one.
+      out: the file to write; None writes none. Never the source.
+      options, ignore, keep_softmax: see `convert_state`.
+      key, prefix, buffers: where in the file the weights are; see `load_state`.
       licence: of the weights, for the record.
+      force: whether `out` may be replaced if it exists.
 
     Raises:
       InputError: for a bad file or a recipe that does not fit it.
     """
-    state = load_state(source, key)
-    done = _converted(state, recipe, options, str(source))
+    if out is not None:
+        destination(out, sources=[source], force=force)
+    state = load_state(source, key, prefix, buffers)
+    done = _converted(state, recipe, options, str(source), ignore, keep_softmax)
     with Path(source).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     record = {"file": Path(source).name, "sha256": digest, "licence": licence or "not stated"}
     done = done._replace(metadata={**done.metadata, "source": record})
     if out is not None:
         release_pages(state)
-        save_weights(out, done.arrays, done.metadata)
+        write_new(out, done.arrays, done.metadata, sources=[source], force=force)
     return done._replace(module=fill(done.module, done.arrays, str(source)))
 
 
-def verify(done: Converted, seed: int = 0, batch: int = 2) -> list[Any]:
+def verify(done: Converted, seed: int = 0, batch: int = 2, against: Any = None) -> list[Any]:
     """Layer by layer against torch on a random batch; see `torch_parity`.
+
+    Args:
+      done: the conversion.
+      seed, batch: of the random input.
+      against: a torch module of the source's own, to compare with; None compares with the
+        recipe's reference, which shares the recipe's assumptions.
 
     Raises:
       ImportError: without torch.
@@ -156,62 +225,46 @@ def verify(done: Converted, seed: int = 0, batch: int = 2) -> list[Any]:
     family = PORTED[done.recipe.architecture]
     shape = (batch, *family.input_shape(done.config))
     rng = np.random.default_rng(seed)
-    image = len(shape) == 4
-    x = rng.random(shape) if image else rng.normal(size=shape)
-    return compare_with_torch(
-        done.module, done.recipe, done.config, done.state, x.astype(np.float32), done.ignored
-    )
+    x = rng.random(shape) if len(shape) == 4 else rng.normal(size=shape)
+    x = x.astype(np.float32)
+    if against is not None:
+        from weights_convert.against import compare_with_module
+
+        return compare_with_module(done, against, x)
+    return compare_with_torch(done.module, done.recipe, done.config, done.state, x, done.ignored)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `python -m weights_convert pytorch`."""
-    parser.add_argument("file", help=".pth, .pt, .th, .ckpt or .safetensors")
-    parser.add_argument("--recipe", help=f"one of {', '.join(RECIPES)}")
-    parser.add_argument("--out", help="the safetensors file to write")
-    parser.add_argument("--key", help="where in a checkpoint the state dict is, as in ema.model")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="options",
-                        help="an option of the recipe; VALUE is JSON or text")  # fmt: skip
-    parser.add_argument("--licence", help="the licence of the weights, for the record")
-    parser.add_argument(
-        "--verify", "--check", action="store_true", help="compare with torch, layer by layer"
-    )
-    parser.add_argument("--tolerance", type=float, default=1e-5, help="largest error for --verify")
-    parser.add_argument("--list", action="store_true", help="list the file's tensors and stop")
+def _layers_of(config: Mapping[str, Any]) -> int:
+    """About how many layers a configuration asks for; a hostile file may name any number."""
+    count = 0
+    for name, value in config.items():
+        if name in ("depth", "mapping") and isinstance(value, int):
+            count += value
+        elif isinstance(value, list):
+            inner = [item for item in value if isinstance(item, list)]
+            repeated = [n for n in value if name == "blocks" and isinstance(n, int)]
+            count += len(value) + sum(map(len, inner)) + sum(repeated)
+    return count
 
 
-def run(args: argparse.Namespace) -> int:
-    """Carry out the command; the exit status. InputError is for the caller to print."""
-    if args.list:
-        for name, array in read_file(args.file, args.key).items():
-            print(f"{name}  {array.dtype}  {tuple(array.shape)}")
-        return 0
-    if not args.recipe:
-        print("\n".join(f"{name:<20} {about}" for name, about in listing()))
-        raise InputError("--recipe: expected one of the recipes above")
-    if not args.out and not args.verify:
-        raise InputError("--out: expected a file to write, or --verify")
-    options = dict(_option(text) for text in args.options)
-    done = convert(
-        args.file, args.recipe, args.out, options=options, key=args.key, licence=args.licence
-    )
-    count = sum(array.size for array in done.arrays.values())
-    print(f"{args.file}: {len(done.state)} tensors -> {len(done.arrays)} arrays, {count:,} numbers")
-    if args.out:
-        print(f"wrote {args.out}")
-    if not args.verify:
-        return 0
-    from weights_convert.torch_parity import table
-
-    rows = verify(done)
-    print(table(rows))
-    return 0 if max(row.error for row in rows) <= args.tolerance else 1
+def _without_softmax(
+    recipe: Recipe, config: dict[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    if recipe.architecture != "sequential.Sequential":
+        return config, ()
+    layers, shapes = check_layers(config["input_shape"], config["layers"])
+    layers, cut = cut_from_layers(layers, shapes[-1])
+    return ({**config, "layers": layers} if cut else config), cut
 
 
-def _option(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise expected("--set", "NAME=VALUE", repr(text))
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+def _several_networks(state: Mapping[str, np.ndarray]) -> str:
+    """A hint where a file holds several networks side by side, as Lightning's do."""
+    counts: dict[str, int] = {}
+    for key in state:
+        first = key.partition(".")[0]
+        counts[first] = counts.get(first, 0) + 1
+    several = [name for name, count in counts.items() if count > 1 and not name.isdigit()]
+    if not 2 <= len(several) <= 8:
+        return ""
+    names = ", ".join(f"{name[:40]} ({counts[name]})" for name in several)
+    return f". The names begin with {names}: choose one network by --prefix, leave keys by --ignore"

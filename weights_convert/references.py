@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["cifar_resnet", "need_torch", "need_torchvision", "sequential"]
+__all__ = ["cifar_resnet", "need_torch", "need_torchvision"]
 
 
 _KEPT: list[Any] = []  # torch forgets a library's operators with the library
@@ -106,93 +105,5 @@ def cifar_resnet(depth: int, classes: int) -> Any:
             x = functional.relu(self.bn1(self.conv1(x)))
             x = self.layer3(self.layer2(self.layer1(x)))
             return self.linear(x.mean((2, 3)))
-
-    return Net().eval()
-
-
-def sequential(
-    layers: Sequence[Mapping[str, Any]], shapes: Sequence[tuple[int, ...]], path: Any
-) -> Any:
-    """The torch modules of a description that `check_layers` completed.
-
-    Args:
-      layers: the completed description.
-      shapes: the shape before each layer.
-      path: layer -> dotted name of its weights in the state dict.
-    """
-    torch = need_torch()
-    nn, functional = torch.nn, torch.nn.functional
-    plain = {
-        "relu": lambda s: functional.relu,
-        "leaky_relu": lambda s: lambda x: functional.leaky_relu(x, s["slope"]),
-        "elu": lambda s: lambda x: functional.elu(x, s["alpha"]),
-        "gelu": lambda s: nn.GELU(approximate="tanh" if s["approximate"] else "none"),
-        "silu": lambda s: functional.silu,
-        "softplus": lambda s: functional.softplus,
-        "tanh": lambda s: torch.tanh,
-        "sigmoid": lambda s: torch.sigmoid,
-        "softmax": lambda s: lambda x: torch.softmax(x, 1),
-        "log_softmax": lambda s: lambda x: torch.log_softmax(x, 1),
-        "max_pool": lambda s: nn.MaxPool2d(
-            s["kernel"], s["stride"], s["padding"], ceil_mode=s["ceil"]
-        ),
-        "avg_pool": lambda s: nn.AvgPool2d(s["kernel"], s["stride"], s["padding"]),
-        "adaptive_avg_pool": lambda s: nn.AdaptiveAvgPool2d(s["size"]),
-        "flatten": lambda s: nn.Flatten(),
-        "unflatten": lambda s: nn.Unflatten(1, tuple(s["shape"])),
-        "upsample": lambda s: nn.Upsample(scale_factor=s["factor"]),
-        "pixel_norm": lambda s: lambda x: x / torch.sqrt((x**2).mean(1, keepdim=True) + s["eps"]),
-        "standardise": lambda s: (
-            lambda x: (
-                (x - torch.tensor(s["mean"]).view(1, -1, 1, 1))
-                / torch.tensor(s["std"]).view(1, -1, 1, 1)
-            )
-        ),
-        "to_unit": lambda s: lambda x: (x + 1) / 2,
-        "from_unit": lambda s: lambda x: x * 2 - 1,
-        "scalar": lambda s: lambda x: x[:, 0],
-        "identity": lambda s: nn.Identity(),
-        "dropout": lambda s: nn.Identity(),
-    }
-
-    def make(layer: Mapping[str, Any], shape: tuple[int, ...]) -> Any:
-        kind, inputs = layer["type"], shape[-1]
-        if kind == "linear":
-            return nn.Linear(inputs, layer["out"], bias=layer["bias"])
-        if kind == "batch_norm":
-            norm = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
-            return norm(inputs, eps=layer["eps"])
-        convolution = {"conv": nn.Conv2d, "conv_transpose": nn.ConvTranspose2d}[kind]
-        return convolution(
-            inputs,
-            layer["out"],
-            layer["kernel"],
-            layer["stride"],
-            layer["padding"],
-            groups=layer.get("groups", 1),
-            bias=layer["bias"],
-        )
-
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.steps = []
-            for layer, shape in zip(layers, shapes, strict=False):
-                if layer["type"] in plain:
-                    self.steps.append(plain[layer["type"]](layer))
-                    continue
-                *parents, last = path(layer).split(".")
-                owner = self
-                for name in parents:
-                    if not hasattr(owner, name):
-                        owner.add_module(name, nn.Module())
-                    owner = getattr(owner, name)
-                owner.add_module(last, made := make(layer, shape))
-                self.steps.append(made)
-
-        def forward(self, x: Any) -> Any:
-            for step in self.steps:
-                x = step(x)
-            return x
 
     return Net().eval()

@@ -2,8 +2,11 @@
 
 Pickle is a small stack language whose `GLOBAL` and `REDUCE` instructions import and call
 anything the file names. Here they import nothing: a global is looked up in a table the
-caller gives, whose values are functions of ours that build plain data, and every other
-name is an error. Memory and time are linear in the length of the stream, which is bounded:
+caller gives, whose values are functions of ours that build plain data. Every other name is an
+error or, if the caller says so, becomes an inert `Placeholder`: checkpoints of training keep
+their arguments (`argparse.Namespace`), NumPy scalars and `torch.Size` beside the weights, and
+what is not asked for need not be understood. Names of the modules that attacks use are errors
+in any case. Memory and time are linear in the length of the stream, which is bounded:
 the memo is a dictionary (the C unpickler allocates an array as long as the largest index a
 file names), dictionary keys are text or small integers (hashing nested tuples recurses without a
 limit, and takes 2^n steps on shared ones), integers are short, and nothing here recurses.
@@ -13,18 +16,23 @@ References: the instruction set is that of Python's `pickletools`; protocols 0 t
 
 from __future__ import annotations
 
+import codecs
+import re
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxgen.core.errors import InputError
 
-__all__ = ["MAX_PICKLE_BYTES", "Attributes", "Buildable", "Forbidden", "PickleError", "load"]
+__all__ = [
+    "MAX_PICKLE_BYTES", "Attributes", "Buildable", "Bytes2", "Forbidden", "PickleError",
+    "Placeholder", "forbidden", "load",
+]  # fmt: skip
 
 MAX_PICKLE_BYTES = 8 * 1024 * 1024
 """Longest stream read. Ten thousand tensors take 2.5 MB; the weights lie elsewhere."""
 
-_MAX_STEPS = 8 * 1024 * 1024
+_MAX_STEPS = 3_000_000  # a hundred thousand tensors take two and a half million
 _MAX_INT_BYTES = 16
 _MAX_LINE = 1024
 _MAX_KEY = 2**60  # beyond it Python integers collide in a dictionary at will
@@ -40,6 +48,58 @@ class Forbidden(PickleError):
 
 class Attributes(dict):
     """What `BUILD` may decorate: a dictionary whose attribute dictionary is dropped."""
+
+
+class Bytes2(str):
+    """Text that Python 2 wrote as bytes; `raw` has them as they stand in the file."""
+
+    raw: bytes = b""
+
+
+class Placeholder:
+    """What the file calls by a name that is not known: nothing was imported, nothing run.
+
+    Attributes:
+      label: the name.
+      state: what the file wanted the object to have, plain data or placeholders; or None.
+      items: those of a dictionary of an unknown class, or None.
+    """
+
+    __slots__ = ("items", "label", "state")
+
+    def __init__(self, label: str):
+        self.label = label
+        self.state: Any = None
+        self.items: dict[Any, Any] | None = None
+
+
+class _Unnamed:
+    """Stands in for a key of a dictionary that is neither text nor a small number."""
+
+    __slots__ = ("kind",)
+
+    def __init__(self, kind: str):
+        self.kind = kind
+
+
+_HOSTILE = re.compile(
+    r"(os|posix|nt|subprocess|sys|socket|shutil|pty|runpy|importlib|ctypes|pickle|marshal|code"
+    r"|webbrowser|commands|asyncio|multiprocessing|urllib|requests|http|ftplib|platform|pip"
+    r"|timeit|cProfile|profile|pdb|bdb|idlelib|tempfile|cloudpickle)(\..*)?"
+    r"|builtins\.(eval|exec|execfile|compile|open|file|__import__|input|apply|breakpoint|globals"
+    r"|vars|delattr|setattr)(\..*)?",
+    re.DOTALL,
+)
+"""Names by which pickles attack; no checkpoint has a use for them."""
+
+
+def forbidden(name: str, label: str, at: str = "") -> Forbidden:
+    """The error for a name that would have to be imported."""
+    return Forbidden(
+        f"{name}: {at}the file wants to use {label[:200]!r}, which is not among the names a file "
+        "of weights needs. Nothing was run. Save the weights alone, "
+        "torch.save(model.state_dict(), ...), or as safetensors"
+    )
 
 
 class Buildable:
@@ -61,6 +121,7 @@ def load(
     persistent: Callable[[Any], Any] | None = None,
     offset: int = 0,
     limit: int | None = None,
+    placeholders: bool = False,
 ) -> tuple[Any, int]:
     """Interpret one pickle stream.
 
@@ -73,6 +134,7 @@ def load(
       offset: where in `data` the stream begins.
       limit: the longest stream in bytes, `MAX_PICKLE_BYTES`; more only where arrays lie in
         the stream itself. The number of instructions has a limit of its own.
+      placeholders: whether names outside `allowed` become inert `Placeholder` objects.
 
     Returns:
       The value and the offset after the `STOP` instruction.
@@ -83,6 +145,7 @@ def load(
     """
     limit = MAX_PICKLE_BYTES if limit is None else limit
     machine = _Machine(memoryview(data).cast("B"), name, allowed, persistent, offset, limit)
+    machine.placeholders = placeholders
     return machine.run()
 
 
@@ -110,6 +173,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.placeholders = False
 
     # Reading -------------------------------------------------------------------------
 
@@ -132,15 +196,33 @@ class _Machine:
         try:
             return raw.decode("utf-8", "surrogatepass")
         except UnicodeDecodeError:
-            return raw.decode("latin-1")  # Python 2 wrote str as bytes
+            return raw.decode("latin-1")
+
+    def text2(self, raw: bytes) -> str:
+        """Python 2 wrote `str`, which is bytes: text or the content of arrays, nobody knows."""
+        try:
+            made = Bytes2(raw.decode("utf-8", "surrogatepass"))
+        except UnicodeDecodeError:
+            made = Bytes2(raw.decode("latin-1"))
+        made.raw = raw
+        return made
+
+    def raw_line(self, longest: int = _MAX_LINE) -> bytes:
+        """The bytes up to the next end of a line, which is passed over."""
+        at = self.position
+        stop = min(self.end, at + longest)
+        while at < stop:
+            window = bytes(self.data[at : min(stop, at + 65536)])
+            length = window.find(b"\n")
+            if length >= 0:
+                line = bytes(self.data[self.position : at + length])
+                self.position = at + length + 1
+                return line
+            at += len(window)
+        raise self.fail("a text argument without an end")
 
     def line(self) -> str:
-        window = bytes(self.data[self.position : min(self.end, self.position + _MAX_LINE)])
-        length = window.find(b"\n")
-        if length < 0:
-            raise self.fail("a text argument without an end")
-        self.position += length + 1
-        return window[:length].decode("latin-1")
+        return self.raw_line().decode("latin-1")
 
     # The stack -----------------------------------------------------------------------
 
@@ -167,9 +249,12 @@ class _Machine:
         if len(items) % 2:
             raise self.fail("a key without a value")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if not (isinstance(key, str) or (isinstance(key, int) and abs(key) < _MAX_KEY)):
+            if isinstance(key, str) or (isinstance(key, int) and abs(key) < _MAX_KEY):
+                target[key] = value
+            elif self.placeholders:  # hashed by identity, so that it costs nothing
+                target[_Unnamed(type(key).__name__)] = value
+            else:
                 raise self.fail(f"a dictionary key of type {type(key).__name__}")
-            target[key] = value
 
     def find(self, module: Any, attribute: Any) -> _Global:
         if not (isinstance(module, str) and isinstance(attribute, str)):
@@ -178,12 +263,14 @@ class _Machine:
         label = f"{module}.{attribute}"
         function = self.allowed.get((module, attribute))
         if function is None:
-            raise Forbidden(
-                f"{self.name}: pickle stream, offset {self.opcode_at}: the file wants to use "
-                f"{label[:200]!r}, which is not among the names a file of weights needs. "
-                "Nothing was run. Save the weights alone, torch.save(model.state_dict(), ...), "
-                "or as safetensors"
-            )
+            if not self.placeholders or _HOSTILE.fullmatch(label):
+                at = f"pickle stream, offset {self.opcode_at}: "
+                raise forbidden(self.name, label, at)
+            label = label[:200]
+
+            def function(*_arguments: Any) -> Placeholder:
+                return Placeholder(label)
+
         return _Global(function, label)
 
     def reduce(self, function: Any, arguments: Any) -> Any:
@@ -242,6 +329,14 @@ class _Machine:
             instruction(self, stack)
         raise self.fail(f"more than {_MAX_STEPS} instructions")
 
+    # What may be a placeholder -------------------------------------------------------
+
+    def new_object(self, cls: Any) -> None:
+        """An instance of a class, made without a call: a placeholder, or refused."""
+        if not isinstance(cls, _Global) or not self.placeholders:
+            raise self.fail("an object of a class, which this kind of file has none of")
+        self.stack.append(Placeholder(cls.label))
+
 
 def _protocol(machine: _Machine, stack: list) -> None:
     version = machine.unsigned(1)
@@ -251,22 +346,72 @@ def _protocol(machine: _Machine, stack: list) -> None:
 
 def _append(machine: _Machine, stack: list) -> None:
     value = machine.pop()
-    machine.top(list, "APPEND").append(value)
+    if not _swallowed(machine):
+        machine.top(list, "APPEND").append(value)
 
 
 def _appends(machine: _Machine, stack: list) -> None:
     items = machine.pop_to_mark()
-    machine.top(list, "APPENDS").extend(items)
+    if not _swallowed(machine):
+        machine.top(list, "APPENDS").extend(items)
 
 
 def _set_item(machine: _Machine, stack: list) -> None:
     value, key = machine.pop(), machine.pop()
-    machine.set_items(machine.top(dict, "SETITEM"), [key, value])
+    _set_pairs(machine, [key, value], "SETITEM")
 
 
 def _set_items(machine: _Machine, stack: list) -> None:
     items = machine.pop_to_mark()
-    machine.set_items(machine.top(dict, "SETITEMS"), items)
+    _set_pairs(machine, items, "SETITEMS")
+
+
+def _set_pairs(machine: _Machine, items: list[Any], what: str) -> None:
+    target = machine.top(object, what)
+    if isinstance(target, Placeholder):
+        if target.items is None:
+            target.items = {}
+        machine.set_items(target.items, items)
+    else:
+        machine.set_items(machine.top(dict, what), items)
+
+
+def _swallowed(machine: _Machine) -> bool:
+    """Whether what is added goes to a placeholder, which keeps no list."""
+    return isinstance(machine.top(object, "APPEND"), Placeholder)
+
+
+def _new_object(machine: _Machine, stack: list) -> None:
+    machine.pop()
+    machine.new_object(machine.pop())
+
+
+def _new_object_ex(machine: _Machine, stack: list) -> None:
+    machine.pop()
+    _new_object(machine, stack)
+
+
+def _instance(machine: _Machine, stack: list) -> None:
+    cls = machine.find(machine.line(), machine.line())
+    machine.pop_to_mark()
+    machine.new_object(cls)
+
+
+def _object(machine: _Machine, stack: list) -> None:
+    items = machine.pop_to_mark()
+    machine.new_object(items[0] if items else None)
+
+
+def _set(machine: _Machine, stack: list) -> None:
+    if not machine.placeholders:
+        raise machine.fail("a set, which this kind of file has none of")
+    stack.append([])
+
+
+def _frozen_set(machine: _Machine, stack: list) -> None:
+    items = machine.pop_to_mark()
+    _set(machine, stack)
+    stack[-1].extend(items)
 
 
 def _dict(machine: _Machine, stack: list) -> None:
@@ -296,7 +441,9 @@ def _reduce(machine: _Machine, stack: list) -> None:
 def _build(machine: _Machine, stack: list) -> None:
     state = machine.pop()
     target = machine.top(object, "BUILD")
-    if isinstance(target, Buildable):
+    if isinstance(target, Placeholder):
+        target.state = state
+    elif isinstance(target, Buildable):
         try:
             target.build(state)
         except PickleError as error:
@@ -316,10 +463,21 @@ def _persistent(machine: _Machine, stack: list) -> None:
 
 
 def _text_string(machine: _Machine, stack: list) -> None:
-    text = machine.line()
-    if len(text) < 2 or text[0] != text[-1] or text[0] not in "'\"" or "\\" in text:
+    raw = machine.raw_line(machine.limit)
+    if len(raw) < 2 or raw[:1] != raw[-1:] or raw[:1] not in b"'\"":
         raise machine.fail("a quoted string that is none")
-    stack.append(text[1:-1])
+    try:
+        # The escapes of Python 2's repr, as its own unpickler undoes them; no code runs.
+        stack.append(machine.text2(codecs.escape_decode(raw[1:-1])[0]))
+    except ValueError:
+        raise machine.fail("a quoted string that is none") from None
+
+
+def _unicode_line(machine: _Machine, stack: list) -> None:
+    try:
+        stack.append(machine.raw_line(machine.limit).decode("raw-unicode-escape"))
+    except UnicodeDecodeError:
+        raise machine.fail("a text that is none") from None
 
 
 def _float(machine: _Machine, stack: list) -> None:
@@ -356,9 +514,9 @@ _INSTRUCTIONS: dict[bytes, Callable[[_Machine, list], Any]] = {
     b"F": _float,
     b"G": lambda m, s: s.append(struct.unpack(">d", m.take(8))[0]),
     b"S": _text_string,
-    b"V": lambda m, s: s.append(m.line()),
-    b"T": lambda m, s: s.append(m.text(m.unsigned(4))),
-    b"U": lambda m, s: s.append(m.text(m.unsigned(1))),
+    b"V": _unicode_line,
+    b"T": lambda m, s: s.append(m.text2(bytes(m.take(m.unsigned(4))))),
+    b"U": lambda m, s: s.append(m.text2(bytes(m.take(m.unsigned(1))))),
     b"X": lambda m, s: s.append(m.text(m.unsigned(4))),
     b"\x8c": lambda m, s: s.append(m.text(m.unsigned(1))),
     b"\x8d": lambda m, s: s.append(m.text(m.unsigned(8))),
@@ -389,5 +547,13 @@ _INSTRUCTIONS: dict[bytes, Callable[[_Machine, list], Any]] = {
     b"\x93": _stack_global,
     b"R": _reduce,
     b"b": _build,
+    b"\x81": _new_object,
+    b"\x92": _new_object_ex,
+    b"i": _instance,
+    b"o": _object,
+    b"\x8f": _set,
+    b"\x90": _appends,
+    b"\x91": _frozen_set,
+    b"\x96": lambda m, s: s.append(bytes(m.take(m.unsigned(8)))),
     b"Q": _persistent,
 }

@@ -20,6 +20,7 @@ gives another. Types and settings may have PyTorch's names or those of
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,27 +29,16 @@ from typing import Any
 import numpy as np
 
 from jaxgen.core.errors import InputError, expected
-from jaxgen.models.ported.sequential import LAYERS, check_layers
+from jaxgen.models.ported.sequential import LAYERS, MOST_LAYERS, check_layers
+from weights_convert.torch_names import TORCH_TYPES, translate
 
-__all__ = ["complete", "groups", "read_description"]
+__all__ = ["complete", "groups", "one_or_two", "read_description"]
 
-_MAX_BYTES = 1_000_000
+_MAX_BYTES = 500_000
+_MAX_YAML = 100_000  # its reader is slow,
+_DEEPEST = 20  # and quadratic in the depth
+_MOST_DOTS = 100  # in a line: the TOML reader is quadratic in the parts of a key
 
-_TYPES = {
-    "Linear": "linear", "Conv2d": "conv", "ConvTranspose2d": "conv_transpose",
-    "BatchNorm1d": "batch_norm", "BatchNorm2d": "batch_norm", "ReLU": "relu",
-    "LeakyReLU": "leaky_relu", "ELU": "elu", "GELU": "gelu", "SiLU": "silu",
-    "Softplus": "softplus", "Tanh": "tanh", "Sigmoid": "sigmoid", "Softmax": "softmax",
-    "LogSoftmax": "log_softmax", "MaxPool2d": "max_pool", "AvgPool2d": "avg_pool",
-    "AdaptiveAvgPool2d": "adaptive_avg_pool", "Flatten": "flatten", "Unflatten": "unflatten",
-    "Upsample": "upsample", "Identity": "identity", "Dropout": "dropout", "Dropout2d": "dropout",
-}  # fmt: skip
-_SETTINGS = {
-    "out_features": "out", "out_channels": "out", "kernel_size": "kernel",
-    "negative_slope": "slope", "ceil_mode": "ceil", "output_size": "size",
-    "scale_factor": "factor", "unflattened_size": "shape",
-}  # fmt: skip
-_KNOWN_FROM_SHAPES = ("in_features", "in_channels", "num_features", "inplace", "dim")
 _OURS = ("to_unit", "from_unit", "standardise", "scalar", "pixel_norm")
 
 
@@ -60,9 +50,14 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"{path}: a description of more than {_MAX_BYTES} bytes")
+        limit = _MAX_YAML if path.suffix in (".yaml", ".yml") else _MAX_BYTES
+        if not path.is_file():
+            raise InputError(f"{path}: expected a TOML or YAML file; there is none")
+        if path.stat().st_size > limit:
+            raise InputError(f"{path}: a description of more than {limit} bytes")
         text = path.read_text("utf-8")
+        if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+            raise InputError(f"{path}: a line with over {_MOST_DOTS} dots")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
     try:
@@ -95,22 +90,50 @@ def complete(description: Mapping[str, Any], state: Mapping[str, np.ndarray]) ->
         or len(size) not in (1, 3)
     ):
         raise expected("input", "[features] or [C, H, W]", size)
+    if len(layers) > MOST_LAYERS:
+        raise expected("layer", f"at most {MOST_LAYERS} layers", len(layers))
     prefix = str(description.get("prefix", ""))
     made: list[dict[str, Any]] = []
+    sizes: list[dict[str, Any]] = []
+    wrong: list[str] = []
     position = 0
-    for layer in layers:
+    for number, layer in enumerate(layers):
         layer = dict(layer)
-        kind: Any = _TYPES.get(layer.get("type", ""), layer.get("type"))
+        kind = layer.pop("type", None)
+        if not isinstance(kind, str) or kind not in (*TORCH_TYPES, *LAYERS):
+            known = ", ".join((*TORCH_TYPES, *LAYERS))
+            wrong.append(f"layer {number}: unknown type {kind!r:.80}, known: {known}")
+            continue
         counts = layer.pop("position", kind not in _OURS)
         source = layer.pop("source", f"{prefix}{position}")
-        position += bool(counts)
-        settings: dict[str, Any] = {
-            str(_SETTINGS.get(k, k)): v for k, v in layer.items() if k not in _KNOWN_FROM_SHAPES
-        }
+        if type(counts) is not bool or not isinstance(source, str):
+            wrong.append(f"layer {number} ({kind}): expected position true or false, source text")
+            continue
+        position += counts
+        kind, settings, given, mistakes = translate(kind, layer)
+        wrong += [f"layer {number} ({kind}): {mistake}" for mistake in mistakes]
         names = {"type": kind, "name": str(len(made)), "source": source}
-        made.append(_from_weights(kind, source, state) | settings | names)
+        read = _from_weights(kind, source, state)
+        wrong += [
+            f"layer {number} ({kind}): {name}: the weights at {source!r} say {read[name]}, the "
+            f"description {settings[name]!r:.80}"
+            for name in read
+            if name in settings and not _agree(settings[name], read[name])
+        ]
+        made.append(read | settings | names)
+        sizes.append(given)
+    if wrong:
+        raise expected("description", "layers with PyTorch's settings", "; ".join(wrong))
     input_shape = size if len(size) == 1 else [*size[1:], size[0]]
-    return {"input_shape": input_shape, "layers": check_layers(input_shape, made)[0]}
+    complete, shapes = check_layers(input_shape, made)
+    for number, (given, shape) in enumerate(zip(sizes, shapes, strict=False)):
+        for name, value in given.items():
+            # PyTorch's axis of features or channels: the first after the batch.
+            allowed = (1, -len(shape)) if name == "dim" else (shape[-1],)
+            if type(value) is not int or value not in allowed:
+                field = f"layer {number} ({complete[number]['type']}): {name}"
+                raise expected(field, " or ".join(map(str, allowed)), f"{value!r:.80}")
+    return {"input_shape": input_shape, "layers": complete}
 
 
 def groups(state: Mapping[str, np.ndarray]) -> dict[str, str]:
@@ -130,18 +153,39 @@ def groups(state: Mapping[str, np.ndarray]) -> dict[str, str]:
     return found
 
 
-def _from_weights(kind: Any, source: str, state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What the shapes of a layer's weights say of its settings."""
+def _from_weights(kind: str, source: str, state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What the weights of a layer say of its settings."""
     weight = state.get(f"{source}.weight")
+    bias = f"{source}.bias" in state
+    if kind in ("batch_norm", "instance_norm", "group_norm"):
+        return {"affine": weight is not None}
+    if kind == "layer_norm":
+        return {"affine": weight is not None, "bias": bias}
+    if kind == "prelu" and weight is not None:
+        return {"count": int(weight.size)}
     if weight is None or kind not in ("linear", "conv", "conv_transpose"):
         return {}
-    found: dict[str, Any] = {"bias": f"{source}.bias" in state}
+    found: dict[str, Any] = {"bias": bias}
     if kind == "linear" and weight.ndim == 2:
-        found["out"] = weight.shape[0]
+        found["out"] = int(weight.shape[0])
+    if kind == "conv" and weight.ndim == 4:
+        found["out"] = int(weight.shape[0])
     if kind != "linear" and weight.ndim == 4:
-        found["out"] = weight.shape[1 if kind == "conv_transpose" else 0]
-        found["kernel"] = weight.shape[2]
+        found["kernel"] = one_or_two(weight.shape[2:])
     return found
+
+
+def _agree(given: Any, read: Any) -> bool:
+    """Whether a setting and what the weights say are the same; the schema checks its type."""
+    if isinstance(given, list | tuple):
+        given = given[0] if len(set(map(str, given))) == 1 else list(given)
+    return type(given) is not type(read) or given == read
+
+
+def one_or_two(numbers: Sequence[int]) -> Any:
+    """A pair of sizes as a setting: one number where they are equal."""
+    sizes = [int(n) for n in numbers]
+    return sizes[0] if len(set(sizes)) == 1 else sizes
 
 
 def _yaml(text: str) -> Any:
@@ -151,6 +195,13 @@ def _yaml(text: str) -> Any:
         raise InputError(
             "a YAML description needs PyYAML: pip install pyyaml, or use TOML"
         ) from None
+    depth = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth += 1 if bracket in "[{" else -1
+        if depth > _DEEPEST:
+            raise ValueError(f"brackets in brackets, over {_DEEPEST} deep")
+    if re.search(rf"(-[ \t]+){{{_DEEPEST}}}", text):
+        raise ValueError(f"lists in lists, over {_DEEPEST} deep")
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise ValueError("YAML aliases are not allowed")
@@ -161,4 +212,4 @@ def _yaml(text: str) -> Any:
 
 def known_types() -> Sequence[str]:
     """Every type a description may name."""
-    return (*_TYPES, *LAYERS)
+    return (*TORCH_TYPES, *LAYERS)

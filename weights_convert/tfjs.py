@@ -27,13 +27,18 @@ from flax import nnx
 
 from jaxgen.core.errors import InputError, expected
 from jaxgen.models.ported import PORTED, build, leaves
-from jaxgen.models.weights import fill, save_weights
+from jaxgen.models.weights import fill
+from weights_convert.report import plain
 from weights_convert.rules import Rule, apply_rules
+from weights_convert.sniff import check_directory, sniff
+from weights_convert.writing import destination, write_new
 
 __all__ = ["NETWORKS", "add_arguments", "convert_tfjs", "read_manifest", "read_npz", "run"]
 
-_MAX_JSON = 16 * 1024 * 1024
-_MAX_NPZ = 4 * 1024**3
+_MAX_JSON = 4 * 1024 * 1024
+_MAX_BYTES = 512 * 1024**2  # of all shards, of all tensors; the largest known has 92 MB
+_MAX_NPZ = 512 * 1024**2
+_MAX_TENSORS = 20_000
 _ZIP_TROUBLE = (
     zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, IndexError,
     NotImplementedError, OverflowError, RuntimeError,
@@ -50,16 +55,24 @@ def read_manifest(path: str | Path) -> dict[str, np.ndarray]:
         opened, and no memory is taken before sizes are found to agree.
     """
     path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: expected a manifest; there is no such file")
+    kind = sniff(path)
+    if kind is not None and kind.name not in ("a TensorFlow.js manifest", "a JSON document"):
+        raise expected(str(path), "a manifest of TensorFlow.js", kind.name, f"{kind.hint}.")
     if path.stat().st_size > _MAX_JSON:
         raise InputError(f"{path}: a manifest of more than {_MAX_JSON} bytes")
     try:
         groups = json.loads(path.read_text("utf-8"))
         groups = groups["weightsManifest"] if isinstance(groups, dict) else groups
         plans = [
-            (group["paths"], [_entry(entry) for entry in group["weights"]]) for group in groups
+            (_listed(group["paths"]), [_entry(entry) for entry in _listed(group["weights"])])
+            for group in _listed(groups)
         ]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError,
+            RecursionError) as error:  # fmt: skip
         raise InputError(f"{path}: damaged manifest: {str(error)[:200]}") from None
+    _check_volume(path, plans)
     tensors: dict[str, np.ndarray] = {}
     for names, entries in plans:
         data = _shards(path, names)
@@ -74,30 +87,56 @@ def read_manifest(path: str | Path) -> dict[str, np.ndarray]:
                 raise InputError(f"{path}: {name[:80]!r} occurs twice")
             raw = np.frombuffer(data, stored, math.prod(shape), at).reshape(shape)
             at += length
-            quantised = scale is not None
-            tensors[name] = (
-                (raw * np.float32(scale) + np.float32(low)).astype(dtype)
-                if quantised
-                else raw.astype(dtype)
-            )
+            if scale is None:
+                tensors[name] = raw.astype(dtype, copy=False)
+                continue
+            with np.errstate(over="ignore", invalid="ignore"):  # infinite weights are refused later
+                tensors[name] = (raw * np.float32(scale) + np.float32(low)).astype(dtype)
         if at != len(data):
-            raise InputError(f"{path}: {len(data) - at} bytes are left over in {names}")
+            raise InputError(f"{path}: {len(data) - at} bytes are left over in {names[:8]}")
     return tensors
 
 
-def read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file, objects refused; `|` in names becomes `/`.
+def _check_volume(path: Path, plans: Sequence[tuple[Any, Sequence[tuple[Any, ...]]]]) -> None:
+    """Before anything is read: each shard once, and neither they nor the tensors too large."""
+    names = [name for group, _ in plans for name in (group if isinstance(group, list) else [group])]
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
+            raise InputError(f"{path}: shard {str(name)[:80]!r}: expected a plain file name")
+    if len(set(names)) != len(names):
+        raise InputError(f"{path}: a shard is named more than once")
+    sizes = [
+        (path.parent / name).stat().st_size for name in names if (path.parent / name).is_file()
+    ]
+    entries = [entry for _, group in plans for entry in group]
+    made = sum(math.prod(shape) * dtype.itemsize for _, shape, _, _, _, dtype in entries)
+    if len(entries) > _MAX_TENSORS or sum(sizes) > _MAX_BYTES or made > _MAX_BYTES:
+        raise InputError(
+            f"{path}: {len(entries)} tensors of {made} bytes in shards of {sum(sizes)}; the "
+            f"limits are {_MAX_TENSORS} and {_MAX_BYTES}"
+        )
+
+
+def read_npz(path: str | Path, *, slashes: bool = True) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, objects refused; `|` in names becomes `/` if `slashes`.
 
     Raises:
       InputError: for a damaged file or an entry whose header claims more than it holds.
     """
     path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: expected an npz; there is no such file")
     arrays: dict[str, np.ndarray] = {}
+    check_directory(path)
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            if sum(entry.file_size for entry in entries) > _MAX_NPZ:
-                raise InputError(f"{path}: claims more than {_MAX_NPZ} bytes")
+            claimed = sum(entry.file_size for entry in entries)
+            if claimed > _MAX_NPZ or len(entries) > _MAX_TENSORS:
+                raise InputError(
+                    f"{path}: {len(entries)} arrays of {claimed} bytes; the limits are "
+                    f"{_MAX_TENSORS} and {_MAX_NPZ}"
+                )
             for entry in entries:
                 if entry.flag_bits & 0x1:
                     raise InputError(f"{path}: {entry.filename[:80]!r} is encrypted")
@@ -110,7 +149,8 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
                 if len(raw) != length:
                     raise InputError(f"{path}: {entry.filename[:80]!r}: truncated")
                 array = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
-                arrays[entry.filename.removesuffix(".npy").replace("|", "/")] = array
+                name = entry.filename.removesuffix(".npy")
+                arrays[name.replace("|", "/") if slashes else name] = array
     except _ZIP_TROUBLE as error:
         if isinstance(error, InputError):
             raise
@@ -140,14 +180,15 @@ class TFJSNetwork:
 
 
 def convert_tfjs(
-    source: str | Path, network: str, out: str | Path | None = None
+    source: str | Path, network: str, out: str | Path | None = None, *, force: bool = False
 ) -> tuple[nnx.Module, dict[str, Any]]:
     """Convert one of `NETWORKS`.
 
     Args:
       source: the manifest (its shards beside it), or ProGAN's npz.
       network: a name in `NETWORKS`.
-      out: the safetensors file to write; None writes none.
+      out: the safetensors file to write; None writes none. Never one that is read.
+      force: whether `out` may be replaced if it exists.
 
     Returns:
       The network and its metadata.
@@ -160,13 +201,16 @@ def convert_tfjs(
     source = Path(source)
     if not source.is_file():
         raise InputError(f"{source}: no such file")
+    if out is not None:
+        destination(out, sources=_read_files(source), force=force)
     plan = NETWORKS[network]
     module = build(plan.architecture, plan.config)
     arrays = apply_rules(
         plan.rules, plan.read(source), leaves(module), ignore=plan.ignore, where=str(source)
     )
     arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     metadata = {
         "architecture": {"name": plan.architecture, "config": plan.config},
         "kind": PORTED[plan.architecture].kind,
@@ -176,7 +220,7 @@ def convert_tfjs(
         **plan.metadata,
     }
     if out is not None:
-        save_weights(out, arrays, metadata)
+        write_new(out, arrays, metadata, sources=_read_files(source), force=force)
     return fill(module, arrays, str(source)), metadata
 
 
@@ -185,18 +229,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", help="the weights manifest, or the npz of ProGAN's tensors")
     parser.add_argument("--network", required=True, help=f"one of {', '.join(NETWORKS)}")
     parser.add_argument("--out", required=True, help="the safetensors file to write")
+    parser.add_argument("--force", action="store_true", help="overwrite the output if it exists")
 
 
 def run(args: argparse.Namespace) -> int:
     """Carry out the command; the exit status. InputError is for the caller to print."""
-    module, metadata = convert_tfjs(args.file, args.network, args.out)
+    module, metadata = convert_tfjs(args.file, args.network, args.out, force=args.force)
     count = sum(math.prod(shape) for shape in leaves(module).values())
-    print(f"{args.file}: {metadata['architecture']['name']}, {count:,} numbers")
-    print(f"wrote {args.out}")
+    print(f"{plain(args.file)}: {metadata['architecture']['name']}, {count:,} numbers")
+    print(f"wrote {plain(args.out)}")
     return 0
 
 
 # Inside ------------------------------------------------------------------------------
+
+
+def _read_files(source: Path) -> list[Path]:
+    """The file and, of a manifest, its shards."""
+    if source.suffix == ".npz" or source.stat().st_size > _MAX_JSON:
+        return [source]
+    try:
+        groups = json.loads(source.read_text("utf-8"))
+        groups = groups["weightsManifest"] if isinstance(groups, dict) else groups
+        return [source, *(source.parent / str(p) for group in groups for p in group["paths"])]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return [source]  # the reader will say what is wrong
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"a {type(value).__name__} where a list is expected")
+    return value
 
 
 def _entry(entry: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -213,16 +276,14 @@ def _entry(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     return str(entry["name"]), shape, stored, scale, low, dtype
 
 
-def _shards(path: Path, names: Sequence[Any]) -> bytes:
+def _shards(path: Path, names: Sequence[str]) -> bytes:
     parts = []
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
-            raise InputError(f"{path}: shard {str(name)[:80]!r}: expected a plain file name")
         shard = path.parent / name
         if not shard.is_file():
             raise InputError(f"{path}: shard {shard} is missing")
         parts.append(shard.read_bytes())
-    return b"".join(parts)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _npy_header(file: Any, path: Path, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -25,16 +25,19 @@ import ml_dtypes
 import numpy as np
 
 from jaxgen.core.errors import InputError
-from weights_convert.restricted_pickle import Attributes, PickleError, load
+from weights_convert.restricted_pickle import Attributes, PickleError, Placeholder, load
+from weights_convert.sniff import refuse
+from weights_convert.torch_tree import state_dict, tidy, under_prefix
 
-__all__ = ["Tensor", "read_file", "release_pages", "state_dict", "tidy"]
+__all__ = ["Tensor", "read_file", "release_pages", "tidy", "under_prefix"]
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _MAX_RANK = 32
 _MAX_VOLUME = 2**48
 _MAX_ENTRIES = 100_000
-_MAX_HEADER_BYTES = 64 * 1024 * 1024
+_MAX_HEADER_BYTES = 16 * 1024 * 1024
+_MAX_REPEATED = 1 << 27  # bytes that tensors may show more than the file holds
 
 _ZIP_TROUBLE = (
     zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OverflowError, OSError,
@@ -52,6 +55,8 @@ _STORAGES: dict[str, np.dtype] = {
     "CharStorage": np.dtype("i1"),
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
+    "ComplexFloatStorage": np.dtype("<c8"),
+    "ComplexDoubleStorage": np.dtype("<c16"),
 }
 
 _SAFETENSORS: dict[str, np.dtype] = {
@@ -66,12 +71,6 @@ _SAFETENSORS: dict[str, np.dtype] = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
-
-_WRAPPERS = (
-    "state_dict", "model_state_dict", "model", "net", "network", "params_ema", "params",
-    "g_ema", "generator", "netG", "G_ema", "ema",
-)  # fmt: skip
-"""Where checkpoints keep the weights, tried only to word the advice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,17 +112,19 @@ def read_file(path: str | os.PathLike[str], key: str | None = None) -> dict[str,
     with path.open("rb") as file:
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     head = bytes(data[:8])
+    wanted = "a PyTorch file (zip or older) or safetensors"
+    if (other := refuse(path, wanted)) is not None:
+        raise other
     if head[:4] == b"PK\x03\x04" or head[:4] == b"PK\x05\x06":
         tree, find = _read_zip(path, data)
     elif size >= 10 and data[8:9] == b"{" and int.from_bytes(head, "little") < size:
         return _read_safetensors(path, data)
-    elif head[:1] == b"\x80":
+    elif head[:1] in (b"\x80", b"(", b"}", b"]", b"c"):
         tree, find = _read_legacy(path, data)
     else:
-        raise InputError(
-            f"{path}: expected a zip or legacy PyTorch file or safetensors; it begins with {head!r}"
-        )
-    tensors = state_dict(tree, str(path), key)
+        raise InputError(f"{path}: expected {wanted}; it begins with {head!r}")
+    tensors = state_dict(tree, str(path), Tensor, key)
+    _check_volume(tensors, path)
     return {name: _view(tensor, name, path, find) for name, tensor in tensors.items()}
 
 
@@ -141,66 +142,18 @@ def release_pages(arrays: Mapping[str, np.ndarray]) -> None:
                 mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def tidy(state: Mapping[str, np.ndarray], name: str = "state dict") -> dict[str, np.ndarray]:
-    """The state dict without what wrappers and training left in it.
-
-    `_orig_mod.` (torch.compile) goes wherever it stands, a leading `module.` (DataParallel)
-    when every key has it, `num_batches_tracked` always. Half precision becomes float32.
-
-    Raises:
-      InputError: if two keys become one.
-    """
-    keys = {key: key.replace("_orig_mod.", "") for key in state}
-    while keys and all(new.startswith("module.") for new in keys.values()):
-        keys = {old: new.removeprefix("module.") for old, new in keys.items()}
-    result: dict[str, np.ndarray] = {}
-    for old, new in keys.items():
-        if new.rsplit(".", 1)[-1] == "num_batches_tracked":
-            continue
-        if new in result:
-            raise InputError(f"{name}: two entries are called {new!r} without their prefixes")
-        array = state[old]
-        narrow = array.dtype in (np.dtype("f2"), np.dtype(ml_dtypes.bfloat16))
-        result[new] = array.astype(np.float32) if narrow else array
-    return result
-
-
-def state_dict(tree: Any, name: str, key: str | None = None) -> dict[str, Tensor]:
-    """The one mapping from names to tensors in a checkpoint."""
-    if key is not None:
-        for part in key.split("."):
-            if not isinstance(tree, dict) or part not in tree:
-                there = ", ".join(map(_short, list(tree)[:20])) if isinstance(tree, dict) else ""
-                raise InputError(f"{name}: no entry {_short(key)}; there are: {there or 'none'}")
-            tree = tree[part]
-    if not isinstance(tree, dict):
-        kind = "a lone tensor" if isinstance(tree, Tensor) else f"a {type(tree).__name__}"
-        raise InputError(f"{name}: expected a state dict, name -> tensor; the file holds {kind}")
-    if any(isinstance(value, Tensor) for value in tree.values()):
-        wrong = [k for k, v in tree.items() if not (isinstance(v, Tensor) and isinstance(k, str))]
-        if wrong:
-            raise InputError(
-                f"{name}: {len(wrong)} entries of the state dict are no tensors: "
-                + ", ".join(map(_short, wrong[:10]))
-            )
-        return tree
-    inner = [k for k, v in tree.items() if isinstance(k, str) and _is_state_dict(v)]
-    preferred = [k for k in inner if k in _WRAPPERS]
-    if len(inner) == 1 or len(preferred) == 1:
-        return state_dict(tree[(preferred or inner)[0]], name)
-    if inner:
-        choice = ", ".join(map(_short, inner[:20]))
-        raise InputError(f"{name}: more than one state dict; choose a key among {choice}")
-    raise InputError(
-        f"{name}: no tensors; the entries are {', '.join(map(_short, list(tree)[:20])) or 'none'}"
-    )
-
-
 # Inside ------------------------------------------------------------------------------
 
 
-def _is_state_dict(value: Any) -> bool:
-    return isinstance(value, dict) and any(isinstance(item, Tensor) for item in value.values())
+def _check_volume(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Expanded and shared tensors show more numbers than the file holds: bound how many."""
+    shown = sum(math.prod(t.shape) * t.storage.dtype.itemsize for t in tensors.values())
+    held = {t.storage.key: t.storage.count * t.storage.dtype.itemsize for t in tensors.values()}
+    if shown > 2 * sum(held.values()) + _MAX_REPEATED:
+        raise InputError(
+            f"{path}: its tensors show {shown} bytes of storages of {sum(held.values())}; "
+            "save tensors that were expanded by .contiguous()"
+        )
 
 
 def _short(value: Any) -> str:
@@ -242,7 +195,9 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_rest: 
         raise PickleError(f"a shape that no file can fill, {shape[:8]}")
     if count:
         last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-        if last >= storage.count or count > storage.count:
+        # A stride of zero is what `.expand` leaves: one row shown many times.
+        repeated = any(step == 0 and n > 1 for n, step in zip(shape, stride, strict=True))
+        if last >= storage.count or (count > storage.count and not repeated):
             raise PickleError(
                 f"a tensor of shape {shape[:8]} reaches element {last} of a storage of "
                 f"{storage.count}"
@@ -254,6 +209,28 @@ def _rebuild_parameter(tensor: Any, *_rest: Any) -> Tensor:
     if not isinstance(tensor, Tensor):
         raise PickleError("a parameter without a tensor")
     return tensor
+
+
+def _default_dict(*_factory: Any) -> Attributes:
+    """A defaultdict; what it makes of missing keys is of no interest."""
+    return Attributes()
+
+
+def _set(items: Any = ()) -> list[Any]:
+    """A set as the list that it is written as: nothing here needs to hash its members."""
+    if not isinstance(items, list | tuple):
+        raise PickleError("a set that is not made of a list")
+    return list(items)
+
+
+def _rebuild_from_type(function: Any, _type: Any, arguments: Any, _state: Any) -> Tensor:
+    """A tensor of a subclass, or one with attributes of its own, which are dropped."""
+    build = {id(f): f for f in (_rebuild_tensor, _rebuild_parameter)}.get(
+        id(getattr(function, "function", None))
+    )
+    if build is None or not isinstance(arguments, tuple):
+        raise PickleError("a tensor that is rebuilt by an unknown function")
+    return build(*arguments)
 
 
 def _ordered_dict(*arguments: Any) -> Attributes:
@@ -282,14 +259,22 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): _ordered_dict,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("collections", "defaultdict"): _default_dict,
+    ("builtins", "set"): _set,
+    ("builtins", "frozenset"): _set,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
+    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
     **{("torch", name): _storage_type(name) for name in _STORAGES},
 }
 
 
-def _storage(identifier: Any) -> _Storage:
+def _storage(identifier: Any) -> Any:
     """A persistent identifier: ("storage", type, key, device, count[, view])."""
-    if not (isinstance(identifier, tuple) and len(identifier) in (5, 6)):
+    length = len(identifier) if isinstance(identifier, tuple) else 0
+    if length == 4 and identifier[0] == "module":
+        return identifier[1]  # a class, with its source code, which older versions kept
+    if length not in (5, 6):
         raise PickleError("a persistent identifier that is no storage")
     tag, kind, key, _device, count = identifier[:5]
     name = getattr(getattr(kind, "function", None), "storage", None)
@@ -335,15 +320,13 @@ def _read_zip(path: Path, data: memoryview):
         raise InputError(f"{path}: damaged zip: {str(error)[:200]}") from None
     places = _zip_places(path, data, entries)
     pickles = [name for name in places if name.rsplit("/", 1)[-1] == "data.pkl"]
-    if any(name.rsplit("/", 1)[-1] == "constants.pkl" for name in places):
-        raise InputError(f"{path}: a TorchScript program; save its state_dict() instead")
     if len(pickles) != 1:
         raise InputError(f"{path}: expected one data.pkl in the zip; got {len(pickles)}")
     folder = pickles[0].removesuffix("data.pkl")
     if bytes(_entry(path, data, places, folder + "byteorder", b"little")) != b"little":
         raise InputError(f"{path}: {folder}byteorder: only little-endian files are read")
     tree, _ = load(_entry(path, data, places, pickles[0]), f"{path}: {pickles[0]}",
-                   _ALLOWED, _storage)  # fmt: skip
+                   _ALLOWED, _storage, placeholders=True)  # fmt: skip
     checked: dict[str, memoryview] = {}
 
     def find(storage: _Storage, name: str) -> memoryview:
@@ -419,8 +402,13 @@ def _read_legacy(path: Path, data: memoryview):
     magic, at = load(data, name, {})
     if type(magic) is not int or magic != _LEGACY_MAGIC:
         # A plain pickle: read on only to name what it wants to import.
-        load(data, name, _ALLOWED, _storage)
-        raise InputError(f"{path}: a pickle, but none that torch.save wrote")
+        found, _ = load(data, name, _ALLOWED, _storage, placeholders=True)
+        if isinstance(found, Placeholder | dict):
+            state_dict(found, name, Tensor)
+        raise InputError(
+            f"{path}: a pickle, but none that torch.save wrote; arrays of NumPy are read by "
+            "weights_convert.numpy_pickle"
+        )
     version, at = load(data, name, {}, offset=at)
     if version != _LEGACY_PROTOCOL:
         raise InputError(f"{path}: legacy protocol version: expected {_LEGACY_PROTOCOL}")
@@ -429,15 +417,36 @@ def _read_legacy(path: Path, data: memoryview):
         raise InputError(f"{path}: only little-endian files are read")
     known: dict[str, _Storage] = {}
 
-    def remember(identifier: Any) -> _Storage:
+    def remember(identifier: Any) -> Any:
         storage = _storage(identifier)
+        if not isinstance(storage, _Storage):
+            return storage
         other = known.setdefault(storage.key, storage)
         if other.dtype != storage.dtype:
             raise PickleError(f"storage {_short(storage.key)} has two types")
         return storage
 
-    tree, at = load(data, name, _ALLOWED, remember, offset=at)
-    keys, at = load(data, name, {}, offset=at)
+    tree, at = load(data, name, _ALLOWED, remember, offset=at, placeholders=True)
+    places: dict[str, memoryview] = {}
+
+    def find(storage: _Storage, tensor: str) -> memoryview:
+        # The tree is judged first: what is no state dict needs no storages.
+        if not places:
+            places.update(_legacy_storages(path, data, at, known))
+        raw = places.get(storage.key)
+        wanted = (storage.start + storage.count) * storage.dtype.itemsize
+        if raw is None or len(raw) < wanted:
+            raise InputError(f"{path}: {_short(tensor)}: its storage is missing or too short")
+        return raw
+
+    return tree, find
+
+
+def _legacy_storages(
+    path: Path, data: memoryview, at: int, known: Mapping[str, _Storage]
+) -> dict[str, memoryview]:
+    """Storage -> its bytes: a list of keys, then for each its length and its numbers."""
+    keys, at = load(data, str(path), {}, offset=at)
     if not isinstance(keys, list) or not all(isinstance(key, str | int) for key in keys):
         raise InputError(f"{path}: offset {at}: the list of storages is damaged")
     places: dict[str, memoryview] = {}
@@ -453,15 +462,7 @@ def _read_legacy(path: Path, data: memoryview):
             )
         places[key] = data[at + 8 : at + 8 + length]
         at += 8 + length
-
-    def find(storage: _Storage, tensor: str) -> memoryview:
-        raw = places.get(storage.key)
-        wanted = (storage.start + storage.count) * storage.dtype.itemsize
-        if raw is None or len(raw) < wanted:
-            raise InputError(f"{path}: {_short(tensor)}: its storage is missing or too short")
-        return raw
-
-    return tree, find
+    return places
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -482,6 +483,8 @@ def _read_safetensors(path: Path, data: memoryview) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: safetensors header: {str(error)[:200]}") from None
     if not isinstance(header, dict):
         raise InputError(f"{path}: safetensors header: expected an object")
+    if len(header) > _MAX_ENTRIES:
+        raise InputError(f"{path}: {len(header)} tensors; {_MAX_ENTRIES} is the limit")
     body = data[8 + length :]
     arrays: dict[str, np.ndarray] = {}
     spans: list[tuple[int, int]] = []

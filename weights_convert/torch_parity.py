@@ -7,7 +7,7 @@ largest activation of that layer, in float32 on both sides.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,14 @@ from flax import nnx
 from jaxgen.core.errors import InputError, expected
 from weights_convert.recipes import Config, Recipe, layer_rules
 
-__all__ = ["LayerError", "activations", "compare_with_torch", "table"]
+__all__ = [
+    "LayerError",
+    "activations",
+    "compare_with_torch",
+    "layer_errors",
+    "layer_sources",
+    "table",
+]
 
 
 class LayerError(NamedTuple):
@@ -84,7 +91,36 @@ def compare_with_torch(
             f"recipe {recipe.name}: the reference lacks {unexpected} and wants {missing}"
         )
     theirs.eval()
-    sources = _sources(module, recipe, config)
+    make = recipe.reference_input or _images
+    finish = recipe.reference_output or (lambda config, output: output)
+    return layer_errors(
+        module, theirs, layer_sources(module, recipe, config), batch, make(config, batch),
+        lambda output: finish(config, output),
+    )  # fmt: skip
+
+
+def layer_errors(
+    module: nnx.Module,
+    theirs: Any,
+    sources: Mapping[str, str],
+    batch: np.ndarray,
+    arguments: Sequence[np.ndarray],
+    finish: Callable[[np.ndarray], np.ndarray],
+    last: Callable[[np.ndarray], np.ndarray] = lambda output: output,
+) -> list[LayerError]:
+    """Run both networks and compare what they share.
+
+    Args:
+      module: the converted network.
+      theirs: a torch module in evaluation mode, with its weights.
+      sources: path of a layer of ours -> its name in the torch module.
+      batch: input of ours.
+      arguments: of the torch module, for the same input.
+      finish: the torch module's output -> an array like ours.
+      last: our output -> what it is compared as.
+    """
+    import torch
+
     seen: dict[str, np.ndarray] = {}
     handles = [
         layer.register_forward_hook(
@@ -96,11 +132,12 @@ def compare_with_torch(
         for name, layer in theirs.named_modules()
         if name in sources.values()
     ]
-    make = recipe.reference_input or _images
-    with torch.no_grad():
-        answer = theirs(*(torch.from_numpy(np.ascontiguousarray(x)) for x in make(config, batch)))
-    for handle in handles:
-        handle.remove()
+    try:
+        with torch.no_grad():
+            answer = theirs(*(torch.from_numpy(np.ascontiguousarray(x)) for x in arguments))
+    finally:
+        for handle in handles:
+            handle.remove()
     output, taps = activations(module, batch)
     ours = {source: name for name, source in sources.items() if name in taps}
     rows = [
@@ -108,9 +145,11 @@ def compare_with_torch(
         for source, value in seen.items()
         if source in ours
     ]
-    final = answer.detach().numpy()
-    final = recipe.reference_output(config, final) if recipe.reference_output else final
-    return [*rows, _row("output", "output", output, _ours_order(final))]
+    final = _ours_order(finish(answer.detach().numpy()))
+    output = last(np.asarray(output))
+    if final.shape == (*output.shape, 1):  # a logit with an axis of its own
+        final = final[..., 0]
+    return [*rows, _row("output", "output", output, final)]
 
 
 def table(rows: list[LayerError]) -> str:
@@ -126,8 +165,8 @@ def table(rows: list[LayerError]) -> str:
     )
 
 
-def _sources(module: nnx.Module, recipe: Recipe, config: Config) -> dict[str, str]:
-    """Path of a layer with weights -> its path in the state dict."""
+def layer_sources(module: nnx.Module, recipe: Recipe, config: Config) -> dict[str, str]:
+    """Path of a layer with weights -> its path in the state dict, or that of its tap."""
     result = {}
     for rule in layer_rules(module, recipe, config):
         key = rule.source.replace("\\", "")

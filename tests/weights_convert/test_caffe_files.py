@@ -165,7 +165,7 @@ HOSTILE = {
     "twice": (blob(data=field(5, bytes(4))) * 2, "stands twice"),
     "name not text": (field(100, field(1, b"\xff\xfe") + field(7, field(5, bytes(4)))), "UTF-8"),
     "text": (b'name: "LeNet"\nlayer { name: "data" }\n', "got text. The prototxt comes first."),
-    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(40), "an HDF5 snapshot"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(40), "an HDF5 file"),
     "zip": (b"PK\x03\x04" + bytes(40), "a zip archive"),
 }
 

@@ -53,7 +53,7 @@ def test_cifar10_quick_predicts_what_opencv_predicts():
     with np.load(weights("images", "cifar10_test_first2000.npz")) as file:
         images, labels = file["x"], file["y"]
     network = caffe.convert(
-        prototxt, caffemodel, preprocessing=caffe.Preprocessing("rgb", mean)
+        prototxt, caffemodel, preprocessing=caffe.Preprocessing("rgb", mean), keep_softmax=True
     ).network
     found = predict(network, images / np.float32(255))
     judge = opencv_predict(prototxt, caffemodel, images.transpose(0, 3, 1, 2) - mean[None])

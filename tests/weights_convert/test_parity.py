@@ -69,7 +69,7 @@ def net(tmp_path):
     opencv()
     text = TEXT.replace("dim: 9 dim: 9", "dim: 10 dim: 10")
     files = write_net(tmp_path, text)
-    return files, caffe.convert(*files)
+    return files, caffe.convert(*files, keep_softmax=True)
 
 
 def test_a_right_conversion_passes(net):
@@ -131,7 +131,7 @@ def test_stored_activations_are_plain_arrays(tmp_path):
     (tmp_path / "c.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:60])
     (tmp_path / "d.npz").write_bytes(b"PK\x03\x04 and nothing more")
     for name in ("b", "c", "d", "none"):
-        with pytest.raises(InputError, match="plain arrays") as caught:
+        with pytest.raises(InputError, match=r"plain arrays|npz|object") as caught:
             parity.stored_activations(tmp_path / f"{name}.npz")
         assert "\n" not in str(caught.value)
 

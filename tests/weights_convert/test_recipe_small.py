@@ -231,7 +231,7 @@ def test_yaml_says_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "wanted"),
     [
-        ("ELU", "Mish", "layer 2: unknown type 'Mish'"),
+        ("ELU", "Glue", "layer 2: unknown type 'Glue'"),
         ("eps = 0.01", "epsilon = 0.01", "no setting 'epsilon'"),
         ("input = [2, 9, 9]", "input = [2, 9]", "input: expected"),
         ("kernel_size = 3", "kernel_size = 30", "nothing is left"),

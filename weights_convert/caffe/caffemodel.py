@@ -19,12 +19,15 @@ import numpy as np
 
 from jaxgen.core.errors import InputError, expected
 from weights_convert.caffe import wire
+from weights_convert.report import plain
+from weights_convert.sniff import sniff
 
 __all__ = ["BlobRecord", "Caffemodel", "blob_key", "read_binaryproto"]
 
 _LAYER_V1, _LAYER = 2, 100
 _RAW_TYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
-_MOST_BLOBS = 100_000
+_MOST_BLOBS = 20_000
+_MOST_PARTS = 1_000  # runs of numbers in a blob; every known writer makes one
 
 
 class BlobRecord(NamedTuple):
@@ -68,12 +71,13 @@ class Caffemodel(Mapping[str, np.ndarray]):
         self.layers: dict[str, int] = {}
         with _mapped(self.path) as data:
             where = self.path.name
-            _refuse_other_files(data, where)
-            for field in wire.fields(data, 0, len(data), where):
+            _refuse_other_files(self.path, data, where)
+            budget = wire.Budget()
+            for field in wire.fields(data, 0, len(data), where, budget):
                 if field.number == _LAYER and field.wire_type == wire.BYTES:
-                    self._scan(data, field, 1, 7)
+                    self._scan(data, field, 1, 7, budget)
                 elif field.number == _LAYER_V1 and field.wire_type == wire.BYTES:
-                    self._scan_v1(data, field)
+                    self._scan_v1(data, field, budget)
         if not self.records:
             raise expected(where, "a caffemodel with weights", "a file without any blob")
 
@@ -86,19 +90,21 @@ class Caffemodel(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def _scan_v1(self, data: mmap.mmap, message: wire.Field) -> None:
+    def _scan_v1(self, data: mmap.mmap, message: wire.Field, budget: wire.Budget) -> None:
         """A V1 layer, or the V0 layer inside it."""
-        for field in wire.fields(data, message.start, message.end, self.path.name):
+        for field in wire.fields(data, message.start, message.end, self.path.name, budget):
             if field.number == 1 and field.wire_type == wire.BYTES:
-                self._scan(data, field, 1, 50)
+                self._scan(data, field, 1, 50, budget)
                 return
-        self._scan(data, message, 4, 6)
+        self._scan(data, message, 4, 6, budget)
 
-    def _scan(self, data: mmap.mmap, message: wire.Field, name: int, blobs: int) -> None:
+    def _scan(
+        self, data: mmap.mmap, message: wire.Field, name: int, blobs: int, budget: wire.Budget
+    ) -> None:
         where = f"{self.path.name}: layer at byte {message.start}"
         title: str | None = None
         found: list[wire.Field] = []
-        for field in wire.fields(data, message.start, message.end, where):
+        for field in wire.fields(data, message.start, message.end, where, budget):
             if field.wire_type != wire.BYTES:
                 continue
             if field.number == name:
@@ -116,7 +122,8 @@ class Caffemodel(Mapping[str, np.ndarray]):
         self.layers[title] = len(found)
         for i, field in enumerate(found):
             key = blob_key(title, i)
-            self.records[key] = _scan_blob(data, field.start, field.end, f"{self.path.name}: {key}")
+            label = f"{self.path.name}: {plain(key, 200)}"
+            self.records[key] = _scan_blob(data, field.start, field.end, label, budget)
 
 
 def read_binaryproto(path: str | os.PathLike[str]) -> np.ndarray:
@@ -127,7 +134,7 @@ def read_binaryproto(path: str | os.PathLike[str]) -> np.ndarray:
     """
     path = Path(path)
     with _mapped(path) as data:
-        record = _scan_blob(data, 0, len(data), path.name)
+        record = _scan_blob(data, 0, len(data), path.name, wire.Budget())
     array = _load(path, record, path.name)
     if array.ndim == 4 and array.shape[0] == 1:
         array = array[0]
@@ -138,7 +145,9 @@ def read_binaryproto(path: str | os.PathLike[str]) -> np.ndarray:
     return array
 
 
-def _scan_blob(data: mmap.mmap, start: int, end: int, where: str) -> BlobRecord:
+def _scan_blob(
+    data: mmap.mmap, start: int, end: int, where: str, budget: wire.Budget
+) -> BlobRecord:
     legacy: dict[int, int] = {}
     shape: list[int] | None = None
     parts: dict[int, list[tuple[int, int]]] = {5: [], 8: [], 12: []}
@@ -146,12 +155,16 @@ def _scan_blob(data: mmap.mmap, start: int, end: int, where: str) -> BlobRecord:
     unpacked: list[tuple[int, int]] = []
     position = start
     while position < end:
-        for field in wire.fields(data, position, end, where):
+        if len(unpacked) + sum(map(len, parts.values())) > _MOST_PARTS:
+            raise InputError(f"{where}: its numbers lie in over {_MOST_PARTS} parts; file damaged")
+        for field in wire.fields(data, position, end, where, budget):
             position = field.end
             if field.wire_type == wire.BYTES and field.number in parts:
-                parts[field.number].append((field.start, field.end))
+                if field.end > field.start:
+                    parts[field.number].append((field.start, field.end))
+                    break
             elif field.wire_type == wire.BYTES and field.number == 7:
-                shape = _scan_shape(data, field, where)
+                shape = _scan_shape(data, field, where, budget)
             elif field.wire_type == wire.VARINT and field.number <= 4:
                 legacy[field.number] = wire.signed(field.value)
             elif field.wire_type == wire.VARINT and field.number == 10:
@@ -194,9 +207,9 @@ def _scan_blob(data: mmap.mmap, start: int, end: int, where: str) -> BlobRecord:
     return BlobRecord(tuple(dims), shape is None, dtype, tuple(found), bool(unpacked))
 
 
-def _scan_shape(data: mmap.mmap, message: wire.Field, where: str) -> list[int]:
+def _scan_shape(data: mmap.mmap, message: wire.Field, where: str, budget: wire.Budget) -> list[int]:
     dims: list[int] = []
-    for field in wire.fields(data, message.start, message.end, f"{where}: shape"):
+    for field in wire.fields(data, message.start, message.end, f"{where}: shape", budget):
         if field.number != 1:
             continue
         if field.wire_type == wire.VARINT:
@@ -216,8 +229,10 @@ def _run_end(data: mmap.mmap, start: int, end: int) -> int:
     """Where the run of (tag, float) groups that begins at `start` ends."""
     position = start
     tag = data[start]
+    length = 320  # grows, so that a short run costs little and a long one few steps
     while position + 5 <= end:
-        chunk = np.frombuffer(data[position : min(position + 5_000_000, end)], np.uint8)
+        chunk = np.frombuffer(data[position : min(position + length, end)], np.uint8)
+        length = min(8 * length, 5_242_880)
         tags = chunk[: len(chunk) // 5 * 5 : 5]
         wrong = np.flatnonzero(tags != tag)
         if len(wrong):
@@ -242,17 +257,20 @@ def _load(path: Path, record: BlobRecord, where: str) -> np.ndarray:
     return array.astype(np.float32, copy=False).reshape(record.shape)
 
 
-def _refuse_other_files(data: mmap.mmap, where: str) -> None:
+def _refuse_other_files(path: Path, data: mmap.mmap, where: str) -> None:
     """Say plainly what a file is that a user may well mistake for a caffemodel."""
     head = data[:64]
-    if head.startswith(b"\x89HDF\r\n"):
-        hint = "Load it in Caffe and save it with snapshot_format: BINARYPROTO."
-        raise expected(where, "a caffemodel", "an HDF5 snapshot", hint)
+    # A protocol buffer may begin with letters, but not go on with them for long.
+    letters = len(head) >= 16 and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
+    if head[:1] in (b"\xa2", b"\x12") or (head[:1] == b"\n" and not letters):
+        return  # the layers, or the network's name
+    kind = sniff(path)
+    if letters and (kind is None or kind.name in ("a prototxt", "a text")):
+        raise expected(where, "a caffemodel", "text", "The prototxt comes first.")
+    if kind is not None and kind.name != "a caffemodel":
+        raise expected(where, "a caffemodel", kind.name, f"{kind.hint}.")
     if head.startswith(b"PK\x03\x04"):
         raise expected(where, "a caffemodel", "a zip archive (a .pth or .npz file?)")
-    # A protocol buffer may begin with letters, but not go on with them for long.
-    if len(head) >= 16 and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
-        raise expected(where, "a caffemodel", "text", "The prototxt comes first.")
 
 
 def _text(raw: bytes, where: str) -> str:

@@ -15,8 +15,15 @@ from jaxgen.models.caffe.graph import Graph
 from weights_convert import parity
 from weights_convert.caffe.caffemodel import Caffemodel, read_binaryproto
 from weights_convert.caffe.importer import Converted, convert, save_converted
-from weights_convert.caffe.preprocess import PRESETS, Preprocessing, add_preprocessing
+from weights_convert.caffe.numpy_judge import judged_activations
+from weights_convert.caffe.preprocess import (
+    PRESETS,
+    Preprocessing,
+    add_preprocessing,
+    from_prototxt,
+)
 from weights_convert.report import plain
+from weights_convert.writing import destination
 
 __all__ = ["add_arguments", "inspect_rows", "run"]
 
@@ -29,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", required=True, help="the safetensors file to write")
     add("--force", action="store_true", help="overwrite the output if it exists")
     add("--verify", "--check", action="store_true",
-        help="compare every layer with OpenCV's Caffe importer before writing")  # fmt: skip
+        help="compare every layer with OpenCV's Caffe importer before writing, or with NumPy "
+        "where OpenCV is wrong")  # fmt: skip
     add("--against", metavar="NPZ", help="verify against stored activations instead of OpenCV")
     add("--tolerance", type=float, default=parity.TOLERANCE, help="largest error for --verify")
     add("--seed", type=int, default=0, help="of the random input for --verify")
@@ -37,11 +45,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the shape of an input that the prototxt leaves open")  # fmt: skip
     add("--output", action="append", default=[], metavar="BLOB", dest="outputs",
         help="return this blob instead of the network's last ones; repeatable")  # fmt: skip
+    add(
+        "--keep-softmax",
+        action="store_true",
+        help="return probabilities; by default a last softmax is cut and logits come out",
+    )
     add("--ignore", action="append", default=[], metavar="REGEX",
         help="layers of the caffemodel that may be left over; repeatable")  # fmt: skip
     add("--stage", action="append", default=[], dest="stages", help="for include/exclude rules")
     add("--level", type=int, default=0, help="for include/exclude rules")
-    add("--preset", choices=sorted(PRESETS), help="preprocessing by name")
+    add(
+        "--preset",
+        choices=["prototxt", *sorted(PRESETS)],
+        help="preprocessing by name; prototxt: what its data layer declares",
+    )
     add("--mean", help="a binaryproto, or numbers such as 104,117,123, for values in 0-255")
     add("--scale", type=float, help="multiplies values in 0-255 after the mean (default 1)")
     add("--channels", choices=("rgb", "bgr", "grey"), help="the network's order (default bgr)")
@@ -55,12 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     console = Console()
-    out = Path(args.out)
-    if out.exists() and not args.force:
-        raise expected("--out", "a new file", f"{out}, which exists", "Overwrite it with --force.")
-    if out.suffix != ".safetensors":
-        raise expected("--out", "a name that ends in .safetensors", repr(out.name))
-    preprocessing = _preprocessing(args)
+    out = destination(args.out, sources=_sources(args), force=args.force)
     converted = convert(
         args.prototxt,
         args.caffemodel,
@@ -69,8 +81,10 @@ def run(args: argparse.Namespace) -> int:
         ignore=args.ignore,
         level=args.level,
         stages=args.stages,
+        keep_softmax=args.keep_softmax,
         metadata=_record(args),
     )
+    preprocessing = _preprocessing(args, converted)
     # Preprocessing comes after the judgement: the judge knows Caffe's blobs only.
     final = converted if preprocessing is None else add_preprocessing(converted, preprocessing)
     if converted.ignored:
@@ -79,6 +93,9 @@ def run(args: argparse.Namespace) -> int:
             markup=False,
             soft_wrap=True,
         )
+    if "output" in converted.metadata:
+        text = f"output: {converted.metadata['output']}; --keep-softmax keeps it"
+        console.print(plain(text), markup=False, soft_wrap=True)
     graph = converted.graph
     if args.verify or args.against:
         rows = _judged(args, graph, 1.0 if preprocessing is None else 64.0)
@@ -98,12 +115,18 @@ def run(args: argparse.Namespace) -> int:
             return 1
     else:
         console.print(_summary(converted, graph))
-    save_converted(out, final)
+    save_converted(out, final, sources=_sources(args), force=args.force)
     total = sum(array.size for array in final.arrays.values())
     console.print(
         f"wrote {out}: {len(final.arrays)} arrays, {total:,} numbers", markup=False, soft_wrap=True
     )
     return 0
+
+
+def _sources(args: argparse.Namespace) -> list[str]:
+    """Every file that the command reads."""
+    named = (args.prototxt, args.caffemodel, args.against, args.mean, args.classes)
+    return [name for name in named if name]
 
 
 def inspect_rows(path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
@@ -114,6 +137,7 @@ def inspect_rows(path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
 
 def _judged(args: argparse.Namespace, graph: Graph, spread: float) -> list[parity.LayerParity]:
     inputs = parity.random_inputs(graph, args.seed, spread)
+    notes: dict[str, str] = {}
     if args.against:
         judge: Any = parity.stored_activations(args.against)
         inputs = _stored_inputs(graph, judge)
@@ -122,9 +146,11 @@ def _judged(args: argparse.Namespace, graph: Graph, spread: float) -> list[parit
             name: parity.to_blob(x, axis)
             for name, x, axis in zip(graph.input_names, inputs, graph.batch_axes, strict=True)
         }
-        judge = parity.opencv_activations(args.prototxt, args.caffemodel, blobs)
+        judge, notes = judged_activations(
+            args.prototxt, args.caffemodel, blobs, level=args.level, stages=args.stages
+        )
     ours = parity.graph_activations(graph, inputs)
-    return parity.compare(graph, ours, judge, args.tolerance)
+    return parity.compare(graph, ours, judge, args.tolerance, notes)
 
 
 def _stored_inputs(graph: Graph, judge: dict[str, tuple[np.ndarray, ...]]) -> list[np.ndarray]:
@@ -162,11 +188,24 @@ def _summary(converted: Converted, graph: Graph) -> Any:
     return table
 
 
-def _preprocessing(args: argparse.Namespace) -> Preprocessing | None:
+def _preprocessing(args: argparse.Namespace, converted: Converted) -> Preprocessing | None:
     given = (args.mean, args.scale, args.channels)
+    found = converted.metadata.get("source_preprocessing")
     if args.preset is None and all(value is None for value in given) and not args.generator:
+        if found:
+            words = ", ".join(f"{name} {value}" for name, value in found.items())
+            print(plain(f"the prototxt declares preprocessing ({words}), which was recorded but "
+                        "not applied: --preset prototxt applies it", 2000))  # fmt: skip
         return None
-    base = PRESETS[args.preset] if args.preset else Preprocessing(mean=())
+    if args.preset == "prototxt":
+        inputs = converted.description["inputs"]
+        shape = inputs[0]["shape"] if inputs else []
+        base = from_prototxt(found, shape[1] if len(shape) == 4 else 0)
+        if found and "mean_file" in found and args.mean is None:
+            hint = f"The prototxt names {found['mean_file']!r}: give that file."
+            raise expected("--mean", "the mean that the prototxt names", "none", hint)
+    else:
+        base = PRESETS[args.preset] if args.preset else Preprocessing(mean=())
     changes: dict[str, Any] = {}
     if args.mean is not None:
         changes["mean"] = _mean(args.mean)

@@ -18,7 +18,7 @@ from flax import nnx
 
 from jaxgen.core.errors import InputError, expected
 from jaxgen.models.caffe.graph import Graph, attribute_of
-from jaxgen.models.weights import fill, load_weights, save_weights
+from jaxgen.models.weights import fill, load_weights
 from jaxgen.target.networks import Network, freeze
 from weights_convert.caffe.caffemodel import BlobRecord, Caffemodel, blob_key
 from weights_convert.caffe.layers import Plan
@@ -27,6 +27,8 @@ from weights_convert.caffe.prototxt import read_prototxt
 from weights_convert.caffe.wiring import wire_up
 from weights_convert.layouts import fold_caffe_batch_norm
 from weights_convert.rules import Rule, apply_rules
+from weights_convert.softmax import said
+from weights_convert.writing import write_new
 
 __all__ = ["ARCHITECTURE", "Converted", "convert", "load_converted", "save_converted"]
 
@@ -71,6 +73,7 @@ def convert(
     ignore: Iterable[str] = (),
     level: int = 0,
     stages: Sequence[str] = (),
+    keep_softmax: bool = False,
     preprocessing: Preprocessing | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> Converted:
@@ -84,6 +87,9 @@ def convert(
       outputs: blobs to return; the default is every blob that no layer consumes.
       ignore: regular expressions of layer names whose blobs may be left over.
       level, stages: for `include` and `exclude` rules; the phase is TEST.
+      keep_softmax: return probabilities where the network ends in a softmax over classes.
+        By default that softmax is cut, unless `outputs` names it: conditions on a class take
+        logits. `metadata["output"]` says so.
       preprocessing: makes the network take (or draw) RGB images in [0, 1].
       metadata: further entries, such as `classes` and `licence`.
 
@@ -91,7 +97,7 @@ def convert(
       InputError: one line naming file, line or blob, and what is wrong.
     """
     net = read_prototxt(prototxt, level=level, stages=stages)
-    wired = wire_up(net, inputs=inputs, outputs=outputs)
+    wired = wire_up(net, inputs=inputs, outputs=outputs, logits=not keep_softmax)
     model = None if caffemodel is None else Caffemodel(caffemodel)
     patterns = [rf"(?:{pattern})(?:\[\d+\])?" for pattern in ignore]
     dropped = [rf"{re.escape(name)}\[\d+\]" for name in wired.skipped]
@@ -107,21 +113,41 @@ def convert(
             if path is not None
         },
     }
+    if wired.preprocessing:
+        notes["source_preprocessing"] = wired.preprocessing
+    if wired.cut:
+        notes["output"] = said(wired.cut)
     converted = Converted(wired.description, arrays, notes, tuple(ignored))
     if preprocessing is not None:
         converted = add_preprocessing(converted, preprocessing)
     return converted
 
 
-def save_converted(path: str | os.PathLike[str], converted: Converted) -> None:
-    """Write one safetensors file that holds the arrays, the graph and the metadata."""
+def save_converted(
+    path: str | os.PathLike[str],
+    converted: Converted,
+    *,
+    sources: Iterable[str | os.PathLike[str]] = (),
+    force: bool = False,
+) -> None:
+    """Write one safetensors file that holds the arrays, the graph and the metadata.
+
+    Args:
+      path: the file to write, whose name ends in `.safetensors`.
+      converted: the network.
+      sources: files that must not be written, such as those that were converted.
+      force: whether a file that exists may be replaced.
+
+    Raises:
+      InputError: if the file exists and may not be replaced, or is one of the sources.
+    """
     arrays = {}
     for key, array in converted.arrays.items():
         layer, _, parameter = key.rpartition(".")
         arrays[f"{attribute_of(layer)}.{parameter}"] = array
     config = {"description": converted.description}
     metadata = {**converted.metadata, "architecture": {"name": ARCHITECTURE, "config": config}}
-    save_weights(Path(path), arrays, metadata)
+    write_new(path, arrays, metadata, sources=sources, force=force)
 
 
 def load_converted(path: str | os.PathLike[str], *, outputs: Sequence[str] = ()) -> Network:

@@ -63,8 +63,18 @@ def plan(layer: LayerText, bottoms: list[Shape], source: str) -> Plan:
       InputError: naming file, line, layer and its type.
     """
     where = f"{source}:{layer.line}: layer {layer.name!r}"
+    cut = " ".join(f"--output {bottom}" for bottom in layer.bottoms) or "--output BLOB"
     if layer.type not in _MAKERS:
-        raise InputError(f"{where} has unknown type {layer.type!r}; known: {', '.join(_MAKERS)}")
+        raise InputError(
+            f"{where} has unknown type {layer.type!r}; known: {', '.join(_MAKERS)}. To convert "
+            f"what comes before it, cut the network there: {cut}"
+        )
+    if layer.custom:
+        raise InputError(
+            f"{where} ({layer.type}) has no field named {', '.join(layer.custom)} in Caffe itself; "
+            "if that does not change what the layer computes, delete it. To convert what comes "
+            f"before the layer, cut the network there: {cut}"
+        )
     try:
         return _MAKERS[layer.type](layer, bottoms)
     except InputError as error:

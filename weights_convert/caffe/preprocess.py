@@ -7,6 +7,7 @@ layer of a generator, so that what composes with it needs to know nothing of Caf
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,9 @@ import numpy as np
 from jaxgen.core.errors import expected
 from weights_convert.layouts import chw_to_hwc
 
-__all__ = ["PRESETS", "Preprocessing", "add_preprocessing"]
+__all__ = [
+    "PRESETS", "Preprocessing", "add_preprocessing", "declared_preprocessing", "from_prototxt",
+]  # fmt: skip
 
 _BGR_MEAN = (104.0, 117.0, 123.0)
 
@@ -45,6 +48,63 @@ PRESETS = {
     "imagenet-generator": Preprocessing(draws=True),
     "lenet": Preprocessing(channels="grey", mean=(), scale=1 / 256),
 }
+
+
+def declared_preprocessing(layers: Sequence[Any]) -> dict[str, Any] | None:
+    """What the data layers of a prototxt say that they do to images; None if nothing.
+
+    Read from `transform_param` and, in older files, from the layer's own parameters.
+
+    Args:
+      layers: the `LayerText` of the data layers of the TEST phase.
+
+    Returns:
+      "layer", and of "scale", "mean", "mean_file", "crop" and "grey" what is given. The crop is
+      the middle of the image; that images come as BGR, with values 0 to 255, goes unsaid.
+    """
+    for layer in layers:
+        message = layer.message
+        groups = [message.transform_param]
+        groups += [
+            getattr(message, f"{kind}_param") for kind in ("data", "image_data", "window_data")
+        ]
+        found: dict[str, Any] = {}
+        for group in groups:
+            names = group.DESCRIPTOR.fields_by_name
+            if "scale" in names and group.HasField("scale"):
+                found.setdefault("scale", float(group.scale))
+            if group.HasField("mean_file"):
+                found.setdefault("mean_file", group.mean_file[:500])
+            if group.HasField("crop_size") and group.crop_size:
+                found.setdefault("crop", int(group.crop_size))
+            if "mean_value" in names and group.mean_value:
+                found.setdefault("mean", [float(value) for value in group.mean_value][:3])
+            if "force_gray" in names and group.force_gray:
+                found.setdefault("grey", True)
+        if found:
+            return {"layer": layer.name, **found}
+    return None
+
+
+def from_prototxt(found: dict[str, Any] | None, channels: int) -> Preprocessing:
+    """The preprocessing that a prototxt declares.
+
+    Args:
+      found: from `declared_preprocessing`.
+      channels: of the network's input.
+
+    Raises:
+      InputError: if it declares none.
+    """
+    if found is None:
+        hint = "A deploy.prototxt has none; the train_val.prototxt of the same network may."
+        raise expected("--preset prototxt", "a data layer with transform_param", "none", hint)
+    return Preprocessing(
+        "grey" if channels == 1 or found.get("grey") else "bgr",
+        tuple(found.get("mean", ())),
+        found.get("scale", 1.0),
+        found.get("crop"),
+    )
 
 
 def add_preprocessing(converted: Any, preprocessing: Preprocessing) -> Any:

@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxgen.core.errors import InputError, expected
+from weights_convert.caffe.custom_fields import without_custom_fields
 from weights_convert.caffe.schema import message_class
 
 __all__ = ["LayerText", "NetText", "read_prototxt"]
 
-_LARGEST = 8 << 20
+_LARGEST = 2 << 20
 _DEEPEST = 16
+# A quotation without an end is one token up to its line's end: tried again from every quote
+# and backslash in it, 48 kB took 7 s.
 _TOKEN = re.compile(
-    r"""\#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}<>:]|\n|[^\s{}<>:"'\#]+|["']"""
+    r"""\#[^\n]*|"(?:\\.|[^"\\\n])*+"?|'(?:\\.|[^'\\\n])*+'?|[{}<>:]|\n|[^\s{}<>:"'\#]++"""
 )
 
 _V1_TYPES = {
@@ -70,6 +73,7 @@ class LayerText(NamedTuple):
       name, type, bottoms, tops: as in the current format.
       message: a `LayerParameter` with the layer's own parameters.
       line: where the layer begins in the file.
+      custom: its fields that Caffe itself does not know.
     """
 
     name: str
@@ -78,6 +82,7 @@ class LayerText(NamedTuple):
     tops: tuple[str, ...]
     message: Any
     line: int
+    custom: tuple[str, ...] = ()
 
 
 class NetText(NamedTuple):
@@ -113,6 +118,7 @@ def read_prototxt(
     path = Path(path)
     text = _read_text(path)
     lines = _layer_lines(text, path.name)
+    text, custom = without_custom_fields(text, _TOKEN)
     net = _parse(text, path.name)
     if net.layer and net.layers:
         raise expected(path.name, "`layer` or `layers` blocks", "both; Caffe refuses this too")
@@ -144,12 +150,15 @@ def read_prototxt(
                 tuple(upgraded.top),
                 upgraded,
                 line,
+                custom.get(index, ()),
             )
         )
     return NetText(net.name, _inputs(net, path.name), tuple(layers), tuple(excluded), path.name)
 
 
 def _read_text(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise expected(str(path), "a prototxt", "no plain file")
     try:
         with path.open("rb") as file:
             raw = file.read(_LARGEST + 1)
@@ -272,6 +281,9 @@ def _upgrade_v0(old: Any, where: str, pads: dict[str, tuple[str, int]]) -> Any:
     new = message_class("LayerParameter")(
         name=v0.name, type=_V0_TYPES[v0.type], bottom=old.bottom, top=old.top
     )
+    for theirs, ours in (("scale", "scale"), ("meanfile", "mean_file"), ("cropsize", "crop_size")):
+        if v0.HasField(theirs):
+            setattr(new.transform_param, ours, getattr(v0, theirs))
     group, names = _V0_FIELDS.get(new.type, ("", {}))
     for source, target in names.items():
         if v0.HasField(source):

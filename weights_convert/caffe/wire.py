@@ -13,10 +13,29 @@ from typing import NamedTuple
 
 from jaxgen.core.errors import InputError
 
-__all__ = ["BYTES", "FIXED32", "FIXED64", "VARINT", "Field", "fields", "signed", "varint"]
+__all__ = [
+    "BYTES", "FIXED32", "FIXED64", "VARINT", "Budget", "Field", "fields", "signed", "varint",
+]  # fmt: skip
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _MOST_FIELDS = 1_000_000
+
+
+class Budget:
+    """How many fields a whole file may have; real ones have a few thousand."""
+
+    def __init__(self, fields: int = _MOST_FIELDS):
+        self.left = fields
+
+    def spend(self, where: str) -> None:
+        """Count one field.
+
+        Raises:
+          InputError: if there are too many.
+        """
+        self.left -= 1
+        if self.left < 0:
+            raise InputError(f"{where}: over {_MOST_FIELDS} fields in the file; not a Caffe model")
 
 
 class Field(NamedTuple):
@@ -51,20 +70,21 @@ def signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def fields(data, start: int, end: int, where: str) -> Iterator[Field]:
+def fields(data, start: int, end: int, where: str, budget: Budget | None = None) -> Iterator[Field]:
     """The fields of the message at `start` to `end` of a bytes-like object.
 
     Args:
       data: anything indexed like bytes, such as an mmap.
       where: file and field names for errors.
+      budget: shared by all messages of a file.
 
     Raises:
       InputError: naming file, field and offset, if the message is not well formed.
     """
     position = start
-    for _ in range(_MOST_FIELDS):
-        if position >= end:
-            return
+    budget = budget or Budget()
+    while position < end:
+        budget.spend(where)
         at = position
         tag, position = varint(data, position, end, where)
         number, wire_type = tag >> 3, tag & 7
@@ -89,4 +109,3 @@ def fields(data, start: int, end: int, where: str) -> Iterator[Field]:
                 )
             yield Field(number, wire_type, position, after)
         position = after
-    raise InputError(f"{where}: over {_MOST_FIELDS} fields in one message; not a Caffe model")

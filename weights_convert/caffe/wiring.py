@@ -6,20 +6,24 @@ the order of the file, and blobs that no layer consumes are the network's output
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxgen.core.errors import InputError, expected
-from jaxgen.models.caffe.description import MOST_LAYERS
+from jaxgen.models.caffe.description import MOST_ELEMENTS, MOST_LAYERS
 from jaxgen.models.caffe.graph import FORMAT, abstract_tops, build_layer
 from weights_convert.caffe.layers import DATA, DROPPED, Plan, plan
+from weights_convert.caffe.preprocess import declared_preprocessing
 from weights_convert.caffe.prototxt import LayerText, NetText
+from weights_convert.softmax import cut_from_graph
 
 __all__ = ["Wired", "wire_up"]
 
 _LARGEST_INPUT = 1 << 28
+_MOST_ENDS = 4_096
 
 # Layers that leave axes 0 and 1, time and batch, as they are, for a given `axis`.
 _POINTWISE = {"AbsVal", "Dropout", "ELU", "Exp", "Log", "Power", "ReLU", "Sigmoid", "TanH"}
@@ -39,12 +43,16 @@ class Wired(NamedTuple):
     Attributes:
       description: of the graph.
       plans: layer name -> `Plan`, in order.
-      skipped: names of layers that the prototxt has but the TEST phase drops.
+      skipped: names of layers that the prototxt has but the graph goes without.
+      cut: names of the softmax layers at the end that were cut, on request.
+      preprocessing: what data layers say that they do to images; see `declared_preprocessing`.
     """
 
     description: dict[str, Any]
     plans: dict[str, Plan]
     skipped: tuple[str, ...]
+    cut: tuple[str, ...] = ()
+    preprocessing: dict[str, Any] | None = None
 
 
 def wire_up(
@@ -52,8 +60,12 @@ def wire_up(
     *,
     inputs: Mapping[str, Sequence[int]] | None = None,
     outputs: Sequence[str] = (),
+    logits: bool = False,
 ) -> Wired:
-    """The graph of a network definition: layers in order, their plans and all shapes."""
+    """The graph of a network definition: layers in order, their plans and all shapes.
+
+    With `logits`, and where no outputs are named, a softmax over classes at the end is cut.
+    """
     data = [layer for layer in net.layers if layer.type in DATA]
     dropped = [layer for layer in net.layers if layer.type in DROPPED]
     kept = [layer for layer in net.layers if layer.type not in DATA | DROPPED]
@@ -61,6 +73,10 @@ def wire_up(
         raise expected(net.source, f"at most {MOST_LAYERS} layers", len(kept))
     if not kept:
         raise expected(net.source, "a network with layers", "none in the TEST phase")
+    outputs = _blobs(outputs, kept)
+    needed = _needed(kept, outputs)
+    unneeded = [layer for layer in kept if layer.name not in needed]
+    kept = [layer for layer in kept if layer.name in needed]
     declared = _declared(net, data, kept, inputs or {})
     shapes: dict[str, Shape] = dict(declared)
     origin: dict[str, str] = {}
@@ -74,6 +90,8 @@ def wire_up(
         for bottom in layer.bottoms:
             if bottom not in shapes:
                 raise expected(f"{where}: bottom {bottom!r}", _made_by(bottom, dropped), "nothing")
+        if len(layer.bottoms) + len(layer.tops) > _MOST_ENDS:
+            raise expected(where, f"at most {_MOST_ENDS} bottoms and tops", "more")
         made = plan(layer, [shapes[b] for b in layer.bottoms], net.source)
         entry = {
             "name": layer.name,
@@ -83,6 +101,9 @@ def wire_up(
             "config": made.config,
             "parameters": {blob.name: list(blob.shape) for blob in made.blobs},
         }
+        largest = max((math.prod(blob.shape) for blob in made.blobs), default=0)
+        if largest > MOST_ELEMENTS:
+            raise expected(f"{where}: weights", f"at most {MOST_ELEMENTS} numbers", largest)
         try:
             tops = _tops(entry, made, [shapes[b] for b in layer.bottoms])
         except InputError as error:
@@ -118,8 +139,33 @@ def wire_up(
         "layers": entries,
         "outputs": results,
     }
-    skipped = tuple(layer.name for layer in [*data, *dropped]) + net.excluded
-    return Wired(description, plans, tuple(name for name in skipped if name not in plans))
+    cut: tuple[str, ...] = ()
+    if logits and not outputs:
+        description, cut = cut_from_graph(description, shapes)
+    skipped = tuple(layer.name for layer in [*data, *dropped, *unneeded]) + net.excluded
+    skipped = tuple(name for name in skipped if name not in plans)
+    return Wired(description, plans, skipped, cut, declared_preprocessing(data))
+
+
+def _blobs(outputs: Sequence[str], layers: Sequence[LayerText]) -> list[str]:
+    """The blobs that are asked for; a layer's name stands for its tops, unless a blob has it."""
+    tops = {layer.name: layer.tops for layer in layers}
+    blobs = {top for layer in layers for top in layer.tops}
+    return [
+        blob for name in outputs for blob in ((name,) if name in blobs else tops.get(name, (name,)))
+    ]
+
+
+def _needed(layers: Sequence[LayerText], outputs: Sequence[str]) -> set[str]:
+    """The layers that some output depends on; all of them where no output is named."""
+    if not outputs:
+        return {layer.name for layer in layers}
+    wanted, found = set(outputs), set()
+    for layer in reversed(layers):
+        if wanted & set(layer.tops):
+            found.add(layer.name)
+            wanted = (wanted - set(layer.tops)) | set(layer.bottoms)
+    return found
 
 
 def _declared(
@@ -139,8 +185,9 @@ def _declared(
         declared[name] = tuple(int(n) for n in shape)
     used = {bottom for layer in kept for bottom in layer.bottoms}
     declared = {name: shape for name, shape in declared.items() if name in used}
+    found = declared_preprocessing(data) or {}
     for name, shape in declared.items():
-        _check_input(name, shape, net.source)
+        _check_input(name, shape, net.source, int(found.get("crop", 227)))
     return declared
 
 
@@ -176,9 +223,10 @@ def _data_shapes(layer: LayerText, source: str) -> dict[str, Shape]:
     return dict(zip(tops, shapes or [()] * len(tops), strict=True))
 
 
-def _check_input(name: str, shape: Shape, source: str) -> None:
+def _check_input(name: str, shape: Shape, source: str, side: int) -> None:
     if not shape:
-        hint = f"Give it: --input {name}=1,3,227,227, or inputs={{{name!r}: (1, 3, 227, 227)}}."
+        size = f"1,3,{side},{side}"
+        hint = f"Give it: --input {name}={size}, or inputs={{{name!r}: ({size})}}."
         raise expected(f"{source}: input {name!r}", "a shape", "none", hint)
     count = 1
     for n in shape:

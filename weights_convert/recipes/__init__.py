@@ -13,7 +13,7 @@ import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
@@ -22,10 +22,18 @@ from jaxgen.core.errors import InputError, expected
 from jaxgen.models.conv.layers import Conv, ConvTranspose
 from jaxgen.models.ported import leaves
 from jaxgen.models.ported.blocks import Depthwise, UpConv
-from weights_convert.layouts import Transform
+from jaxgen.models.ported.sequential_layers import (
+    GroupNorm,
+    LayerNorm,
+    PReLU,
+    TransposedConvolution,
+)
+from weights_convert.layouts import Transform, chw_to_hwc, deconv
 from weights_convert.rules import Rule
 
-__all__ = ["RECIPES", "Recipe", "find_recipe", "layer_rules", "listing", "shape_of"]
+__all__ = [
+    "RECIPES", "Option", "Recipe", "find_recipe", "layer_rules", "listing", "shape_of",
+]  # fmt: skip
 
 State = Mapping[str, np.ndarray]
 Config = Mapping[str, Any]
@@ -51,8 +59,28 @@ RECIPES: dict[str, str] = {
 """Name -> "file:attribute" in this folder; none is imported before it is used."""
 
 
+class Option(NamedTuple):
+    """What a recipe can be told.
+
+    Attributes:
+      about: what it does, in a few words.
+      default: what is taken without it, as it would be written, or in words.
+    """
+
+    about: str
+    default: Any = None
+
+
+_ASSUMED = ("mean", "std", "slope", "epsilon", "gain", "shift")
+
+
 def _same(path: str, config: Config) -> str:
     return path
+
+
+def _constants(config: Config, options: Config) -> dict[str, Any]:
+    """What a family of networks takes for granted: constants that no tensor holds."""
+    return {name: config[name] for name in _ASSUMED if name in config and name not in options}
 
 
 @dataclass(frozen=True)
@@ -71,7 +99,11 @@ class Recipe:
       ignore: options -> regular expressions of keys to leave over.
       prepare: state dict and configuration -> the state dict the rules read; for weights
         stored as a product, a norm, or a run of several.
-      options: option -> what it does.
+      options: option -> what it does and what is taken without it.
+      assumed: configuration and options -> what was taken for granted, because neither the
+        file nor an option says it: activations, eps, strides, the output's range.
+      folds: whether spectral and weight normalisation are folded before the recipe sees the
+        state dict.
       metadata: configuration -> what else to write into the file: preprocessing, classes.
       reference: configuration -> a torch module that takes the state dict as it is.
       reference_input: configuration and a batch of ours (NumPy) -> the module's arguments.
@@ -88,12 +120,22 @@ class Recipe:
     special: Callable[[Config], dict[str, tuple[str, Transform]]] = lambda config: {}
     ignore: Callable[[Config], Sequence[str]] = lambda options: ()
     prepare: Callable[[State, Config], State] = lambda state, config: state
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Option] = field(default_factory=dict)
+    assumed: Callable[[Config, Config], dict[str, Any]] = _constants
+    folds: bool = True
     metadata: Callable[[Config], dict[str, Any]] = lambda config: {}
     reference: Callable[[Config], Any] | None = None
     reference_input: Callable[[Config, np.ndarray], tuple[np.ndarray, ...]] | None = None
     reference_output: Callable[[Config, np.ndarray], np.ndarray] | None = None
     taps: Callable[[Config], dict[str, str]] = lambda config: {}
+
+    def visible(self, state: State, ignore: Sequence[str]) -> State:
+        """The entries that the configuration is read from: all that are not to be ignored."""
+        try:
+            patterns = [re.compile(pattern) for pattern in ignore]
+        except re.error as error:
+            raise expected("ignore", "a regular expression", str(error)) from error
+        return {k: v for k, v in state.items() if not any(p.fullmatch(k) for p in patterns)}
 
 
 def find_recipe(name: str) -> Recipe:
@@ -141,10 +183,17 @@ def _leaf(layer: nnx.Module, variable: str) -> tuple[str, str | Transform]:
         return {
             "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var",
         }[variable], "identity"  # fmt: skip
+    if isinstance(layer, LayerNorm):
+        name = {"scale": "weight", "bias": "bias"}[variable]
+        return name, lambda x: chw_to_hwc(x) if x.ndim == 3 else x
     if variable == "bias":
         return "bias", "identity"
+    if isinstance(layer, GroupNorm | PReLU):
+        return "weight", "identity"
     if variable == "embedding":
         return "weight", "identity"
+    if isinstance(layer, TransposedConvolution):
+        return "weight", deconv(layer.groups)
     if isinstance(layer, ConvTranspose):
         return "weight", "deconv"
     if isinstance(layer, Conv | Depthwise | UpConv):

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxgen.core.errors import InputError, expected
 from weights_convert.layouts import Transform, conv
-from weights_convert.recipes import Config, Recipe, State, shape_of
+from weights_convert.recipes import Config, Option, Recipe, State, shape_of
 
 __all__ = ["RECIPE", "at_truncation", "without_spectral_norm"]
 
@@ -48,10 +48,12 @@ def at_truncation(table: np.ndarray, truncation: float) -> np.ndarray:
 
 
 def _config(state: State, options: Config) -> dict[str, Any]:
-    truncation = float(options.get("truncation", 1.0))
-    if not 0.0 < truncation <= 1.0:
-        raise expected("truncation", "above 0, at most 1", truncation)
+    truncation, label = options.get("truncation", 1.0), options.get("label", 0)
+    if type(truncation) not in (int, float) or not 0.0 < truncation <= 1.0:
+        raise expected("truncation", "a number above 0, at most 1", repr(truncation))
     latent, classes = shape_of(state, "embeddings.weight", 2, "biggan-deep")
+    if type(label) is not int or not 0 <= label < classes:
+        raise expected("label", f"a class from 0 to {classes - 1}", repr(label))
     width = shape_of(state, "generator.conv_to_rgb.weight_orig", 4, "biggan-deep")[0]
     numbers = sorted(
         {int(m[1]) for k in state if (m := re.match(r"generator\.layers\.(\d+)\.", k))}
@@ -73,9 +75,9 @@ def _config(state: State, options: Config) -> dict[str, Any]:
         "attention": found[0],
         "latent": latent,
         "classes": classes,
-        "label": int(options.get("label", 0)),
+        "label": label,
         "epsilon": 1e-4,
-        "truncation": truncation,
+        "truncation": float(truncation),
     }
 
 
@@ -127,7 +129,14 @@ RECIPE = Recipe(
     source=_source,
     special=_special,
     prepare=lambda state, config: without_spectral_norm(state),
-    options={"truncation": "level of the statistics, 1.0", "label": "class to draw, 0"},
+    options={
+        "truncation": Option("level of the statistics, above 0 and at most 1", 1.0),
+        "label": Option("class to draw", 0),
+    },
+    assumed=lambda config, options: {
+        name: config[name] for name in ("truncation", "label", "epsilon") if name not in options
+    },
+    folds=False,
     metadata=lambda config: {
         "preprocessing": f"latent: a standard normal truncated at 2, times {config['truncation']}"
     },

@@ -8,6 +8,7 @@ The published weights of GoogLeNet and Inception-v3 want images in [-1, 1] inste
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -15,13 +16,12 @@ from typing import Any
 from jaxgen.core.errors import InputError, expected
 from jaxgen.models.ported.squeezenet import LAYOUTS
 from weights_convert.layouts import Transform, dense_after_flatten
-from weights_convert.recipes import Config, Recipe, State, shape_of
+from weights_convert.recipes import Config, Option, Recipe, State, shape_of
 
 __all__ = ["ALEXNET", "GOOGLENET", "INCEPTION_V3", "MOBILENET_V2", "RESNET", "SQUEEZENET", "VGG"]
 
 _IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 _HALVES = ([0.5] * 3, [0.5] * 3)
-_OPTIONS = {"mean": "of each channel, images in [0, 1]", "std": "of each channel"}
 
 
 def _recipe(name: str, about: str, architecture: str, size: int, config: Callable, **more: Any):
@@ -29,7 +29,7 @@ def _recipe(name: str, about: str, architecture: str, size: int, config: Callabl
 
     def complete(state: State, options: Config) -> dict[str, Any]:
         mean, std = (options.get(k, d) for k, d in zip(("mean", "std"), default, strict=True))
-        if len(mean) != 3 or len(std) != 3:
+        if not all(_three(x) for x in (mean, std)) or min(std) <= 0:
             raise expected("mean, std", "three numbers each", f"{mean}, {std}")
         return {**config(state), "mean": list(mean), "std": list(std)}
 
@@ -38,7 +38,10 @@ def _recipe(name: str, about: str, architecture: str, size: int, config: Callabl
         about=about,
         architecture=architecture,
         config=complete,
-        options=_OPTIONS,
+        options={
+            "mean": Option("of each channel, images in [0, 1]", default[0]),
+            "std": Option("of each channel", default[1]),
+        },
         metadata=lambda config: {
             "preprocessing": f"RGB {size} x {size} in [0, 1] (torchvision: resize the short side, "
             "crop the centre); the network subtracts mean, divides by std",
@@ -46,6 +49,14 @@ def _recipe(name: str, about: str, architecture: str, size: int, config: Callabl
             "labels": "in the order of torchvision's ImageNet-1k classes",
         },
         **more,
+    )
+
+
+def _three(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 3
+        and all(type(x) in (int, float) and math.isfinite(x) for x in value)
     )
 
 

@@ -241,13 +241,17 @@ def abstract_tops(name: str, layer: Layer, bottoms: list[Shape]) -> list[Shape]:
       InputError: naming the layer, if the shapes do not fit it or a top would be absurd.
     """
 
-    def forward(*xs: Array) -> tuple[Array, ...]:
-        result = layer.forward(*(from_caffe(x) for x in xs))
+    graphdef, state = nnx.split(layer)
+    # Shapes alone, so that arrays that are only views of one number are never filled in.
+    weights = jax.tree.map(lambda w: jax.ShapeDtypeStruct(np.shape(w), w.dtype), state)
+
+    def forward(weights: Any, *xs: Array) -> tuple[Array, ...]:
+        result = nnx.merge(graphdef, weights).forward(*(from_caffe(x) for x in xs))
         return tuple(to_caffe(x) for x in (result if isinstance(result, tuple) else (result,)))
 
     structs = [jax.ShapeDtypeStruct(shape, np.float32) for shape in bottoms]
     try:
-        tops = [tuple(int(n) for n in t.shape) for t in jax.eval_shape(forward, *structs)]
+        tops = [tuple(int(n) for n in t.shape) for t in jax.eval_shape(forward, weights, *structs)]
     except InputError as error:
         raise InputError(f"layer {name!r}: {error}") from error
     except (TypeError, ValueError, IndexError, ZeroDivisionError, OverflowError) as error:

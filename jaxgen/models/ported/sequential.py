@@ -2,8 +2,9 @@
 
 The description is a list of dictionaries, `{"type": "conv", "out": 64, "kernel": 4, ...}`; it
 is what `weights_convert.sequential` reads from a text file and what the metadata of a converted
-file holds. `LAYERS` lists the types and their settings. The names and the meaning of the
-settings are PyTorch's; sizes of inputs follow from the size of the network's input.
+file holds. `sequential_schema.SCHEMA` lists the types and their settings. The names and the
+meaning of the settings are PyTorch's; sizes of inputs follow from the size of the network's
+input.
 
 Images are `[..., H, W, C]` here and (C, H, W) in PyTorch, which shows where an image becomes
 a vector: `flatten` and `unflatten` use PyTorch's order, so that weights need no reordering.
@@ -13,89 +14,35 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from jaxgen.core.errors import expected
 from jaxgen.core.types import Array
-from jaxgen.models.conv.layers import Conv, ConvTranspose
-from jaxgen.models.ported.blocks import (
-    adaptive_avg_pool,
-    avg_pool,
-    batch_norm,
-    max_pool,
-    standardise,
-    upsample,
+from jaxgen.models.ported.sequential_layers import (
+    FUNCTIONS,
+    GroupNorm,
+    LayerNorm,
+    PReLU,
+    make,
+    window_count,
 )
+from jaxgen.models.ported.sequential_schema import SCHEMA, pair, settings_of, sides
 
-__all__ = ["LAYERS", "Sequential", "check_layers"]
+__all__ = ["LAYERS", "MOST_LAYERS", "Sequential", "check_layers"]
 
 Shape = tuple[int, ...]
 Settings = Mapping[str, Any]
 
-_REQUIRED = object()
 _NAMES = ("type", "name", "source")
+MOST_LAYERS = 1_000
+_MOST_NUMBERS = 1 << 28
+_MOST_PIXELS = 4096
 
-LAYERS: dict[str, dict[str, Any]] = {
-    "linear": {"out": _REQUIRED, "bias": True},
-    "conv": {
-        "out": _REQUIRED, "kernel": _REQUIRED, "stride": 1, "padding": 0, "groups": 1, "bias": True,
-    },
-    "conv_transpose": {
-        "out": _REQUIRED, "kernel": _REQUIRED, "stride": 1, "padding": 0, "bias": True,
-    },
-    "batch_norm": {"eps": 1e-5},
-    "relu": {},
-    "leaky_relu": {"slope": 0.01},
-    "elu": {"alpha": 1.0},
-    "gelu": {"approximate": False},
-    "silu": {},
-    "softplus": {},
-    "tanh": {},
-    "sigmoid": {},
-    "softmax": {},
-    "log_softmax": {},
-    "max_pool": {"kernel": _REQUIRED, "stride": None, "padding": 0, "ceil": False},
-    "avg_pool": {"kernel": _REQUIRED, "stride": None, "padding": 0},
-    "adaptive_avg_pool": {"size": _REQUIRED},
-    "flatten": {},
-    "unflatten": {"shape": _REQUIRED},
-    "upsample": {"factor": 2},
-    "pixel_norm": {"eps": 1e-8},
-    "standardise": {"mean": _REQUIRED, "std": _REQUIRED},
-    "to_unit": {},
-    "from_unit": {},
-    "scalar": {},
-    "identity": {},
-    "dropout": {"p": 0.5},
-}  # fmt: skip
-"""Type -> settings and their defaults. `to_unit` maps [-1, 1] to [0, 1], `from_unit` back;
-`unflatten` takes (C, H, W); `scalar` makes a vector of one element a number; `dropout` does
-nothing, as at inference."""
-
-_POINTWISE: dict[str, Callable[[Array, Settings], Array]] = {
-    "relu": lambda x, s: jax.nn.relu(x),
-    "leaky_relu": lambda x, s: jax.nn.leaky_relu(x, s["slope"]),
-    "elu": lambda x, s: jax.nn.elu(x, s["alpha"]),
-    "gelu": lambda x, s: jax.nn.gelu(x, approximate=s["approximate"]),
-    "silu": lambda x, s: jax.nn.silu(x),
-    "softplus": lambda x, s: jax.nn.softplus(x),
-    "tanh": lambda x, s: jnp.tanh(x),
-    "sigmoid": lambda x, s: jax.nn.sigmoid(x),
-    "softmax": lambda x, s: jax.nn.softmax(x),
-    "log_softmax": lambda x, s: jax.nn.log_softmax(x),
-    "pixel_norm": lambda x, s: x * jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + s["eps"]),
-    "standardise": lambda x, s: standardise(x, s["mean"], s["std"]),
-    "to_unit": lambda x, s: 0.5 * x + 0.5,
-    "from_unit": lambda x, s: 2.0 * x - 1.0,
-    "scalar": lambda x, s: x[..., 0],
-    "identity": lambda x, s: x,
-    "dropout": lambda x, s: x,
-}
+LAYERS = tuple(SCHEMA)
+"""The types that a description may have."""
 
 
 class Sequential(nnx.Module):
@@ -113,34 +60,23 @@ class Sequential(nnx.Module):
         self.input_shape, self.output_shape = shapes[0], shapes[-1]
         made = {}
         for layer, shape in zip(layers, shapes, strict=False):
-            module = _make(layer, shape, rngs)
+            module = make(layer, shape, rngs)
             if module is not None:
                 made[layer["name"]] = module
         self.layers = nnx.Dict(made)
 
     def __call__(self, x: Array) -> Array:
+        """The output for one sample, or for a batch of them."""
         if x.shape[x.ndim - len(self.input_shape) :] != self.input_shape:
             raise expected("input", f"shape [..., {self.input_shape}]", x.shape)
-        lead = x.shape[: x.ndim - len(self.input_shape)]
+        lead = x.ndim - len(self.input_shape)
         for layer in json.loads(self.spec):
-            kind = layer["type"]
-            if kind in _POINTWISE:
-                x = _POINTWISE[kind](x, layer)
-            elif kind == "flatten":
-                if x.ndim - len(lead) == 3:
-                    x = jnp.moveaxis(x, -1, -3).reshape((*lead, -1))
-            elif kind == "unflatten":
-                x = jnp.moveaxis(x.reshape((*lead, *layer["shape"])), -3, -1)
-            elif kind == "max_pool":
-                x = max_pool(x, layer["kernel"], layer["stride"], layer["padding"], layer["ceil"])
-            elif kind == "avg_pool":
-                x = avg_pool(x, layer["kernel"], layer["stride"], layer["padding"])
-            elif kind == "adaptive_avg_pool":
-                x = adaptive_avg_pool(x, layer["size"])
-            elif kind == "upsample":
-                x = upsample(x, layer["factor"])
-            else:
-                x = self.layers[layer["name"]](x)
+            if layer["name"] not in self.layers:
+                x = FUNCTIONS[layer["type"]](x, layer, x.ndim - lead)
+                continue
+            module = self.layers[layer["name"]]
+            ranked = isinstance(module, GroupNorm | LayerNorm | PReLU)
+            x = module(x, x.ndim - lead) if ranked else module(x)
         return x
 
 
@@ -152,33 +88,36 @@ def check_layers(
     Raises:
       InputError: naming every layer that is unknown, badly set or does not fit its input.
     """
-    shape: Shape = tuple(int(n) for n in input_shape)
-    if len(shape) not in (1, 3) or min(shape) < 1:
-        raise expected("input_shape", "[features] or [H, W, C]", list(input_shape))
+    good = isinstance(input_shape, list | tuple) and all(type(n) is int for n in input_shape)
+    shape: Shape = tuple(input_shape) if good else ()
+    if len(shape) not in (1, 3) or min(shape) < 1 or math.prod(shape) > _MOST_NUMBERS:
+        raise expected("input_shape", "[features] or [H, W, C]", f"{input_shape!r:.80}")
+    if not isinstance(layers, list | tuple) or len(layers) > MOST_LAYERS:
+        raise expected("layers", f"a list of at most {MOST_LAYERS} layers", f"{len(layers)}")
     complete: list[dict[str, Any]] = []
     shapes: list[Shape] = [shape]
     wrong: list[str] = []
     for position, layer in enumerate(layers):
-        kind = layer.get("type")
-        if kind not in LAYERS:
+        kind = layer.get("type") if isinstance(layer, Mapping) else None
+        if not isinstance(kind, str) or kind not in SCHEMA:
             known = ", ".join(LAYERS)
-            wrong.append(f"layer {position}: unknown type {kind!r}, known: {known}")
+            wrong.append(f"layer {position}: unknown type {kind!r:.80}, known: {known}")
             continue
-        settings = {key: layer.get(key, default) for key, default in LAYERS[kind].items()}
-        missing = [key for key, value in settings.items() if value is _REQUIRED]
-        extra = [key for key in layer if key not in settings and key not in _NAMES]
-        if missing or extra:
-            wrong += [f"layer {position} ({kind}): {key} is missing" for key in missing]
-            wrong += [f"layer {position} ({kind}): no setting {key!r}" for key in extra]
+        given = {key: value for key, value in layer.items() if key not in _NAMES}
+        settings, mistakes = settings_of(kind, given)
+        if mistakes:
+            wrong += [f"layer {position} ({kind}): {mistake}" for mistake in mistakes]
             continue
         name = str(layer.get("name", position))
         settings = {"type": kind, "name": name, "source": layer.get("source", name), **settings}
         complete.append(settings)
+        if wrong:  # the shape is not known any more
+            continue
         try:
             shape = _after(settings, shape)
         except ValueError as error:
             wrong.append(f"layer {position} ({kind}): {error}")
-            break
+            continue
         shapes.append(shape)
     names = [layer["name"] for layer in complete]
     wrong += [
@@ -190,7 +129,24 @@ def check_layers(
 
 
 def _after(layer: Settings, shape: Shape) -> Shape:
-    """The shape after a layer."""
+    """The shape after a layer. Raises ValueError if the layer does not fit the shape before."""
+    after = _shape(layer, shape)
+    if after and min(after) < 1:
+        raise ValueError(f"nothing is left of an input of shape {shape}")
+    if math.prod(after) > _MOST_NUMBERS:
+        raise ValueError(f"its output {after} has over {_MOST_NUMBERS} numbers")
+    kind = layer["type"]
+    if kind in ("linear", "conv", "conv_transpose"):
+        window = pair(layer["kernel"]) if kind != "linear" else ()
+        if math.prod((shape[-1], layer["out"], *window)) > _MOST_NUMBERS:
+            raise ValueError(f"its weight has over {_MOST_NUMBERS} numbers")
+    matrices = kind == "adaptive_avg_pool" or layer.get("mode") == "bilinear"
+    if matrices and max(*shape[:2], *after[:2]) > _MOST_PIXELS:
+        raise ValueError(f"interpolates more than {_MOST_PIXELS} rows or columns")
+    return after
+
+
+def _shape(layer: Settings, shape: Shape) -> Shape:
     kind = layer["type"]
     if kind == "linear":
         if len(shape) != 1:
@@ -207,48 +163,85 @@ def _after(layer: Settings, shape: Shape) -> Shape:
         if math.prod(shape) != c * h * w or len(shape) != 1:
             raise ValueError(f"{shape} cannot become (C, H, W) = {(c, h, w)}")
         return (h, w, c)
-    if kind not in ("conv", "conv_transpose", "max_pool", "avg_pool", "upsample",
-                    "adaptive_avg_pool"):  # fmt: skip
+    if kind in ("prelu", "group_norm", "layer_norm", "hardtanh", "standardise"):
+        _check_fit(layer, shape)
         return shape
+    if kind == "instance_norm":
+        if len(shape) != 3 or shape[0] * shape[1] < 2:
+            raise ValueError(f"needs an image of several pixels, but its input has shape {shape}")
+        return shape
+    return _image_shape(layer, shape) if kind in _ON_IMAGES else shape
+
+
+_ON_IMAGES = (
+    "conv", "conv_transpose", "max_pool", "avg_pool", "upsample", "adaptive_avg_pool",
+    "pixel_shuffle", "zero_pad", "constant_pad", "reflection_pad", "replication_pad",
+)  # fmt: skip
+
+
+def _check_fit(layer: Settings, shape: Shape) -> None:
+    """Settings that must agree with the input's channels, or with each other."""
+    kind, channels = layer["type"], shape[-1] if shape else 0
+    if kind == "prelu" and layer["count"] not in (1, channels):
+        raise ValueError(f"count: expected 1 or {channels}; got {layer['count']}")
+    if kind == "group_norm" and (channels == 0 or channels % layer["groups"]):
+        raise ValueError(f"groups: expected a divisor of {channels}; got {layer['groups']}")
+    if kind == "hardtanh" and layer["low"] >= layer["high"]:
+        raise ValueError(f"low: expected one below high; got {layer['low']} and {layer['high']}")
+    if kind == "standardise" and layer["mean"]:
+        sizes = {len(layer["mean"]), len(layer["std"])}
+        if sizes != {channels} and sizes != {1}:
+            raise ValueError(f"mean and std: expected {channels} numbers each")
+    if kind == "layer_norm" and layer["shape"] is not None:
+        theirs = list(shape) if len(shape) != 3 else [shape[2], *shape[:2]]
+        if layer["shape"] != theirs:
+            raise ValueError(f"shape: expected that of the whole input, {theirs}")
+
+
+def _image_shape(layer: Settings, shape: Shape) -> Shape:
+    kind = layer["type"]
     if len(shape) != 3:
         raise ValueError(f"needs an image, but its input has shape {shape}")
-    *sides, channels = shape
+    *size, channels = shape
     if kind == "upsample":
-        return (*(n * layer["factor"] for n in sides), channels)
+        if layer["align_corners"] and layer["mode"] == "nearest":
+            raise ValueError('align_corners: expected false with mode "nearest"')
+        return (*(n * f for n, f in zip(size, pair(layer["factor"]), strict=True)), channels)
     if kind == "adaptive_avg_pool":
-        return (layer["size"], layer["size"], channels)
-    kernel, pad = layer["kernel"], layer["padding"]
-    stride = layer["stride"] or kernel
-    if kind == "conv_transpose":
-        sides = [(n - 1) * stride + kernel - 2 * pad for n in sides]
-    else:
-        over = [n + 2 * pad - kernel for n in sides]
-        sides = [n // stride + 1 for n in over]
-        if layer.get("ceil"):
-            full = [-(-n // stride) + 1 for n in over]
-            sides = [
-                f - 1 if (f - 1) * stride >= n + pad else f
-                for f, n in zip(full, shape, strict=False)
-            ]
-    if min(sides) < 1:
-        raise ValueError(f"nothing is left of an input of shape {shape}")
-    return (*sides, channels if kind.endswith("pool") else layer["out"])
-
-
-def _make(layer: Settings, shape: Shape, rngs: nnx.Rngs) -> nnx.Module | None:
-    kind, inputs = layer["type"], shape[-1]
-    if kind == "linear":
-        return nnx.Linear(inputs, layer["out"], use_bias=layer["bias"], rngs=rngs)
-    if kind == "batch_norm":
-        return batch_norm(inputs, rngs, layer["eps"])
+        return (*pair(layer["size"]), channels)
+    if kind == "pixel_shuffle":
+        r = layer["factor"]
+        if channels % (r * r):
+            raise ValueError(f"factor: {channels} channels are no multiple of {r * r}")
+        return (size[0] * r, size[1] * r, channels // (r * r))
+    if kind.endswith("_pad"):
+        left, right, top, bottom = sides(layer["padding"])
+        if kind == "reflection_pad" and (
+            max(left, right) >= size[1] or max(top, bottom) >= size[0]
+        ):
+            raise ValueError(f"padding: expected less than the image, {tuple(size)}")
+        return (size[0] + top + bottom, size[1] + left + right, channels)
+    kernel, stride = pair(layer["kernel"]), pair(layer["stride"] or layer["kernel"])
+    padding = pair(layer["padding"])
+    each = list(zip(size, kernel, stride, padding, strict=True))
+    if kind.endswith("pool"):
+        if any(2 * p > k for _, k, _, p in each):
+            raise ValueError(f"padding: expected at most half the kernel; got {layer['padding']}")
+        ceil = layer["ceil"]
+        return (*(window_count(n, k, s, p, ceil) for n, k, s, p in each), channels)
+    if channels % layer["groups"] or layer["out"] % layer["groups"]:
+        wanted = f"a divisor of {channels} inputs and {layer['out']} outputs"
+        raise ValueError(f"groups: expected {wanted}; got {layer['groups']}")
+    spread = [d * (k - 1) + 1 for d, k in zip(pair(layer["dilation"]), kernel, strict=True)]
     if kind == "conv":
-        return Conv(
-            inputs, layer["out"], layer["kernel"], stride=layer["stride"],
-            padding=layer["padding"], groups=layer["groups"], use_bias=layer["bias"], rngs=rngs,
-        )  # fmt: skip
-    if kind == "conv_transpose":
-        return ConvTranspose(
-            inputs, layer["out"], layer["kernel"], stride=layer["stride"],
-            padding=layer["padding"], use_bias=layer["bias"], rngs=rngs,
-        )  # fmt: skip
-    return None
+        counts = [(n + 2 * p - k) // s + 1 for (n, _, s, p), k in zip(each, spread, strict=True)]
+        return (*counts, layer["out"])
+    more = pair(layer["output_padding"])
+    if any(
+        m and m >= max(s, d) for m, s, d in zip(more, stride, pair(layer["dilation"]), strict=True)
+    ):
+        raise ValueError("output_padding: expected less than the stride or the dilation")
+    counts = [
+        (n - 1) * s - 2 * p + k + m for (n, _, s, p), k, m in zip(each, spread, more, strict=True)
+    ]
+    return (*counts, layer["out"])
