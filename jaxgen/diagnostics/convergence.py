@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxgen.core.errors import expected
 from jaxgen.core.types import PRNGKey
-from jaxgen.sampler.results import SampleResult
+from jaxgen.sampler.results import SampleResult, separation_note
 from jaxgen.target.posterior import Posterior
 from jaxgen.target.priors import Sphere
 
@@ -69,8 +69,8 @@ class Diagnosis(NamedTuple):
     """What there is to say of a run.
 
     Attributes:
-      verdict: "mixed", "islands agree", "slow", "stuck", "islands disagree" or "unknown", and
-        then why, in one line.
+      verdict: "mixed", "islands agree", "separate", "slow", "stuck", "islands disagree" or
+        "unknown", and then why, in one line.
       rhat: the worst R-hat of each space: "latent", "log density", "image".
       ess_bulk, ess_tail: the smallest effective sample size of each space.
       num_draws: C x S.
@@ -250,8 +250,14 @@ def _verdict(rhat: dict[str, float], bulk: dict[str, float], result: Any, chains
     size = bulk[where]
     if worst <= _GOOD:
         return f"mixed: R-hat at most {worst:.3f} ({where}), ESS {size:.0f}"
-    if well:
+    if well and not separation_note(result.draws, result.history):
         return _agreeing(islands, families, f"R-hat {worst:.2f} ({where})")
+    if well:
+        return (
+            f"separate: R-hat {worst:.2f} ({where}): chains stay where annealing has put them. "
+            "Islands agree on what they found, but parts of the posterior that few chains reached "
+            "may be missing; compare with a larger num_chains"
+        )
     if worst <= _POOR:
         return (
             f"slow: R-hat {worst:.2f} ({where}), ESS {size:.0f}; draw more (num_steps), or use "

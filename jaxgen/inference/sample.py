@@ -22,7 +22,12 @@ from jaxgen.kernels import ChainState, Kernel
 from jaxgen.sampler import loop
 from jaxgen.sampler.checkpoint import recording
 from jaxgen.sampler.config import Callback, Reduce, Setup, check_integer, prepare
-from jaxgen.sampler.results import SampleResult, acceptance_note, annealing_notes
+from jaxgen.sampler.results import (
+    SampleResult,
+    acceptance_note,
+    annealing_notes,
+    separation_note,
+)
 from jaxgen.sampler.state import RunState, TemperatureInfo
 from jaxgen.target.path import AnnealedPath
 from jaxgen.target.posterior import Posterior
@@ -204,6 +209,8 @@ def _result(journey: loop.Journey, setup: Setup, draws: Any) -> SampleResult:
     rates = np.asarray(state.accepted) / max(int(state.num_steps), 1)
     if int(state.num_steps):
         notes = (*notes, *acceptance_note(float(rates.mean())))
+    if len(journey.history.beta) and setup.kernel.exactness == "exact" and setup.reduce is None:
+        notes = (*notes, *separation_note(draws, history))
     refused = int(np.sum(state.num_divergent))
     if refused:
         notes = (*notes, f"{refused} proposals were divergent or not finite, and were refused")

@@ -15,7 +15,7 @@ __all__ = ["LEVELS", "Part", "Verdict", "examine", "figure", "judge", "number"]
 
 # From good to bad.
 LEVELS = ("good", "unsure", "bad")
-_GOOD_RHAT, _POOR_RHAT = 1.05, 1.2
+_GOOD_RHAT, _POOR_RHAT, _SEPARATE_RHAT = 1.05, 1.2, 1.8
 # Draws that a mean and a standard deviation should rest on at the least.
 _ENOUGH = 100.0
 # A summary's list of islands is read up to here.
@@ -159,6 +159,15 @@ def _mixing(entry: Entry, figures: Figures) -> list[Verdict]:
         number(entry, "num_ancestors"),
         chains,
     ):
+        if worst > _SEPARATE_RHAT:
+            return [
+                Verdict(
+                    "unsure",
+                    "chains stay in separate parts of the posterior",
+                    f"{of}. Groups of chains that never met agree on what they found, but parts "
+                    "that few chains reached may be missing: compare with more chains",
+                )
+            ]
         return [
             Verdict(
                 "good",

@@ -295,6 +295,8 @@ def fit_proposal(state: RunState, path: AnnealedPath, *, precondition: str) -> R
 
     It starts from the mixture where the chains are more probable under it than under the
     path's own start: the Kullback-Leibler divergence from the target is smaller by as much.
+    Where chains lie in separate places it starts from the path's own start: a mixture of the
+    modes that a pilot has found would leave out, without a sign of it, those that it has not.
     """
     if precondition != "none":
         state = _learn_mass(state, precondition, path)
@@ -304,7 +306,7 @@ def fit_proposal(state: RunState, path: AnnealedPath, *, precondition: str) -> R
     own = jnp.sum(jax.nn.softmax(weight) * jnp.where(jnp.isfinite(weight), log_prob, 0.0))
     size = mixture.mean.shape[0]
     usable = jnp.isfinite(near) & jnp.all(jnp.isfinite(mixture.colour))
-    nearer = usable & (near > own + 1.0 + 0.05 * size)
+    nearer = usable & (near > own + 1.0 + 0.05 * size) & ~mixture.is_scattered
     nothing = no_mixture(mixture.like, weight.shape[0])
     mixture = jax.tree.map(lambda m, n: jnp.where(nearer, m, n), mixture, nothing)
     return state._replace(mixture=mixture, on_bridge=nearer, inverse_mass=state.learned_mass)

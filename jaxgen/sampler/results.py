@@ -19,6 +19,7 @@ __all__ = [
     "SampleResult",
     "acceptance_note",
     "annealing_notes",
+    "separation_note",
 ]
 
 # What a run that did not anneal has to show for it.
@@ -27,6 +28,8 @@ NO_ISLANDS = np.zeros(0, np.float32)
 
 # Islands whose log Z have this standard deviation have not found the same thing.
 _ISLANDS_APART = 2.0
+# Between-chain variance over within-chain variance from which on parts are called separate.
+_SEPARATE = 8.0
 # Below this mean acceptance rate chains hardly move.
 _LEAST_ACCEPTANCE = 0.1
 
@@ -228,6 +231,30 @@ def annealing_notes(
             "or a larger Adaptive.cess"
         )
     return tuple(notes)
+
+
+def separation_note(draws: Any, history: TemperatureInfo) -> tuple[str, ...]:
+    """What it means that chains stay where annealing has put them, or nothing.
+
+    In the coordinate where it is largest, the variance between the chains' means is compared
+    with that of a chain's own draws. Where the first is many times the second, the posterior
+    has parts between which chains do not pass, and how much of it each part holds rests on
+    annealing alone. A pool that reached the posterior by itself needed no annealing.
+    """
+    kept = draws.get("position") if isinstance(draws, dict) else draws
+    leaves = [x for x in jax.tree.leaves(kept) if isinstance(x, np.ndarray) and x.ndim >= 2]
+    if len(history.beta) < 2 or not leaves or leaves[0].shape[1] < 4 or leaves[0].shape[0] < 2:
+        return ()
+    flat = [x.reshape(*x.shape[:2], -1) for x in leaves]
+    between = np.concatenate([x.mean(1, dtype=np.float64).var(0, ddof=1) for x in flat])
+    within = np.concatenate([x.var(1, ddof=1, dtype=np.float64).mean(0) for x in flat])
+    if not np.max(between / np.maximum(within, 1e-30)) > _SEPARATE:
+        return ()
+    return (
+        "chains stay in separate parts of the posterior: how much each part holds rests on "
+        "annealing, and parts that few chains reached may be missing; compare with a larger "
+        "num_chains",
+    )
 
 
 def acceptance_note(rate: float) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ __all__ = ["FittedMixture", "bridged", "fit_mixture", "no_mixture", "unbridged_t
 # Candidates for the shrinkage a, and by how much the kernels are widened against the
 # optimism of a fit to few chains.
 _SHRINKAGES = (0.0, 0.4, 0.6, 0.75, 0.87, 0.94, 0.97)
+# Kernels narrower than this (a of 0.87 and more) follow chains in separate places.
+_NARROW = 0.6
 _WIDEN = 1.2
 
 
@@ -58,6 +60,14 @@ class FittedMixture:
     colour: Array
     log_volume: Array
     like: ArrayTree
+
+    @property
+    def is_scattered(self) -> Array:
+        """Whether the chains lie in separate places, which one Gaussian would not cover.
+
+        Chains may then have missed places that nothing near them leads to.
+        """
+        return self.width < _WIDEN * _NARROW
 
     def sample(self, key: PRNGKey) -> ArrayTree:
         """Return one draw."""
