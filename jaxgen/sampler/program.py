@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxgen.core.pytree import replace
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.kernels.base import ChainState, Kernel, Tuning
 from jaxgen.sampler.sharding import over_chains
@@ -308,6 +309,7 @@ def fit_proposal(state: RunState, path: AnnealedPath, *, precondition: str) -> R
     usable = jnp.isfinite(near) & jnp.all(jnp.isfinite(mixture.colour))
     nearer = usable & (near > own + 1.0 + 0.05 * size) & ~mixture.is_scattered
     nothing = no_mixture(mixture.like, weight.shape[0])
+    nothing = replace(nothing, apart=mixture.apart)
     mixture = jax.tree.map(lambda m, n: jnp.where(nearer, m, n), mixture, nothing)
     return state._replace(mixture=mixture, on_bridge=nearer, inverse_mass=state.learned_mass)
 

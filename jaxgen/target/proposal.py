@@ -32,8 +32,9 @@ __all__ = ["FittedMixture", "bridged", "fit_mixture", "no_mixture", "unbridged_t
 # Candidates for the shrinkage a, and by how much the kernels are widened against the
 # optimism of a fit to few chains.
 _SHRINKAGES = (0.0, 0.4, 0.6, 0.75, 0.87, 0.94, 0.97)
-# Kernels narrower than this (a of 0.87 and more) follow chains in separate places.
-_NARROW = 0.6
+# How far chains may lie apart, as a variance over the inverse mass and over what chance makes of
+# few chains, before they are taken to lie in separate places.
+_APART = 15.0
 _WIDEN = 1.2
 
 
@@ -49,6 +50,9 @@ class FittedMixture:
       whiten: `[D, D]`: whiten @ whiten.T = S^-1; (z - m) @ whiten are the coordinates.
       colour: `[D, D]`, the inverse of `whiten`.
       log_volume: log |det whiten|.
+      apart: the largest variance of the chains in any direction, over the inverse mass (which
+        the score makes that of a single mode) and over (1 + sqrt(D / n))^2, which n independent
+        draws would show at most.
       like: a latent, for its structure.
     """
 
@@ -59,15 +63,16 @@ class FittedMixture:
     whiten: Array
     colour: Array
     log_volume: Array
+    apart: Array
     like: ArrayTree
 
     @property
     def is_scattered(self) -> Array:
-        """Whether the chains lie in separate places, which one Gaussian would not cover.
+        """Whether the chains lie in separate places, far beyond what the inverse mass explains.
 
-        Chains may then have missed places that nothing near them leads to.
+        They may then have missed places that nothing near them leads to.
         """
-        return self.width < _WIDEN * _NARROW
+        return self.apart > _APART
 
     def sample(self, key: PRNGKey) -> ArrayTree:
         """Return one draw."""
@@ -98,6 +103,7 @@ def no_mixture(position: ArrayTree, num_chains: int) -> FittedMixture:
         whiten=jnp.eye(size, dtype=dtype),
         colour=jnp.eye(size, dtype=dtype),
         log_volume=jnp.zeros((), dtype),
+        apart=jnp.zeros((), dtype),
         like=jax.tree.map(jnp.zeros_like, position),
     )
 
@@ -134,6 +140,8 @@ def fit_mixture(
     unfactor = solve_triangular(factor, identity, lower=True)
     rough = (flat - mean[None]) @ unfactor.T
     covariance = (weight[:, None] * rough).T @ rough
+    chance = (1.0 + jnp.sqrt(size / effective)) ** 2
+    apart = jnp.linalg.eigvalsh(covariance)[-1] / chance
     trace, square = jnp.trace(covariance), jnp.sum(covariance**2)
     above = (1 - 2 / size) * square + trace**2
     below = (effective - 2 / size) * (square - trace**2 / size)
@@ -170,6 +178,7 @@ def fit_mixture(
         whiten=whiten,
         colour=colour,
         log_volume=log_volume,
+        apart=apart,
         like=like,
     )
     return mixture, scores[best] + log_volume

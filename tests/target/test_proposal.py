@@ -65,6 +65,14 @@ def test_two_modes_are_followed_where_one_gaussian_would_not_do():
     assert float(near) > one.logpdf(np.asarray(z)).mean()
 
 
+def test_chains_in_separate_places_are_told_from_one_wide_mode():
+    rng = np.random.default_rng(4)
+    one = jnp.asarray(rng.normal(size=(64, 8)), jnp.float32)
+    sides = jnp.where(jnp.arange(64)[:, None] < 20, -5.0, 5.0) * jnp.ones((64, 8))
+    assert not bool(fit_mixture(one, jnp.zeros(64), jnp.ones(8))[0].is_scattered)
+    assert bool(fit_mixture(one + sides, jnp.zeros(64), jnp.ones(8))[0].is_scattered)
+
+
 def test_few_draws_in_many_dimensions_take_the_shape_of_the_inverse_mass():
     rng = np.random.default_rng(2)
     scale = np.geomspace(0.01, 1.0, 40)
