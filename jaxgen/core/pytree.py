@@ -71,7 +71,8 @@ def short(value: Any) -> str:
         inside = _listed([short(item) for item in value], "()")
         return inside if len(value) != 1 else f"{inside[:-1]},)"
     if value is not None and not jax.tree_util.all_leaves([value]):
-        count = sum(np.size(leaf) for leaf in jax.tree.leaves(value) if hasattr(leaf, "dtype"))
+        leaves = [x for x in jax.tree.leaves(value) if hasattr(x, "dtype") or np.isscalar(x)]
+        count = sum(np.size(leaf) for leaf in leaves)
         return f"{type(value).__name__}({count:,} numbers)"
     return _cut(repr(value))
 

@@ -190,8 +190,7 @@ def as_function(value: Any, argument: str) -> Any:
             argument,
             "a function that JAX can differentiate",
             f"{type(value).__name__}, a Keras model on {_keras_backend()}",
-            "Set KERAS_BACKEND=jax before importing keras, and give "
-            "lambda z: model(z[None])[0]",
+            "Set KERAS_BACKEND=jax before importing keras, and give lambda z: model(z[None])[0]",
         )
     if jax.tree_util.all_leaves([value]):
         return StaticFunction(value)

@@ -11,6 +11,7 @@ numbers, at twice the cost, in a process that happens to have that switch on.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,15 +91,11 @@ class Network:
         return sum(np.size(leaf) for leaf in jax.tree.leaves(weights))
 
     def _output(self) -> str:
-        """The shape of an output, as text; nothing is computed."""
-        shape = self.input_shape
-        for dtype in (jnp.float32, jnp.int32):  # tokens, if not numbers
-            try:
-                out = jax.eval_shape(self, jax.ShapeDtypeStruct(shape, dtype))  # type: ignore[arg-type]
-            except Exception:  # whatever a module says of a sample that it cannot take
-                continue
-            return str(list(out.shape)) if hasattr(out, "shape") else "several outputs"
-        return "?"
+        """The shape of an output, as text: traced once for each structure, nothing computed."""
+        leaves, structure = jax.tree.flatten(self)
+        if any(isinstance(leaf, jax.core.Tracer) or not hasattr(leaf, "dtype") for leaf in leaves):
+            return "?"  # JAX prints what it is tracing; that is no time to trace more
+        return _output_of(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
 
     def call(self, method: str, *args: Any) -> Any:
         """What another method of the module gives, with these weights: `call("look", image)`.
@@ -187,6 +184,21 @@ def freeze(
             raise ValueError("module: holds random state (nnx.Rngs) outside its Dropout layers")
     shape = None if input_shape is None else tuple(int(size) for size in input_shape)
     return Network(params, graphdef, input_shape=shape, classes=tuple(classes))
+
+
+@functools.cache
+def _output_of(structure: Any, leaves: tuple[Any, ...]) -> str:
+    structs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in leaves]
+    network = jax.tree.unflatten(structure, structs)
+    for dtype in (jnp.float32, jnp.int32):  # tokens, if not numbers
+        sample = jax.ShapeDtypeStruct(network.input_shape, dtype)
+        try:
+            # A lambda, because JAX prints a callable object that it is to trace.
+            out = jax.eval_shape(lambda net, x: net(x), network, sample)
+        except Exception:  # whatever a module says of a sample that it cannot take
+            continue
+        return str(list(out.shape)) if hasattr(out, "shape") else "several outputs"
+    return "?"
 
 
 def is_module(value: Any) -> bool:
