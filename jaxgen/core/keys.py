@@ -7,14 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxgen.core.errors import expected
-from jaxgen.core.types import PRNGKey
 
 __all__ = ["as_key"]
 
 
-def as_key(key: Any, name: str = "key") -> PRNGKey:
+def as_key(key: Any, name: str = "key") -> Any:
     """One typed key, from an integer seed, a typed key or an old-style one.
 
     Args:
@@ -42,10 +42,6 @@ def as_key(key: Any, name: str = "key") -> PRNGKey:
             return jax.random.wrap_key_data(jnp.asarray(key))
         except (TypeError, ValueError) as error:  # of another length than JAX's generator has
             raise expected(name, wanted, f"uint32{list(np.shape(key))}") from error
-    if jnp.issubdtype(dtype, jnp.integer) and np.shape(key) == () and not _traced(key):
+    if jnp.issubdtype(dtype, jnp.integer) and np.shape(key) == () and not isinstance(key, Tracer):
         return jax.random.key(int(key))
     raise expected(name, wanted, f"{dtype}{list(np.shape(key))}")
-
-
-def _traced(value: Any) -> bool:
-    return isinstance(value, jax.core.Tracer)

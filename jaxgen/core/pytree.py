@@ -17,6 +17,7 @@ from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 __all__ = ["StaticFunction", "as_data", "pytree", "replace", "short", "static"]
 
@@ -91,7 +92,7 @@ def _repr(self: Any) -> str:
 def _short_array(value: Any) -> str:
     shape = ",".join(str(size) for size in np.shape(value))
     key = jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
-    known = not isinstance(value, jax.core.Tracer) and getattr(value, "is_fully_addressable", True)
+    known = not isinstance(value, Tracer) and getattr(value, "is_fully_addressable", True)
     if shape or key or not known:
         return f"{value.dtype}[{shape}]"
     return f"{np.asarray(value)[()]:.6g}" if np.issubdtype(value.dtype, np.floating) else f"{value}"

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -172,7 +172,7 @@ def as_function(value: Any, argument: str) -> Any:
         return value
     if is_module(value):
         try:
-            return freeze(value)
+            return freeze(cast(Any, value))
         except ValueError as error:
             raise expected(argument, "an nnx.Module that can be frozen", error) from error
     if _is_a(value, "flax.linen", "Module"):
@@ -201,7 +201,7 @@ def _split(module: Any) -> Any:
     """The module itself where JAX can carry it; else its arrays apart from the rest."""
     equinox = sys.modules.get("equinox")
     ours = equinox is not None and isinstance(module, equinox.Module)
-    if ours:
+    if equinox is not None and ours:
         module = equinox.nn.inference_mode(module)
     leaves, structure = jax.tree.flatten(module)
 

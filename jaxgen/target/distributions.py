@@ -12,7 +12,9 @@ NumPyro's `log_prob`, which does not look, counts them in.
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -31,6 +33,13 @@ __all__ = ["FromNumPyro", "FromTFP", "RandomLabel", "as_prior"]
 _EDGE = 15.0
 
 
+@contextlib.contextmanager
+def _their_rules() -> Iterator[None]:
+    """The library's own arithmetic mixes ranks and types, which the user's settings may forbid."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 @pytree
 class FromNumPyro:
     """A continuous NumPyro distribution as a prior; batch and event shapes are one draw.
@@ -43,19 +52,22 @@ class FromNumPyro:
 
     def sample(self, key: PRNGKey) -> Array:
         """One draw, in unconstrained coordinates."""
-        return _inside(self._bijection().inv(self.distribution.sample(key)))
+        with _their_rules():
+            return _inside(self._bijection().inv(self.distribution.sample(key)))
 
     def log_prob(self, u: Array) -> Array:
         """log p(T(u)) + log |det dT/du|, summed: normalised over u."""
-        bijection = self._bijection()
-        x = bijection(u)
-        volume = bijection.log_abs_det_jacobian(u, x)
-        value = jnp.sum(self.distribution.log_prob(x)) + jnp.sum(volume)
+        with _their_rules():
+            bijection = self._bijection()
+            x = bijection(u)
+            volume = bijection.log_abs_det_jacobian(u, x)
+            value = jnp.sum(self.distribution.log_prob(x)) + jnp.sum(volume)
         return value.astype(u.dtype)
 
     def latent(self, coordinates: Array) -> Array:
         """T(u), of the distribution's own shape."""
-        return self._bijection()(coordinates)
+        with _their_rules():
+            return self._bijection()(coordinates)
 
     def check(self) -> None:
         """Raise `InputError` for discrete distributions and those without a bijection."""
@@ -85,21 +97,24 @@ class FromTFP:
 
     def sample(self, key: PRNGKey) -> ArrayTree:
         """One draw, in unconstrained coordinates."""
-        x = self.distribution.sample(seed=key)
-        return jax.tree.map(_inside, self._bijection().inverse(x))
+        with _their_rules():
+            x = self.distribution.sample(seed=key)
+            return jax.tree.map(_inside, self._bijection().inverse(x))
 
     def log_prob(self, u: ArrayTree) -> Array:
         """log p(T(u)) + log |det dT/du|, summed: normalised over u."""
-        bijection = self._bijection()
-        x = bijection.forward(u)
-        # All axes of u are one draw: without their number a constant volume counts once only.
-        volume = bijection.forward_log_det_jacobian(u, jax.tree.map(jnp.ndim, u))
-        value = jnp.sum(self.distribution.log_prob(x)) + jnp.sum(volume)
+        with _their_rules():
+            bijection = self._bijection()
+            x = bijection.forward(u)
+            # All axes of u are one draw: without their number a constant volume counts once only.
+            volume = bijection.forward_log_det_jacobian(u, jax.tree.map(jnp.ndim, u))
+            value = jnp.sum(self.distribution.log_prob(x)) + jnp.sum(volume)
         return value.astype(jax.tree.leaves(u)[0].dtype)
 
     def latent(self, coordinates: ArrayTree) -> ArrayTree:
         """T(u), of the distribution's own shape."""
-        return self._bijection().forward(coordinates)
+        with _their_rules():
+            return self._bijection().forward(coordinates)
 
     def check(self) -> None:
         """Raise `InputError` for discrete distributions and those without a bijection."""

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 
 from jaxgen.core.errors import expected
 from jaxgen.core.pytree import pytree, replace, static
@@ -93,7 +94,7 @@ class Network:
     def _output(self) -> str:
         """The shape of an output, as text: traced once for each structure, nothing computed."""
         leaves, structure = jax.tree.flatten(self)
-        if any(isinstance(leaf, jax.core.Tracer) or not hasattr(leaf, "dtype") for leaf in leaves):
+        if any(isinstance(leaf, Tracer) or not hasattr(leaf, "dtype") for leaf in leaves):
             return "?"  # JAX prints what it is tracing; that is no time to trace more
         return _output_of(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
 

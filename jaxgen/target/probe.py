@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxgen.core.errors import InputError, expected
 from jaxgen.core.types import Array, PRNGKey
@@ -35,13 +36,14 @@ class Evaluation(NamedTuple):
     """What prior draws look like, `[N]` each.
 
     Attributes:
-      low, high: the least and greatest pixel of the image.
+      low, high, mean: the least, the greatest and the average pixel of the image.
       log_prior, log_likelihood: of the draw; the first is 0 where the prior has only a score.
       outputs: what the classifier of each class condition gives, `[N, K]`.
     """
 
     low: Array
     high: Array
+    mean: Array
     log_prior: Array
     log_likelihood: Array
     outputs: tuple[Array, ...]
@@ -95,6 +97,7 @@ def _evaluated(posterior: Any, keys: Array) -> Evaluation:
         return Evaluation(
             low=jnp.min(image),
             high=jnp.max(image),
+            mean=jnp.mean(image),
             log_prior=posterior.log_prior(position) if known else jnp.zeros((), image.dtype),
             log_likelihood=posterior.condition(image),
             outputs=tuple(t.classifier(image) for t in terms if isinstance(t, ClassCondition)),
@@ -106,7 +109,7 @@ def _evaluated(posterior: Any, keys: Array) -> Evaluation:
 def _at_hand(posterior: Any) -> bool:
     """Whether all arrays are here to compute with: no tracer, no shape, no other machine's."""
     return all(
-        not isinstance(leaf, jax.core.Tracer | jax.ShapeDtypeStruct)
+        not isinstance(leaf, Tracer | jax.ShapeDtypeStruct)
         and getattr(leaf, "is_fully_addressable", True)
         for leaf in jax.tree.leaves(posterior)
     )
@@ -155,6 +158,13 @@ def _check_images(found: Evaluation, posterior: Any) -> None:
     if not finite.any():
         raise expected(
             "generator", "finite pixels", f"NaN or infinity at all of {len(finite)} prior draws"
+        )
+    if len(finite) > 1 and all(np.ptp(x) == 0 for x in (found.low, found.high, found.mean)):
+        raise expected(
+            "generator",
+            "images that depend on the latent",
+            f"the same image at {len(finite)} prior draws",
+            "A BatchNorm in training mode makes one image of every single latent",
         )
     low, high = float(np.min(found.low[finite])), float(np.max(found.high[finite]))
     size = int(np.prod(posterior.image_shape()))
