@@ -71,15 +71,16 @@ class FromNumPyro:
 
     def check(self) -> None:
         """Raise `InputError` for discrete distributions and those without a bijection."""
-        kind = _name(self.distribution)
-        if self.distribution.is_discrete:
-            raise expected("prior", "a continuous distribution", f"{kind}, which is discrete")
-        try:
-            self._bijection()
-        except NotImplementedError as error:
-            raise expected(
-                "prior", "a distribution with a bijection onto its support", kind
-            ) from error
+        with _their_rules():
+            kind = _name(self.distribution)
+            if self.distribution.is_discrete:
+                raise expected("prior", "a continuous distribution", f"{kind}, which is discrete")
+            try:
+                self._bijection()
+            except NotImplementedError as error:
+                raise expected(
+                    "prior", "a distribution with a bijection onto its support", kind
+                ) from error
 
     def _bijection(self) -> Any:
         return sys.modules["numpyro.distributions"].biject_to(self.distribution.support)
@@ -118,20 +119,21 @@ class FromTFP:
 
     def check(self) -> None:
         """Raise `InputError` for discrete distributions and those without a bijection."""
-        kind = _name(self.distribution)
-        types = jax.tree.leaves(self.distribution.dtype)
-        if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in types):
-            raise expected("prior", "a continuous distribution", f"{kind} of {types}")
-        parts = self.distribution.batch_shape
-        if _is_joint(parts) and any(_shapes(parts)):
-            raise expected(
-                "prior",
-                "a joint distribution of parts without a batch shape",
-                f"batch shapes {parts}",
-                "Wrap each part in tfd.Independent or tfd.Sample",
-            )
-        if self._bijection() is None:
-            raise expected("prior", "a distribution with a bijection onto its support", kind)
+        with _their_rules():
+            kind = _name(self.distribution)
+            types = jax.tree.leaves(self.distribution.dtype)
+            if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in types):
+                raise expected("prior", "a continuous distribution", f"{kind} of {types}")
+            parts = self.distribution.batch_shape
+            if _is_joint(parts) and any(_shapes(parts)):
+                raise expected(
+                    "prior",
+                    "a joint distribution of parts without a batch shape",
+                    f"batch shapes {parts}",
+                    "Wrap each part in tfd.Independent or tfd.Sample",
+                )
+            if self._bijection() is None:
+                raise expected("prior", "a distribution with a bijection onto its support", kind)
 
     def _bijection(self) -> Any:
         return self.distribution.experimental_default_event_space_bijector()

@@ -18,7 +18,7 @@ from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.target.adapters import Labelled, as_function
 from jaxgen.target.conditions import as_condition
 from jaxgen.target.distributions import as_prior
-from jaxgen.target.probe import probe
+from jaxgen.target.probe import at_hand, probe
 from jaxgen.target.shapes import check_condition, check_leaves, check_prior, image_struct
 
 __all__ = ["Posterior", "in_type_of"]
@@ -96,11 +96,12 @@ class Posterior:
         Args:
           key: of the draws; a fixed one by default.
         """
-        check_prior(self.prior)
-        image = image_struct(self)
-        if isinstance(self.generator, Labelled):
+        here = at_hand(self)
+        check_prior(self.prior, values=here)
+        if here and isinstance(self.generator, Labelled):
             self.generator.check()
-        check_condition(self.condition, image)
+        image = image_struct(self)
+        check_condition(self.condition, image, values=here)
         check_leaves(self)
         if getattr(self, "_probed", False):
             return

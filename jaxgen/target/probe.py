@@ -25,7 +25,7 @@ from jaxgen.target.conditions.checks import seen_pixels
 from jaxgen.target.conditions.classes import ClassCondition
 from jaxgen.target.conditions.pixels import BernoulliPixels, LowResolution, ObservedPixels
 
-__all__ = ["Evaluation", "probe"]
+__all__ = ["Evaluation", "at_hand", "probe"]
 
 _MORE_DRAWS = 256
 # Fewer pixels than this say nothing about a range.
@@ -63,7 +63,7 @@ def probe(posterior: Any, key: PRNGKey, num_draws: int = 4) -> Evaluation | None
     Raises:
       InputError: that names the argument which is wrong.
     """
-    if not _at_hand(posterior):
+    if not at_hand(posterior):
         return None
     _deterministic(posterior, key)
     found = _evaluate(posterior, jax.random.split(key, num_draws))
@@ -106,7 +106,7 @@ def _evaluated(posterior: Any, keys: Array) -> Evaluation:
     return jax.lax.map(one, keys)
 
 
-def _at_hand(posterior: Any) -> bool:
+def at_hand(posterior: Any) -> bool:
     """Whether all arrays are here to compute with: no tracer, no shape, no other machine's."""
     return all(
         not isinstance(leaf, Tracer | jax.ShapeDtypeStruct)

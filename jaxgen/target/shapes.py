@@ -29,8 +29,8 @@ _CONVERT = (
 )
 
 
-def check_prior(prior: Any) -> None:
-    """The prior must be a distribution with the methods that are called."""
+def check_prior(prior: Any, *, values: bool = True) -> None:
+    """The prior must be a distribution with the methods that are called; its numbers too."""
     needed = ["sample", "latent", *([] if hasattr(prior, "score") else ["log_prob"])]
     missing = [name for name in needed if not callable(getattr(prior, name, None))]
     if missing:
@@ -41,7 +41,7 @@ def check_prior(prior: Any) -> None:
             "As in jaxgen.Gaussian.standard(64)" if len(missing) > 1 else "",
         )
     check = getattr(prior, "check", None)
-    if check is not None:
+    if values and check is not None:
         check()
 
 
@@ -91,14 +91,15 @@ def image_struct(posterior: Any) -> jax.ShapeDtypeStruct:
     return _one_image(image)
 
 
-def check_condition(condition: Any, image: jax.ShapeDtypeStruct) -> None:
+def check_condition(condition: Any, image: jax.ShapeDtypeStruct, *, values: bool = True) -> None:
     """The condition must give a scalar for the image; where it does not, see whose fault it is."""
     if not callable(condition):
         hint = "Add them: sum([a, b])" if isinstance(condition, list | tuple) else ""
         got = type(condition).__name__
         raise expected("condition", "a condition or a function of an image", got, hint)
     try:
-        condition.check(image.shape)
+        if values:
+            condition.check(image.shape)
         out = jax.eval_shape(lambda x: condition(x), image)
     except Exception as error:  # a condition may be any function of an image
         layout = _layout(image.shape)
