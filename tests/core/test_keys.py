@@ -28,8 +28,16 @@ def test_keys_pass_under_jit():
 
 @pytest.mark.parametrize(
     "key",
-    [0.5, None, True, "0", jnp.zeros(2), jnp.zeros(3, jnp.uint32), 2**70]
-    + [jax.random.split(jax.random.key(0))],
+    [
+        0.5,
+        None,
+        True,
+        "0",
+        jnp.zeros(2),
+        jnp.zeros(3, jnp.uint32),
+        2**70,
+        jax.random.split(jax.random.key(0)),
+    ],
 )
 def test_others_are_refused_by_name(key):
     with pytest.raises(InputError, match=r"^seed: expected an integer") as caught:
