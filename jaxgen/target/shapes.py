@@ -164,7 +164,8 @@ def _of_generator(generator: Any, latent: Any, error: Exception) -> InputError:
         hint = f"As in jaxgen.Gaussian.standard({wanted[0] if len(wanted) == 1 else wanted})"
         return expected("prior", f"latents of shape {list(wanted)} for the generator", got, hint)
     reason = " ".join(text.split("\n")[0].split())[:200]
-    if not isinstance(error, TypeError | ValueError):
+    strict = "rank_promotion" in text or "dtype_promotion" in text  # no matter of the latent
+    if strict or not isinstance(error, TypeError | ValueError):
         return blamed("generator", "a function of a latent", error)
     return expected("prior", "latents that the generator takes", f"shape {shapes}: {reason}")
 
