@@ -20,6 +20,7 @@ from jaxgen.models import load
 from jaxgen.plotting import plots as plot
 from jaxgen.sampler.checkpoint import Preempted, StoredRun, load_run
 from jaxgen.sampler.results import AISResult, SampleResult
+from jaxgen.target.adapters import Apply, Labelled
 from jaxgen.target.conditions import (
     BernoulliPixels,
     Caption,
@@ -30,7 +31,9 @@ from jaxgen.target.conditions import (
     LowResolution,
     ObservedPixels,
     Operator,
+    PoissonCounts,
 )
+from jaxgen.target.distributions import RandomLabel
 from jaxgen.target.networks import Network, freeze
 from jaxgen.target.observations import BernoulliObservation, GaussianObservation
 from jaxgen.target.path import AnnealedPath, geometric_path, likelihood_path, tempered_prior_path
@@ -42,6 +45,7 @@ from jaxgen.tempering import step_size as adapt
 __all__ = [
     "AISResult",
     "AnnealedPath",
+    "Apply",
     "AscentResult",
     "BDMCResult",
     "BernoulliObservation",
@@ -57,13 +61,16 @@ __all__ = [
     "GaussianObservation",
     "HiddenUnit",
     "InputError",
+    "Labelled",
     "LogLikelihood",
     "LowResolution",
     "Network",
     "ObservedPixels",
     "Operator",
+    "PoissonCounts",
     "Posterior",
     "Preempted",
+    "RandomLabel",
     "SampleResult",
     "ScorePrior",
     "Sphere",

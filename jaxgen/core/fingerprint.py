@@ -35,6 +35,8 @@ def describe(value: Any, name: str = "") -> dict[str, str]:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         result = {name or "type": type(value).__qualname__}
         for field in dataclasses.fields(value):
+            if field.metadata.get("remark"):
+                continue  # nothing that changes what is computed
             result |= describe(getattr(value, field.name), _join(name, field.name))
         return result
     if isinstance(value, functools.partial):

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxgen.core import names
 from jaxgen.core.errors import InputError, expected
 from jaxgen.core.types import Array
 from jaxgen.data import CLASS_NAMES
@@ -203,7 +204,13 @@ def load(name: str | Path) -> Network:
     """
     path = _path(name)
     weights, metadata = load_weights(path)
-    return freeze(fill(_abstract(path, metadata), weights, str(path)))
+    architecture, config = _architecture(path, metadata)
+    module = fill(_abstract(path, metadata), weights, str(path))
+    try:
+        shape = architecture.input_shape(config)
+    except InputError:  # a network of several inputs
+        shape = None
+    return freeze(module, shape, _classes(metadata, architecture))
 
 
 def describe(name: str | Path) -> ModelInfo:
@@ -220,8 +227,7 @@ def describe(name: str | Path) -> ModelInfo:
         raise expected(f"{name}: outputs", "one to describe", ", ".join(output))
     size = sum(prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
     kind = metadata.get("kind", architecture.kind)
-    classes = CLASS_NAMES if kind == "classifier" else ()
-    classes = tuple(metadata.get("classes", classes))
+    classes = _classes(metadata, architecture)
     return ModelInfo(str(name), kind, shape, tuple(output.shape), classes, metadata, size)
 
 
@@ -260,6 +266,56 @@ def _architecture(path: Path, metadata: dict[str, Any]) -> tuple[Architecture, d
     return ARCHITECTURES[entry["name"]], config
 
 
+def _classes(metadata: dict[str, Any], architecture: Architecture) -> tuple[str, ...]:
+    kind = metadata.get("kind", architecture.kind)
+    classes = metadata.get("classes", CLASS_NAMES if kind == "classifier" else ())
+    return tuple(str(name) for name in classes) if isinstance(classes, list | tuple) else ()
+
+
+# What other frameworks write, and the command that reads it.
+_FOREIGN = {
+    ".pth": "torch",
+    ".pt": "torch",
+    ".th": "torch",
+    ".ckpt": "torch",
+    ".bin": "torch",
+    ".pkl": "torch",
+    ".caffemodel": "caffe",
+    ".prototxt": "caffe",
+}
+_UNREAD = {
+    ".onnx": "ONNX",
+    ".keras": "Keras",
+    ".h5": "Keras",
+    ".msgpack": "flax",
+    ".npz": "NumPy",
+    ".npy": "NumPy",
+    ".eqx": "equinox",
+}
+
+
+def _foreign(name: str | Path) -> None:
+    """Say how to convert what another framework wrote."""
+    suffix = Path(name).suffix.lower()
+    if suffix in _FOREIGN:
+        kind = _FOREIGN[suffix]
+        how = f"{name} --recipe NAME" if kind == "torch" else "--help"
+        raise expected(
+            "name",
+            "a .safetensors file of jaxgen's",
+            repr(str(name)),
+            f"Convert it once: python -m weights_convert {kind} {how}"
+            + (" --out FILE.safetensors" if kind == "torch" else ""),
+        )
+    if suffix in _UNREAD:
+        raise expected(
+            "name",
+            "a .safetensors file of jaxgen's",
+            f"{str(name)!r}, a {_UNREAD[suffix]} file",
+            "Load it in its own library and give the JAX function to Posterior",
+        )
+
+
 def _path(name: str | Path) -> Path:
     if str(name) in _SHIPPED:
         path = Path(str(files("jaxgen") / "shipped" / f"{_SHIPPED[str(name)]}.safetensors"))
@@ -283,12 +339,16 @@ def _path(name: str | Path) -> Path:
         if not Path(name).is_file():
             raise expected("name", "a weight file that exists", str(name))
         return Path(name)
-    names = (*_SHIPPED, *TRAINABLE, *FETCHABLE)
-    near = difflib.get_close_matches(str(name), names, 1, 0.4)
+    _foreign(name)
+    known = (*_SHIPPED, *TRAINABLE, *FETCHABLE)
+    near = difflib.get_close_matches(str(name), known, 1, 0.4)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise expected(
         "name",
-        f"one of {', '.join(names)}, or the path of a .safetensors file",
+        f"one of {', '.join(known)}, or the path of a .safetensors file",
         repr(str(name)),
         hint.strip(),
     )
+
+
+names.install(load)

@@ -144,7 +144,9 @@ def fill(module: M, weights: Mapping[str, Any], source: str = "weights") -> M:
 
     Args:
       module: real or abstract (from `nnx.eval_shape`); it is not changed.
-      weights: dotted name -> array. Arrays take on the variable's dtype.
+      weights: dotted name -> array. Arrays take on the variable's dtype, but floating ones are
+        float32 at most, which is all that a weight file holds: under `jax_enable_x64` an
+        abstract module asks for float64, and would compute in it at twice the cost.
       source: what to call the weights in an error.
 
     Returns:
@@ -167,10 +169,14 @@ def fill(module: M, weights: Mapping[str, Any], source: str = "weights") -> M:
     if wrong:
         raise InputError(f"{source}: do not fit {type(module).__name__}: {'; '.join(wrong)}")
     filled = [
-        (path, leaf.replace(jnp.asarray(weights[".".join(str(p) for p in path)], leaf.dtype)))
+        (path, leaf.replace(jnp.asarray(weights[".".join(str(p) for p in path)], _stored(leaf))))
         for path, leaf in flat
     ]
     return nnx.merge(graphdef, nnx.from_flat_state(filled))
+
+
+def _stored(leaf: Any) -> Any:
+    return jnp.dtype(jnp.float32) if leaf.dtype == jnp.float64 else leaf.dtype
 
 
 Tensor = tuple[np.dtype, tuple[int, ...], int, int]

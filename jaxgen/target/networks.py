@@ -3,21 +3,29 @@
 `freeze(module)` turns an `nnx.Module` into a `Network`: parameters as data, code as
 structure. Sampler code calls a `Network` like a function of one sample and never
 imports flax.
+
+A network computes in the precision of its weights, also where `jax_enable_x64` makes its
+inputs float64: a float32 network is float32 everywhere, or the same file would give other
+numbers, at twice the cost, in a process that happens to have that switch on.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.core import Tracer
 
 from jaxgen.core.errors import expected
 from jaxgen.core.pytree import pytree, replace, static
 from jaxgen.core.types import Array, ArrayTree
 
-__all__ = ["Network", "freeze"]
+__all__ = ["Network", "freeze", "is_module"]
 
 
 @pytree
@@ -28,18 +36,24 @@ class Network:
       params: every variable of the module (weights and running statistics).
       graphdef: the module's structure (static).
       layer: name of the layer whose output is returned, or None for the last one.
-      dtype: name of the type that inputs are cast to, or None to leave them; see `astype`.
+      dtype: name of the type that inputs are cast to; None for that of the weights, where
+        inputs are wider. See `astype`.
+      input_shape: of one sample, where it is known; only said, as in `print(network)`.
+      classes: names of a classifier's classes, where they are known.
     """
 
     params: ArrayTree
     graphdef: Any = static()
     layer: str | None = static(default=None)
     dtype: str | None = static(default=None)
+    input_shape: tuple[int, ...] | None = static(default=None, remark=True)
+    classes: tuple[str, ...] = static(default=(), remark=True)
 
     def __call__(self, *args: Array) -> Array:
         """The network's output for one sample (or for a batch, if the module takes one)."""
         if self.dtype is None:
-            return self._run(*args)
+            widest = _widest(self.params)
+            return self._run(*(x if widest is None else _narrowed(x, widest) for x in args))
         wanted = jnp.result_type(*args)
         output = self._run(*(_cast(x, jnp.dtype(self.dtype)) for x in args))
         return _cast(output, wanted)
@@ -57,6 +71,32 @@ class Network:
         """
         cast = jax.tree.map(lambda x: _cast(x, jnp.dtype(dtype)), self.params)
         return replace(self, params=cast, dtype=jnp.dtype(dtype).name)
+
+    def __repr__(self) -> str:
+        parts = [f"{self.size:,} parameters"]
+        if self.input_shape is not None:
+            parts.append(f"{list(self.input_shape)} -> {self._output()}")
+        if self.layer is not None:
+            parts.append(f"cut at {self.layer}")
+        if self.dtype is not None:
+            parts.append(self.dtype)
+        return f"Network({', '.join(parts)})"
+
+    @property
+    def size(self) -> int:
+        """Number of parameters; running statistics are none."""
+        # What JAX puts into the fields is not always a state with arrays in it.
+        if not isinstance(self.params, nnx.State):
+            return sum(np.size(leaf) for leaf in jax.tree.leaves(self.params))
+        weights = nnx.filter_state(self.params, nnx.Param)
+        return sum(np.size(leaf) for leaf in jax.tree.leaves(weights))
+
+    def _output(self) -> str:
+        """The shape of an output, as text: traced once for each structure, nothing computed."""
+        leaves, structure = jax.tree.flatten(self)
+        if any(isinstance(leaf, Tracer) or not hasattr(leaf, "dtype") for leaf in leaves):
+            return "?"  # JAX prints what it is tracing; that is no time to trace more
+        return _output_of(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
 
     def call(self, method: str, *args: Any) -> Any:
         """What another method of the module gives, with these weights: `call("look", image)`.
@@ -100,16 +140,31 @@ class Network:
         return tuple(_submodules(module))
 
 
-def freeze(module: nnx.Module) -> Network:
+def freeze(
+    module: nnx.Module, input_shape: tuple[int, ...] | None = None, classes: Sequence[str] = ()
+) -> Network:
     """Freeze an `nnx.Module` for sampling.
 
     The module is put into evaluation mode on a copy (running statistics in BatchNorm,
     no dropout): a BatchNorm left in training mode normalises a lone sample by itself
     and gives, without any error, a gradient that is exactly zero.
 
+    Args:
+      module: an `nnx.Module`, or a linen module in `nnx.bridge.ToNNX` once it has variables.
+      input_shape: of one sample; errors and `print` then say it.
+      classes: names of a classifier's classes; a class condition then takes them as labels.
+
     Raises:
+      InputError: for what is no `nnx.Module`.
       ValueError: if a layer stays in training mode or needs random numbers to run.
     """
+    if not isinstance(module, nnx.Module):
+        raise expected(
+            "module",
+            "an nnx.Module",
+            type(module).__name__,
+            "Other callables go into Posterior as they are",
+        )
     module = nnx.merge(*nnx.split(module))
     module.eval()
     for name, layer in _submodules(module).items():
@@ -120,19 +175,56 @@ def freeze(module: nnx.Module) -> Network:
     # Random state has no place in a pure function: rebuild the graph without it.
     graphdef, params = nnx.split(module)
     if jax.tree.leaves(nnx.state(module, nnx.RngState)):
-        for layer in _submodules(module).values():
-            for attribute in ("rngs", "rng_key", "rng_count"):
-                if hasattr(layer, attribute):
+        for layer in (module, *_submodules(module).values()):
+            # `ToNNX` has a property of the name `rngs`, and keeps them elsewhere.
+            for attribute in ("rngs", "rng_key", "rng_count", "to_nnx__rngs"):
+                if attribute in vars(layer):
                     setattr(layer, attribute, None)
         graphdef, params = nnx.split(module)
         if jax.tree.leaves(nnx.state(module, nnx.RngState)):
             raise ValueError("module: holds random state (nnx.Rngs) outside its Dropout layers")
-    return Network(params, graphdef)
+    shape = None if input_shape is None else tuple(int(size) for size in input_shape)
+    return Network(params, graphdef, input_shape=shape, classes=tuple(classes))
+
+
+@functools.cache
+def _output_of(structure: Any, leaves: tuple[Any, ...]) -> str:
+    structs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in leaves]
+    network = jax.tree.unflatten(structure, structs)
+    for dtype in (jnp.float32, jnp.int32):  # tokens, if not numbers
+        sample = jax.ShapeDtypeStruct(network.input_shape, dtype)
+        try:
+            # A lambda, because JAX prints a callable object that it is to trace.
+            out = jax.eval_shape(lambda net, x: net(x), network, sample)
+        except Exception:  # whatever a module says of a sample that it cannot take
+            continue
+        return str(list(out.shape)) if hasattr(out, "shape") else "several outputs"
+    return "?"
+
+
+def is_module(value: Any) -> bool:
+    """Whether it is an `nnx.Module`, which `freeze` takes."""
+    return isinstance(value, nnx.Module)
 
 
 def _cast(x: Array, dtype: Any) -> Array:
     """Floating arrays in the given type, others as they are."""
     return x.astype(dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x
+
+
+def _widest(params: ArrayTree) -> Any:
+    """The widest floating type of the weights; None where there is none."""
+    types = {leaf.dtype for leaf in jax.tree.leaves(params) if hasattr(leaf, "dtype")}
+    floating = [kind for kind in types if jnp.issubdtype(kind, jnp.floating)]
+    return max(floating, key=lambda kind: jnp.dtype(kind).itemsize, default=None)
+
+
+def _narrowed(x: Any, widest: Any) -> Any:
+    """A float64 input in float32 where the weights are narrower than it."""
+    kind = getattr(x, "dtype", None)
+    if kind == jnp.float64 and jnp.dtype(widest).itemsize < 8:
+        return x.astype(jnp.float32)
+    return x
 
 
 def _submodules(module: nnx.Module) -> dict[str, nnx.Module]:

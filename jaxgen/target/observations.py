@@ -17,6 +17,7 @@ from jaxgen.core.pytree import pytree
 from jaxgen.core.types import Array, PRNGKey, Scalar
 from jaxgen.target.conditions import BernoulliPixels, Condition, ObservedPixels
 from jaxgen.target.conditions.checks import check_mask, check_noise
+from jaxgen.target.conditions.precision import like
 
 __all__ = ["BernoulliObservation", "GaussianObservation", "NoisyPixels", "Observation"]
 
@@ -48,7 +49,7 @@ class NoisyPixels(ObservedPixels):
             raise expected("observed", f"shape {tuple(image_shape)}", np.shape(self.observed))
         if not np.all(np.isfinite(self.observed)):
             raise expected("observed", "finite pixels", "NaN or infinity")
-        check_noise(self.noise)
+        check_noise(self.noise, image_shape)
 
 
 @pytree
@@ -72,7 +73,7 @@ class GaussianObservation:
 
     def sample(self, key: PRNGKey, image: Array) -> Array:
         """The image and noise."""
-        return image + self.noise * jax.random.normal(key, image.shape, image.dtype)
+        return image + like(self.noise, image) * jax.random.normal(key, image.shape, image.dtype)
 
     def check(self) -> None:
         """The noise must be positive."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
+
 from jaxgen.core.errors import expected
 from jaxgen.core.pytree import pytree, static
 from jaxgen.core.types import Array, ArrayTree, Density, PRNGKey
 from jaxgen.target.conditions import split_tempered
-from jaxgen.target.posterior import Posterior
+from jaxgen.target.posterior import Posterior, in_type_of
 
 __all__ = [
     "AnnealedPath",
@@ -44,12 +46,13 @@ class AnnealedPath:
 
     def __call__(self, z: ArrayTree, beta: Array | float = 1.0) -> Array:
         """base(z) + beta * tilt(z)."""
-        return self.base(z) + beta * self.tilt(z)
+        base, tilt = self.base(z), self.tilt(z)
+        return base + jnp.asarray(beta, tilt.dtype) * tilt
 
     def draw(self, key: PRNGKey) -> tuple[ArrayTree, Array]:
         """A first state and its log importance weight under `base`."""
         z = self.start.sample(key)
-        return z, self.base(z) - self.start.log_prob(z)
+        return z, self.base(z) - in_type_of(z, self.start.log_prob(z))
 
 
 @pytree
@@ -62,7 +65,9 @@ class LogPrior:
     def __call__(self, z: ArrayTree) -> Array:
         """log p(z) + log p(untempered conditions | G(z))."""
         log_prior = self.posterior.log_prior(z)
-        return log_prior if self.held is None else log_prior + self.held(self.posterior.image(z))
+        if self.held is None:
+            return log_prior
+        return log_prior + in_type_of(z, self.held(self.posterior.image(z)))
 
     def score(self, z: ArrayTree) -> ArrayTree:
         """The prior's score, where it has one of its own."""
@@ -77,7 +82,7 @@ class LogProb:
 
     def __call__(self, z: ArrayTree) -> Array:
         """log p(z)."""
-        return self.prior.log_prob(z)
+        return in_type_of(z, self.prior.log_prob(z))
 
 
 @pytree
@@ -89,7 +94,7 @@ class LogLikelihood:
 
     def __call__(self, z: ArrayTree) -> Array:
         """condition(G(z))."""
-        return self.condition(self.posterior.image(z))
+        return in_type_of(z, self.condition(self.posterior.image(z)))
 
 
 @pytree

@@ -1,6 +1,9 @@
 """The posterior over latents of a generator, given a condition.
 
 log p(z | condition) = log p(z) + log p(condition | G(z)) + const
+
+Densities come in the floating type of the position, whatever the network computes in, so
+that chains keep one type throughout, with and without `jax_enable_x64`.
 """
 
 from __future__ import annotations
@@ -9,14 +12,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxgen.core.errors import expected
-from jaxgen.core.pytree import as_data, pytree
+from jaxgen.core.pytree import pytree
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
+from jaxgen.target.adapters import Labelled, as_function
 from jaxgen.target.conditions import as_condition
+from jaxgen.target.distributions import as_prior
+from jaxgen.target.probe import at_hand, probe
+from jaxgen.target.shapes import check_condition, check_leaves, check_prior, image_struct
 
-__all__ = ["Posterior"]
+__all__ = ["Posterior", "in_type_of"]
 
 
 @pytree
@@ -24,9 +29,10 @@ class Posterior:
     """prior(z) x condition(generator(z)), as data.
 
     Attributes:
-      prior: a distribution over latents (`jaxgen.target.priors`).
+      prior: a distribution over latents: one of `jaxgen.target.priors`, or of NumPyro or TFP.
       generator: z -> image `[H, W, channels]`, in [0, 1] for the models we ship; a
-        `Network`, another callable pytree, or a plain function.
+        `Network`, its name, a module of flax or equinox, another callable pytree, or a plain
+        function (`jaxgen.target.adapters`).
       condition: image -> log likelihood (`jaxgen.target.conditions`), or any function of an image.
     """
 
@@ -36,59 +42,78 @@ class Posterior:
 
     def __post_init__(self) -> None:
         # JAX also builds posteriors out of placeholders: leave what is not callable alone.
-        object.__setattr__(self, "generator", as_data(self.generator))
+        object.__setattr__(self, "prior", as_prior(self.prior))
+        object.__setattr__(self, "generator", as_function(self.generator, "generator"))
         if callable(self.condition):
             object.__setattr__(self, "condition", as_condition(self.condition))
 
+    def picture(self, latent: ArrayTree) -> Array:
+        """G(z), at least in float32: half precision has no digits for a log density."""
+        image = self.generator(latent)
+        dtype = getattr(image, "dtype", None)
+        if dtype is not None and jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4:
+            return image.astype(jnp.float32)
+        return image
+
     def image(self, position: ArrayTree) -> Array:
         """The image at a chain's position: G(prior.latent(position))."""
-        return self.generator(self.prior.latent(position))
+        return self.picture(self.prior.latent(position))
 
     def log_prior(self, position: ArrayTree) -> Array:
         """log p(z), normalised, in the prior's coordinates."""
-        return self.prior.log_prob(position)
+        return in_type_of(position, self.prior.log_prob(position))
 
     def log_likelihood(self, position: ArrayTree) -> Array:
         """log p(condition | G(z))."""
-        return self.condition(self.image(position))
+        return in_type_of(position, self.condition(self.image(position)))
 
     def __call__(self, position: ArrayTree, beta: Array | float = 1.0) -> Array:
         """log p(z) + beta * log p(condition | G(z)): a scalar, not normalised."""
+        beta = in_type_of(position, jnp.asarray(beta, jnp.float32))
         return self.log_prior(position) + beta * self.log_likelihood(position)
+
+    def logdensity(self, position: ArrayTree) -> Array:
+        """log p(z) + log p(condition | G(z)), as BlackJAX and TFP take it.
+
+        `blackjax.nuts(posterior.logdensity, ...)`; `target_log_prob_fn=posterior.logdensity`.
+        """
+        return self(position)
+
+    def potential(self, position: ArrayTree) -> Array:
+        """-logdensity, as NumPyro takes it: `NUTS(potential_fn=posterior.potential)`."""
+        return -self(position)
 
     def image_shape(self) -> tuple[int, ...]:
         """The shape of one image; nothing is computed."""
-        return self._image_struct().shape
+        return image_struct(self).shape
 
-    def check(self) -> None:
-        """Raise `InputError` where prior, generator and condition do not fit each other."""
-        check = getattr(self.prior, "check", None)
-        if check is not None:
-            check()
-        if not callable(self.generator):
-            raise expected("generator", "a function of a latent", type(self.generator).__name__)
-        image = self._image_struct()
-        if not isinstance(image, jax.ShapeDtypeStruct) or image.dtype != jnp.float32:
-            raise expected("generator", "one float32 array for one latent", image)
-        if not callable(self.condition):
-            raise expected("condition", "a condition or a function of an image", self.condition)
-        self.condition.check(image.shape)
-        out = jax.eval_shape(self.condition, image)
-        if out.shape != ():
-            raise expected("condition", "a scalar for one image", f"shape {out.shape}")
+    def check(self, key: PRNGKey | None = None) -> None:
+        """Raise `InputError` where prior, generator and condition do not fit each other.
 
-    def _image_struct(self) -> Any:
-        def draw(key: PRNGKey) -> Array:
-            return self.image(self.prior.sample(key))
+        Shapes are compared first, then four prior draws evaluated (`jaxgen.target.probe`),
+        once for each posterior; under `jax.jit` shapes only.
 
-        try:
-            return jax.eval_shape(draw, jax.random.key(0))
-        except (TypeError, ValueError) as error:
-            latent = jax.eval_shape(
-                lambda key: self.prior.latent(self.prior.sample(key)), jax.random.key(0)
-            )
-            shapes = [np.shape(leaf) for leaf in jax.tree.leaves(latent)]
-            reason = str(error).splitlines()[0]
-            raise expected(
-                "prior", "latents that the generator takes", f"shape {shapes}: {reason}"
-            ) from error
+        Args:
+          key: of the draws; a fixed one by default.
+        """
+        here = at_hand(self)
+        check_prior(self.prior, values=here)
+        if here and isinstance(self.generator, Labelled):
+            self.generator.check()
+        image = image_struct(self)
+        check_condition(self.condition, image, values=here)
+        check_leaves(self)
+        if getattr(self, "_probed", False):
+            return
+        if probe(self, jax.random.key(0) if key is None else key) is not None:
+            object.__setattr__(self, "_probed", True)
+
+
+def in_type_of(position: ArrayTree, value: Any) -> Array:
+    """A floating number in the widest floating type of a position."""
+    kinds = [x.dtype for x in jax.tree.leaves(position) if hasattr(x, "dtype")]
+    kinds = [kind for kind in kinds if jnp.issubdtype(kind, jnp.floating)]
+    value = jnp.asarray(value)
+    if not kinds or not jnp.issubdtype(value.dtype, jnp.floating):
+        return value
+    return value.astype(max(kinds, key=lambda kind: kind.itemsize))

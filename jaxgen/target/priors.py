@@ -10,6 +10,10 @@ A kernel moves in *coordinates*; `prior.latent(coordinates)` is what the generat
 given. They are the same thing for a Gaussian. `Box` and `Sphere` move in the
 coordinates of a standard normal and map it onto their support, which leaves the target
 exact and spares the kernels a boundary or a constraint.
+
+Chains move in the floating type of their prior: float32 unless another is asked for, also
+under `jax_enable_x64`. `Gaussian.standard(64, dtype="float64")` asks for float64.
+Distributions of NumPyro and TensorFlow Probability: `jaxgen.target.distributions`.
 """
 
 from __future__ import annotations
@@ -58,10 +62,15 @@ class Gaussian:
     mean: ArrayTree
     scale: ArrayTree
 
+    def __post_init__(self) -> None:
+        # `Gaussian(0.0, 1.0)` is a prior over one number; placeholders are left alone.
+        for name in ("mean", "scale"):
+            object.__setattr__(self, name, jax.tree.map(_number, getattr(self, name)))
+
     @classmethod
-    def standard(cls, shape: Shape) -> Gaussian:
+    def standard(cls, shape: Shape, dtype: Any = jnp.float32) -> Gaussian:
         """N(0, I) over one array of the given shape; an int is a vector's length."""
-        return cls(jnp.zeros(_shape(shape)), jnp.ones(_shape(shape)))
+        return cls(jnp.zeros(_shape(shape), dtype), jnp.ones(_shape(shape), dtype))
 
     def sample(self, key: PRNGKey) -> ArrayTree:
         """One draw, of the shape of `mean`."""
@@ -72,7 +81,8 @@ class Gaussian:
         """The normalised log density at `z`: a scalar."""
         white = jax.tree.map(lambda x, m, s: (x - m) / s, z, self.mean, self.scale)
         log_scale = sum(jnp.sum(jnp.log(s)) for s in jax.tree.leaves(self.scale))
-        return standard_normal_log_prob(white) - log_scale
+        value = standard_normal_log_prob(white)
+        return value - jnp.asarray(log_scale, value.dtype)
 
     def latent(self, coordinates: ArrayTree) -> ArrayTree:
         """The identity: a Gaussian's coordinates are the latent itself."""
@@ -83,8 +93,12 @@ class Gaussian:
         if jax.tree.structure(self.mean) != jax.tree.structure(self.scale):
             raise expected("Gaussian.scale", "the structure of mean", type(self.scale).__name__)
         for m, s in zip(jax.tree.leaves(self.mean), jax.tree.leaves(self.scale), strict=True):
+            _check_floating("Gaussian.mean", m)
+            _check_floating("Gaussian.scale", s)
             if np.shape(m) != np.shape(s):
                 raise expected("Gaussian.scale", f"shape {np.shape(m)} like mean", np.shape(s))
+            if m.dtype != s.dtype:
+                raise expected("Gaussian.scale", f"{m.dtype} like mean", s.dtype)
             if not np.all(np.isfinite(m)):
                 raise expected("Gaussian.mean", "finite numbers", "NaN or infinity")
             if not (np.all(np.isfinite(s)) and np.all(np.asarray(s) > 0)):
@@ -106,9 +120,9 @@ class Box:
     high: Array
 
     @classmethod
-    def symmetric(cls, shape: Shape, half_width: float = 1.0) -> Box:
+    def symmetric(cls, shape: Shape, half_width: float = 1.0, dtype: Any = jnp.float32) -> Box:
         """The box [-half_width, half_width]^d."""
-        high = jnp.full(_shape(shape), float(half_width))
+        high = jnp.full(_shape(shape), float(half_width), dtype)
         return cls(-high, high)
 
     def sample(self, key: PRNGKey) -> Array:
@@ -125,6 +139,8 @@ class Box:
 
     def check(self) -> None:
         """Raise `InputError` unless low < high everywhere, in one shape."""
+        _check_floating("Box.low", self.low)
+        _check_floating("Box.high", self.high)
         if np.shape(self.low) != np.shape(self.high):
             raise expected("Box.high", f"shape {np.shape(self.low)} like low", np.shape(self.high))
         width = np.asarray(self.high) - np.asarray(self.low)
@@ -149,10 +165,11 @@ class Sphere:
     radius: Scalar
 
     @classmethod
-    def of(cls, shape: Shape, radius: float | None = None) -> Sphere:
+    def of(cls, shape: Shape, radius: float | None = None, dtype: Any = jnp.float32) -> Sphere:
         """The sphere in the given shape; without a radius, that of a typical N(0, I) draw."""
-        like = jnp.zeros(_shape(shape))
-        return cls(like, jnp.asarray(math.sqrt(like.size) if radius is None else float(radius)))
+        like = jnp.zeros(_shape(shape), dtype)
+        length = math.sqrt(like.size) if radius is None else float(radius)
+        return cls(like, jnp.asarray(length, dtype))
 
     def sample(self, key: PRNGKey) -> Array:
         """One draw, in coordinates."""
@@ -164,10 +181,12 @@ class Sphere:
 
     def latent(self, coordinates: Array) -> Array:
         """z = r u / |u|."""
-        return self.radius * coordinates / jnp.linalg.norm(coordinates)
+        radius = jnp.asarray(self.radius, coordinates.dtype)
+        return radius * coordinates / jnp.linalg.norm(coordinates)
 
     def check(self) -> None:
         """Raise `InputError` unless the radius is positive."""
+        _check_floating("Sphere.like", self.like)
         if not (np.isfinite(self.radius) and np.asarray(self.radius) > 0):
             raise expected("Sphere.radius", "a positive number", self.radius)
 
@@ -208,7 +227,7 @@ class ScorePrior:
         noise = self.noise
         if noise is None:
             return value
-        return jax.tree.map(lambda r, x: (r - x) / noise**2, value, z)
+        return jax.tree.map(lambda r, x: (r - x) / jnp.asarray(noise, x.dtype) ** 2, value, z)
 
     def latent(self, coordinates: ArrayTree) -> ArrayTree:
         """The identity."""
@@ -222,8 +241,28 @@ class ScorePrior:
             raise expected("ScorePrior.noise", "a positive number", self.noise)
 
 
+def _number(value: Any) -> Any:
+    """A Python number as a float32 array; anything else as it is."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return jnp.asarray(value, jnp.float32) if plain else value
+
+
+def _check_floating(name: str, value: Any) -> None:
+    dtype = getattr(value, "dtype", None)
+    if dtype not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.float64)):
+        got = type(value).__name__ if dtype is None else f"{dtype}{list(np.shape(value))}"
+        raise expected(
+            name,
+            "an array of float32 or float64",
+            got,
+            "Chains of fewer digits do not move; network.astype(...) makes a network cheaper",
+        )
+
+
 def _shape(shape: Shape) -> tuple[int, ...]:
     result = (shape,) if isinstance(shape, int) else tuple(shape)
+    if any(isinstance(size, bool) or not isinstance(size, int | np.integer) for size in result):
+        raise expected("shape", "an integer or several", shape)
     if any(size < 1 for size in result):
         raise expected("shape", "positive sizes", shape)
     return result

@@ -24,8 +24,18 @@ from jaxgen.target.conditions.classes import (
     ClassProbability,
     HiddenUnit,
 )
+from jaxgen.target.conditions.counts import PoissonCounts
 from jaxgen.target.conditions.noise import GaussianNoise, LearnedNoise, NoiseLevels
-from jaxgen.target.conditions.operators import BoxAverage, GaussianBlur, RandomProjection, Stride
+from jaxgen.target.conditions.operators import (
+    BoxAverage,
+    Convolution,
+    Fourier,
+    GaussianBlur,
+    Intensity,
+    Matrix,
+    RandomProjection,
+    Stride,
+)
 from jaxgen.target.conditions.pixels import (
     BernoulliPixels,
     LowResolution,
@@ -43,15 +53,20 @@ __all__ = [
     "ClassLogit",
     "ClassProbability",
     "Condition",
+    "Convolution",
+    "Fourier",
     "Function",
     "GaussianBlur",
     "GaussianNoise",
     "HiddenUnit",
+    "Intensity",
     "LearnedNoise",
     "LowResolution",
+    "Matrix",
     "NoiseLevels",
     "ObservedPixels",
     "Operator",
+    "PoissonCounts",
     "RandomProjection",
     "Stride",
     "Sum",

@@ -12,6 +12,7 @@ from jaxgen.core.errors import expected
 from jaxgen.core.pytree import pytree, static
 from jaxgen.core.types import Array, Scalar
 from jaxgen.target.conditions.checks import check_scalar
+from jaxgen.target.conditions.precision import like, real_type
 
 __all__ = [
     "Condition",
@@ -21,6 +22,7 @@ __all__ = [
     "Untempered",
     "Weighted",
     "as_condition",
+    "bare_terms",
     "split_tempered",
 ]
 
@@ -38,7 +40,9 @@ class Condition:
     def __add__(self, other: Any) -> Sum:
         return Sum((*_terms(self), *_terms(as_condition(other))))
 
-    def __radd__(self, other: Any) -> Sum:
+    def __radd__(self, other: Any) -> Condition:
+        if isinstance(other, int) and other == 0:  # where `sum([a, b])` begins
+            return self
         return as_condition(other) + self
 
     def __mul__(self, weight: Scalar) -> Weighted:
@@ -59,7 +63,8 @@ class Sum(Condition):
 
     def __call__(self, image: Array) -> Array:
         """sum_k term_k(image)."""
-        return sum((term(image) for term in self.terms), jnp.zeros(()))
+        values = [_floating(term(image), image) for term in self.terms]
+        return sum(values[1:], values[0]) if values else jnp.zeros((), real_type(image))
 
     def check(self, image_shape: tuple[int, ...]) -> None:
         """Check every term."""
@@ -76,11 +81,12 @@ class Weighted(Condition):
 
     def __call__(self, image: Array) -> Array:
         """weight * condition(image)."""
-        return self.weight * self.condition(image)
+        value = _floating(self.condition(image), image)
+        return like(self.weight, value) * value
 
     def check(self, image_shape: tuple[int, ...]) -> None:
         """The weight must be finite."""
-        if not np.all(np.isfinite(self.weight)):
+        if np.shape(self.weight) != () or not np.all(np.isfinite(self.weight)):
             raise expected("weight", "a finite number", self.weight)
         self.condition.check(image_shape)
 
@@ -141,6 +147,11 @@ def as_condition(term: Any) -> Condition:
     """A condition as it is; a callable pytree or a plain function made into one."""
     if isinstance(term, Condition):
         return term
+    if isinstance(term, type):
+        raise expected("condition", "a condition", f"the class {term.__name__} itself")
+    if isinstance(term, list | tuple):
+        hint = "Add them: sum([a, b])"
+        raise expected("condition", "one condition", f"a {type(term).__name__} of them", hint)
     if not callable(term):
         raise expected("condition", "a condition or a function of an image", type(term).__name__)
     is_pytree = jax.tree.structure(term) != jax.tree.structure(0)
@@ -153,6 +164,24 @@ def split_tempered(condition: Condition) -> tuple[Condition, Condition | None]:
     tempered = tuple(t for t in terms if not isinstance(_unweighted(t), Untempered))
     held = tuple(t for t in terms if isinstance(_unweighted(t), Untempered))
     return Sum(tempered), Sum(held) if held else None
+
+
+def bare_terms(condition: Any) -> tuple[Any, ...]:
+    """The summands without their weights, marks and learned noise levels."""
+    return tuple(_bare(term) for term in _terms(condition))
+
+
+def _bare(term: Any) -> Any:
+    """What a weight, a mark or a noise level is about: conditions name it `condition`."""
+    while isinstance(getattr(term, "condition", None), Condition):
+        term = term.condition
+    return term
+
+
+def _floating(value: Any, image: Array) -> Array:
+    """A term's value in the image's precision; what is not floating is left for `check`."""
+    value = jnp.asarray(value)
+    return like(value, image) if jnp.issubdtype(value.dtype, jnp.floating) else value
 
 
 def _unweighted(term: Any) -> Any:

@@ -46,8 +46,9 @@ class Caption(Condition):
         """The captioner must be one, and the tokens of its vocabulary."""
         if np.ndim(self.tokens) != 1:
             raise expected("Caption.tokens", "shape [T]", list(np.shape(self.tokens)))
+        vocabulary = self.captioner.call("vocabulary")
         for token in np.asarray(self.tokens):
-            check_index("Caption.tokens", token, self.captioner.call("vocabulary"))
+            check_index("Caption.tokens", token, vocabulary)
         out = jax.eval_shape(self, jax.ShapeDtypeStruct(image_shape, jnp.float32))
         if out.shape != ():
             raise expected("Caption", "a captioner of one image", f"output of shape {out.shape}")

@@ -24,6 +24,7 @@ from jaxgen.core.errors import expected
 from jaxgen.core.pytree import pytree
 from jaxgen.core.types import Array, Scalar
 from jaxgen.target.conditions.algebra import Condition
+from jaxgen.target.conditions.precision import like
 
 __all__ = ["GaussianNoise", "LearnedNoise", "Misfit", "NoiseLevels"]
 
@@ -47,6 +48,9 @@ class GaussianNoise(Condition):
 
     log N(residual; 0, noise^2) = -chi^2 / 2 - sum log noise - n/2 log(2 pi)
 
+    Of a complex residual the real and the imaginary part each have this noise: chi^2 is the
+    sum of |residual / noise|^2, and n counts both parts.
+
     A subclass has `observed` and `noise`, a scalar or of the residual's shape, and gives
     `residual`.
     """
@@ -65,15 +69,19 @@ class GaussianNoise(Condition):
     def misfit(self, image: Array) -> Misfit:
         """chi^2, n and the sum of log noise."""
         residual = self.residual(image)
+        noise = like(self.noise, residual)
         kept = self.kept(residual)
         if kept is None:
-            kept = jnp.ones(residual.shape, residual.dtype)
-        square = jnp.where(kept > 0, (residual / self.noise) ** 2, 0.0)
-        log_noise = jnp.broadcast_to(jnp.log(jnp.asarray(self.noise)), residual.shape)
+            kept = jnp.ones(residual.shape, noise.dtype)
+        parts = [residual]
+        if jnp.iscomplexobj(residual):
+            parts = [residual.real, residual.imag]  # |r| itself has no gradient at 0
+        square = sum((part / noise) ** 2 for part in parts)
+        log_noise = jnp.broadcast_to(jnp.log(noise), residual.shape)
         return Misfit(
-            jnp.sum(square),
-            jnp.sum(kept > 0).astype(square.dtype),
-            jnp.sum(jnp.where(kept > 0, log_noise, 0.0)),
+            jnp.sum(jnp.where(kept > 0, square, 0.0)),
+            len(parts) * jnp.sum(kept > 0).astype(noise.dtype),
+            len(parts) * jnp.sum(jnp.where(kept > 0, log_noise, 0.0)),
         )
 
     def __call__(self, image: Array) -> Array:
@@ -111,7 +119,7 @@ class LearnedNoise(Condition):
     def __call__(self, image: Array) -> Array:
         """The log density of what was observed, over all noise levels."""
         chi_square, count, log_scale = self._misfit(image)
-        a, b = jnp.asarray(self.shape), jnp.asarray(self.scale)
+        a, b = like(self.shape, chi_square), like(self.scale, chi_square)
         half = 0.5 * count
         proper = (a > 0) & (b > 0)
         safe_a, safe_b = jnp.where(proper, a, 1.0), jnp.where(proper, b, 1.0)
@@ -123,8 +131,9 @@ class LearnedNoise(Condition):
     def noise_scale(self, image: Array) -> Array:
         """s given this image: the root of E[s^2 | x, y] = (b + chi^2/2) / (n/2 + a - 1)."""
         chi_square, count, _ = self._misfit(image)
-        below = jnp.maximum(0.5 * count + self.shape - 1.0, 0.5)
-        return jnp.sqrt((self.scale + 0.5 * chi_square) / below)
+        a, b = like(self.shape, chi_square), like(self.scale, chi_square)
+        below = jnp.maximum(0.5 * count + a - 1.0, 0.5)
+        return jnp.sqrt((b + 0.5 * chi_square) / below)
 
     def check(self, image_shape: tuple[int, ...]) -> None:
         """It needs a Gaussian condition, and numbers that are not negative."""
@@ -165,7 +174,7 @@ class NoiseLevels(Condition):
     def noise_scale(self, image: Array) -> Array:
         """s given this image: the root of E[s^2 | x, y]."""
         weights = jax.nn.softmax(self._logits(image))
-        return jnp.sqrt(jnp.sum(weights * jnp.asarray(self.scales) ** 2))
+        return jnp.sqrt(jnp.sum(weights * like(self.scales, weights) ** 2))
 
     def check(self, image_shape: tuple[int, ...]) -> None:
         """It needs a Gaussian condition and positive scales."""
@@ -179,7 +188,7 @@ class NoiseLevels(Condition):
     def _logits(self, image: Array) -> Array:
         misfit = self.condition.misfit(image)
         chi_square, count, log_scale = _thinned(misfit, self.redundancy)
-        scales = jnp.asarray(self.scales)
+        scales = like(self.scales, chi_square)
         constant = log_scale + 0.5 * count * math.log(2 * math.pi)
         return -0.5 * chi_square / scales**2 - count * jnp.log(scales) - constant
 
@@ -193,7 +202,7 @@ def _check_gaussian(condition: Any, name: str) -> None:
 
 def _thinned(misfit: Misfit, redundancy: Scalar) -> Misfit:
     """The misfit of every k-th residual, had all been alike."""
-    return Misfit(*(value / redundancy for value in misfit))
+    return Misfit(*(value / like(redundancy, value) for value in misfit))
 
 
 def _check_redundancy(name: str, value: Scalar) -> None:

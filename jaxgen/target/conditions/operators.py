@@ -1,20 +1,37 @@
-"""Linear operators on images, as data: what `Operator(forward=...)` and `reconstruct` take.
+"""Operators on images, as data: what `Operator(forward=...)` and `reconstruct` take.
 
 Each is a callable pytree, `A(image) -> array`; another mask, width or matrix compiles
-nothing unless a shape changes.
+nothing unless a shape changes. All but `Intensity` are linear. `Matrix.of` makes one of any
+linear function, of other libraries too: a physics object of deepinv, say.
 """
 
 from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import expected
-from jaxgen.core.pytree import pytree, static
+from jaxgen.core.pytree import as_data, pytree, static
 from jaxgen.core.types import Array, PRNGKey
+from jaxgen.target.conditions.precision import like
 
-__all__ = ["BoxAverage", "GaussianBlur", "RandomProjection", "Stride"]
+__all__ = [
+    "BoxAverage",
+    "Convolution",
+    "Fourier",
+    "GaussianBlur",
+    "Intensity",
+    "Matrix",
+    "RandomProjection",
+    "Stride",
+    "as_operator",
+]
 
 
 @pytree
@@ -63,15 +80,15 @@ class GaussianBlur:
 
     def __call__(self, image: Array) -> Array:
         """A x."""
-        size = self.taps.shape[0]
+        taps = like(self.taps, image)
+        size = taps.shape[0]
         radius = size // 2
         for axis in (0, 1):
             padding = [(radius, radius) if k == axis else (0, 0) for k in range(3)]
             wide = jnp.pad(image, padding, mode="edge")
             length = image.shape[axis]
             parts = [
-                self.taps[k] * jax.lax.slice_in_dim(wide, k, k + length, axis=axis)
-                for k in range(size)
+                taps[k] * jax.lax.slice_in_dim(wide, k, k + length, axis=axis) for k in range(size)
             ]
             image = jnp.sum(jnp.stack(parts), axis=0)
         return image
@@ -93,11 +110,162 @@ class RandomProjection:
         if count < 1:
             raise expected("count", "at least 1", count)
         size = int(np.prod(image_shape))
-        return cls(jax.random.normal(key, (count, size)) / np.sqrt(count))
+        return cls(jax.random.normal(key, (count, size), jnp.float32) / math.sqrt(count))
 
     def __call__(self, image: Array) -> Array:
         """A x."""
-        return self.matrix @ image.reshape(-1)
+        return like(self.matrix, image) @ image.reshape(-1)
+
+
+@pytree
+class Convolution:
+    """Convolution with a kernel, channel by channel: a blur that is known as an array.
+
+    y[i, j] = sum_{a, b} k[a, b] x[i + r - a, j + s - b], r and s half the kernel's sides, as
+    `scipy.ndimage.convolve` has it.
+
+    Attributes:
+      kernel: `[a, b]`, both odd.
+      boundary: what lies outside: "edge" (repeated), "wrap", "reflect" or "constant" (0).
+    """
+
+    kernel: Array
+    boundary: str = static(default="edge")
+
+    def __call__(self, image: Array) -> Array:
+        """A x, of the image's shape."""
+        rows, cols = _odd(self.kernel)
+        if self.boundary not in _BOUNDARIES:
+            raise expected("Convolution.boundary", f"one of {_BOUNDARIES}", repr(self.boundary))
+        pad = ((rows // 2, rows // 2), (cols // 2, cols // 2), (0, 0))
+        wide = jnp.moveaxis(jnp.pad(image, pad, mode=self.boundary), -1, 0)[:, None]
+        window = like(self.kernel, image)[None, None, ::-1, ::-1]
+        out = jax.lax.conv_general_dilated(
+            wide, window, (1, 1), "VALID", precision=jax.lax.Precision.HIGHEST
+        )
+        return jnp.moveaxis(out[:, 0], 0, -1)
+
+
+@pytree
+class Fourier:
+    """Measured entries of the 2-D Fourier transform of one channel: `[H, W, 1] -> complex [m]`.
+
+    Unitary (norm "ortho"), so that noise has the same size on both sides. What magnetic
+    resonance imaging sees; multi-coil images need a function of your own.
+
+    Attributes:
+      entries: `[m]`, flat places in the transform, in rising order.
+    """
+
+    entries: Array
+
+    @classmethod
+    def of(cls, mask: Array) -> Fourier:
+        """Of a mask `[H, W]`, 1 where measured, with zero frequency at [0, 0]."""
+        values = np.asarray(mask)
+        if values.ndim != 2 or not np.all((values == 0) | (values == 1)) or not values.any():
+            raise expected("mask", "0 and 1 of shape [H, W], not all 0", f"shape {values.shape}")
+        return cls(jnp.asarray(np.flatnonzero(values), jnp.int32))
+
+    def __call__(self, image: Array) -> Array:
+        """A x."""
+        if image.ndim != 3 or image.shape[-1] != 1:
+            raise expected("Fourier", "an image [H, W, 1]", f"shape {image.shape}")
+        return jnp.fft.fft2(image[..., 0], norm="ortho").reshape(-1)[self.entries]
+
+
+@pytree
+class Intensity:
+    """|A x|^2: phase retrieval. It has a gradient everywhere, which |A x| has not at 0.
+
+    Attributes:
+      operator: A, with complex or real values.
+    """
+
+    operator: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "operator", as_operator(self.operator))
+
+    def __call__(self, image: Array) -> Array:
+        """|A x|^2."""
+        value = self.operator(image)
+        return value.real**2 + value.imag**2 if jnp.iscomplexobj(value) else value**2
+
+
+@pytree
+class Matrix:
+    """Any linear operator of small images, as its matrix: `[H, W, c] -> [shape]`.
+
+    Attributes:
+      columns: `[m, H * W * c]`.
+      shape: of y, of m entries.
+    """
+
+    columns: Array
+    shape: tuple[int, ...] = static()
+
+    @classmethod
+    def of(cls, function: Callable[[Any], Any], image_shape: tuple[int, ...]) -> Matrix:
+        """Of a function, called once for each pixel: NumPy in and array out, no JAX needed.
+
+        For a physics object of deepinv, whose images are `[1, c, H, W]` tensors:
+
+            def blur(image):
+                x = torch.from_numpy(image).movedim(-1, 0)[None]
+                return physics.A(x)[0].movedim(0, -1).numpy()
+
+            A = Matrix.of(blur, (28, 28, 1))
+
+        Raises:
+          InputError: for a function that is not linear.
+        """
+        size = math.prod(image_shape)
+
+        def call(image: np.ndarray) -> np.ndarray:
+            return np.asarray(function(image.reshape(image_shape).astype(np.float32)))
+
+        first = call(np.zeros(size))
+        columns = np.stack([call(row).reshape(-1) for row in np.eye(size)], axis=1)
+        probe = np.random.default_rng(0).normal(size=size)
+        made, wanted = columns @ probe, call(probe).reshape(-1)
+        scale = np.abs(wanted).max(initial=1e-6)
+        if np.any(first != 0) or np.abs(made - wanted).max(initial=0) > 1e-3 * scale:
+            raise expected("Matrix.of", "a linear function, without noise", "another")
+        return cls(like(columns, np.zeros((), np.float32)), first.shape)
+
+    def __call__(self, image: Array) -> Array:
+        """A x."""
+        return (like(self.columns, image) @ _as_type_of(image, self.columns)).reshape(self.shape)
+
+
+_BOUNDARIES = ("edge", "wrap", "reflect", "constant")
+
+
+def as_operator(forward: Any) -> Any:
+    """A forward operator as data; modules of PyTorch are refused with the way out."""
+    torch = getattr(sys.modules.get("torch.nn"), "Module", None)
+    if isinstance(torch, type) and isinstance(forward, torch):
+        raise expected(
+            "forward",
+            "a function that JAX can differentiate",
+            f"{type(forward).__name__}, which computes in torch",
+            "If it is linear and images are small, give "
+            "jaxgen.target.conditions.operators.Matrix.of(function, image_shape)",
+        )
+    return as_data(forward)
+
+
+def _as_type_of(image: Array, matrix: Array) -> Array:
+    flat = image.reshape(-1)
+    return flat.astype(like(matrix, image).dtype)
+
+
+def _odd(kernel: Array) -> tuple[int, int]:
+    shape = jnp.shape(kernel)
+    if len(shape) != 2 or shape[0] % 2 == 0 or shape[1] % 2 == 0:
+        raise expected("Convolution.kernel", "a window of odd sides [a, b]", f"shape {shape}")
+    return shape
 
 
 def _divided(image: Array, factor: int) -> tuple[int, int, int]:

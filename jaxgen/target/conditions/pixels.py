@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import expected
-from jaxgen.core.pytree import as_data, pytree, static
+from jaxgen.core.pytree import pytree, static
 from jaxgen.core.types import Array, Scalar
 from jaxgen.target.conditions.algebra import Condition
-from jaxgen.target.conditions.checks import check_image, check_mask, check_noise
+from jaxgen.target.conditions.checks import (
+    check_forward,
+    check_image,
+    check_mask,
+    check_noise,
+    seen_pixels,
+)
 from jaxgen.target.conditions.noise import GaussianNoise
+from jaxgen.target.conditions.operators import as_operator
+from jaxgen.target.conditions.precision import like
 
 __all__ = [
     "BernoulliPixels",
@@ -30,8 +37,8 @@ class ObservedPixels(GaussianNoise):
     """Pixels seen through Gaussian noise: sum over observed pixels of log N(y; x, noise^2).
 
     Attributes:
-      observed: the image y `[H, W, channels]`, in [0, 1]; hidden pixels may hold anything
-        finite.
+      observed: the image y `[H, W, channels]`, in [0, 1] up to the noise; hidden pixels may
+        hold anything finite.
       mask: 1 (or True) where observed; `[H, W]`, `[H, W, 1]` or the image's shape.
       noise: standard deviation of the observation noise, in pixel units.
     """
@@ -42,20 +49,21 @@ class ObservedPixels(GaussianNoise):
 
     def residual(self, image: Array) -> Array:
         """y - x, of the image's shape."""
-        return self.observed - image
+        return like(self.observed, image) - image
 
     def kept(self, residual: Array) -> Array | None:
         """The mask, of the image's shape."""
-        return jnp.broadcast_to(_full_mask(self.mask, residual.shape), residual.shape)
+        return jnp.broadcast_to(_full_mask(self.mask, residual), residual.shape)
 
     def check(self, image_shape: tuple[int, ...]) -> None:
-        """Shapes must fit the generator, pixels lie in [0, 1], the noise be positive."""
+        """Shapes must fit the generator, pixels lie in [0, 1] up to the noise, which is positive.
+
+        G(z) + noise leaves [0, 1] by definition, by six standard deviations hardly ever.
+        """
         check_mask(self.mask, image_shape)
-        mask = np.broadcast_to(
-            np.asarray(_full_mask(jnp.asarray(self.mask), image_shape)), image_shape
-        )
-        check_image("observed", self.observed, image_shape, mask > 0)
-        check_noise(self.noise)
+        check_noise(self.noise, image_shape)
+        seen = seen_pixels(self.mask, image_shape)
+        check_image("observed", self.observed, image_shape, seen, noise=self.noise)
 
 
 @pytree
@@ -76,17 +84,15 @@ class BernoulliPixels(Condition):
     def __call__(self, image: Array) -> Array:
         """The Bernoulli log likelihood of the observed pixels."""
         mean = jnp.clip(image, 1e-6, 1 - 1e-6)
-        terms = self.observed * jnp.log(mean) + (1 - self.observed) * jnp.log1p(-mean)
-        mask = _full_mask(self.mask, image.shape)
+        observed = like(self.observed, image)
+        terms = observed * jnp.log(mean) + (1 - observed) * jnp.log1p(-mean)
+        mask = _full_mask(self.mask, image)
         return jnp.sum(jnp.where(mask > 0, terms, 0.0))
 
     def check(self, image_shape: tuple[int, ...]) -> None:
         """Shapes must fit the generator and pixels lie in [0, 1]."""
         check_mask(self.mask, image_shape)
-        mask = np.broadcast_to(
-            np.asarray(_full_mask(jnp.asarray(self.mask), image_shape)), image_shape
-        )
-        check_image("observed", self.observed, image_shape, mask > 0)
+        check_image("observed", self.observed, image_shape, seen_pixels(self.mask, image_shape))
 
 
 @pytree
@@ -113,7 +119,7 @@ class LowResolution(GaussianNoise):
 
     def residual(self, image: Array) -> Array:
         """y - A x, of the view's shape."""
-        return self.observed - self.view(image)
+        return like(self.observed, image) - self.view(image)
 
     def check(self, image_shape: tuple[int, ...]) -> None:
         """The factor must divide the image and the view have the size that follows."""
@@ -125,16 +131,20 @@ class LowResolution(GaussianNoise):
                 "LowResolution.factor", f"a divisor of {height} and {width}", self.factor
             )
         shape = (height // self.factor, width // self.factor, *rest)
-        check_image("observed", self.observed, shape)
-        check_noise(self.noise)
+        check_noise(self.noise, shape)
+        check_image("observed", self.observed, shape, noise=self.noise)
 
 
 @pytree
 class Operator(GaussianNoise):
     """Any forward operator seen through Gaussian noise: log N(y; A(x), noise^2 I).
 
+    Complex observations, as in magnetic resonance imaging, have this noise in their real and
+    in their imaginary part. Leave out what was not measured, `A(x)[mask]` with a NumPy mask:
+    zeros count as measurements, and log Z would be that of other data.
+
     Attributes:
-      observed: y, of the shape of A(x).
+      observed: y, of the shape of A(x), real or complex as A(x) is.
       noise: standard deviation, a scalar or of the shape of y.
       forward: A, a function of the image (and of `arguments`), or a callable pytree such as
         those of `jaxgen.target.conditions.operators`, whose arrays are then data.
@@ -147,21 +157,27 @@ class Operator(GaussianNoise):
     arguments: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "forward", as_data(self.forward))
+        object.__setattr__(self, "forward", as_operator(self.forward))
 
     def residual(self, image: Array) -> Array:
         """y - A(x), of the shape of y."""
-        return self.observed - self.forward(image, *self.arguments)
+        made = self.forward(image, *self.arguments)
+        return like(self.observed, made) - made
 
     def check(self, image_shape: tuple[int, ...]) -> None:
-        """A(x) must have the shape of y."""
-        image = jax.ShapeDtypeStruct(image_shape, jnp.float32)
-        out = jax.eval_shape(self.forward, image, *self.arguments)
+        """A(x) must have the shape of y, and be complex where y is."""
+        out = check_forward("Operator", self.forward, self.arguments, image_shape)
         if np.shape(self.observed) != out.shape:
             raise expected("Operator.observed", f"shape {out.shape}", np.shape(self.observed))
         if not np.all(np.isfinite(self.observed)):
             raise expected("Operator.observed", "finite numbers", "NaN or infinity")
-        check_noise(self.noise)
+        if jnp.issubdtype(out.dtype, jnp.complexfloating) != np.iscomplexobj(self.observed):
+            raise expected(
+                "Operator.observed",
+                f"{out.dtype} numbers as A(x) has them",
+                getattr(self.observed, "dtype", type(self.observed).__name__),
+            )
+        check_noise(self.noise, out.shape)
 
 
 def average_pool(image: Array, factor: int) -> Array:
@@ -176,6 +192,7 @@ def stride_subsample(image: Array, factor: int) -> Array:
     return image[::factor, ::factor]
 
 
-def _full_mask(mask: Array, image_shape: tuple[int, ...]) -> Array:
-    """A mask with the image's number of axes."""
-    return mask[..., None] if mask.ndim == len(image_shape) - 1 else mask
+def _full_mask(mask: Array, image: Array) -> Array:
+    """1 where observed, with the image's number of axes, in its precision."""
+    mask = like(jnp.asarray(mask).astype(bool), image)
+    return mask[..., None] if mask.ndim == image.ndim - 1 else mask

@@ -28,6 +28,7 @@ from jaxgen.core.errors import expected
 from jaxgen.core.pytree import pytree, static
 from jaxgen.core.types import Array, PRNGKey, Scalar
 from jaxgen.target.conditions import Condition
+from jaxgen.target.conditions.precision import like
 
 __all__ = [
     "CentreBias",
@@ -70,7 +71,8 @@ class TotalVariation(Condition):
         right = jnp.pad(jnp.diff(image, axis=1), ((0, 0), (0, 1), (0, 0)))
         square = down**2 + right**2
         # sqrt(s + eps^2) - eps, written so that small differences do not cancel.
-        return -self.weight * jnp.sum(square / (jnp.sqrt(square + self.eps**2) + self.eps))
+        eps = like(self.eps, image)
+        return -like(self.weight, image) * jnp.sum(square / (jnp.sqrt(square + eps**2) + eps))
 
     def check(self, image_shape: tuple[int, ...]) -> None:
         """The weight must be at least 0, eps above 0."""
@@ -104,7 +106,7 @@ class GaussianBlur(Condition):
     def __call__(self, image: Array) -> Array:
         """The penalty of one image `[H, W, channels]`."""
         image = _image(image)
-        return -self.weight * jnp.sum((image - gaussian_blur(image, self.sigma)) ** 2)
+        return -like(self.weight, image) * jnp.sum((image - gaussian_blur(image, self.sigma)) ** 2)
 
     def check(self, image_shape: tuple[int, ...]) -> None:
         """Weight and sigma must be at least 0, sigma no wider than the image."""
@@ -148,8 +150,8 @@ class CentreBias(Condition):
         y = (jnp.arange(height, dtype=image.dtype) - (height - 1) / 2) / (height / 2)
         x = (jnp.arange(width, dtype=image.dtype) - (width - 1) / 2) / (width / 2)
         radius2 = y[:, None, None] ** 2 + x[None, :, None] ** 2
-        outside = -jnp.expm1(-radius2 / (2 * self.sigma**2))
-        return -self.weight * jnp.sum(outside * _centred(image, self.mean) ** 2)
+        outside = -jnp.expm1(-radius2 / (2 * like(self.sigma, image) ** 2))
+        return -like(self.weight, image) * jnp.sum(outside * _centred(image, self.mean) ** 2)
 
     def check(self, image_shape: tuple[int, ...]) -> None:
         """The weight must be at least 0, sigma above 0, the mean fit the image."""
@@ -179,7 +181,7 @@ class L2Decay(Condition):
 
     def __call__(self, image: Array) -> Array:
         """The penalty of one image `[H, W, channels]`."""
-        return -self.weight * jnp.sum(_centred(_image(image), self.mean) ** 2)
+        return -like(self.weight, image) * jnp.sum(_centred(_image(image), self.mean) ** 2)
 
     def check(self, image_shape: tuple[int, ...]) -> None:
         """The weight must be at least 0, the mean fit the image."""
