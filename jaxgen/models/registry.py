@@ -80,6 +80,22 @@ def _graph(description: Any, rngs: Any = None) -> Any:
     return Graph(description)
 
 
+def _tensor_graph(description: Any, rngs: Any = None) -> Any:
+    """A converted ONNX or OpenVINO network; likewise."""
+    from jaxgen.models.tensor_ops import TensorGraph
+
+    return TensorGraph(description)
+
+
+def _tensor_graph_input(config: dict[str, Any]) -> tuple[int, ...]:
+    shapes = nnx.eval_shape(lambda: _tensor_graph(**config)).sample_shapes
+    if len(shapes) != 1:
+        raise expected(
+            "tensor_ops.TensorGraph", "one input to describe", f"{len(shapes)}: {shapes}"
+        )
+    return shapes[0]
+
+
 def _graph_input(config: dict[str, Any]) -> tuple[int, ...]:
     shapes = nnx.eval_shape(lambda: _graph(**config)).sample_shapes
     if len(shapes) != 1:
@@ -119,6 +135,7 @@ ARCHITECTURES = {
         infillers.Infiller, "infiller", _tokens, jnp.int32, _infilled
     ),
     "graph.Graph": Architecture(_graph, "network", _graph_input),
+    "tensor_ops.TensorGraph": Architecture(_tensor_graph, "network", _tensor_graph_input),
     **{name: Architecture(net.make, net.kind, net.input_shape) for name, net in PORTED.items()},
 }
 
