@@ -10,21 +10,20 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jaxgen.errors import InputError, expected
 from jaxgen.models.graph import abstract_tops, attribute_of, build_layer
 from jaxgen.models.graph_description import MOST_LAYERS
 from jaxgen.models.tensor_ops import FORMAT, OPERATORS, TensorGraph
-from jaxgen.models.tensor_ops.base import MOST_AXES, to_caffe
+from jaxgen.models.tensor_ops.base import MOST_AXES
 from jaxgen.networks import Network, freeze
 from jaxgen.weights import save_weights
 from weights_convert.report import plain
-from weights_convert.tensor_graph.folding import MOST_ELEMENTS, fold
+from weights_convert.tensor_graph.folding import FOLDS, MOST_ELEMENTS, fold
 from weights_convert.tensor_graph.program import Node, Program, needed
 
-__all__ = ["ARCHITECTURE", "LOWERINGS", "Converted", "Lowering", "lower", "lowers"]
+__all__ = ["ARCHITECTURE", "LOWERINGS", "REWRITES", "Converted", "Lowering", "lower", "lowers"]
 
 ARCHITECTURE = "tensor_ops.TensorGraph"
 # Of all folded results together; a chain of small doublings is a bomb too.
@@ -76,6 +75,8 @@ class Converted(NamedTuple):
 
 
 LOWERINGS: dict[str, Callable[[Lowering, Node], None]] = {}
+REWRITES: dict[str, Callable[[Lowering, Node], Sequence[Node]]] = {}
+"""Operator of another framework -> the ONNX nodes that do the same."""
 
 
 def lowers(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -97,8 +98,48 @@ class Lowering:
         self.shapes: dict[str, Shape] = {}
         self.entries: list[dict[str, Any]] = []
         self.arrays: dict[str, dict[str, np.ndarray]] = {}
+        self.folded = 0
+        self._numbers = 0
         self._same: dict[str, str] = {}
         self._names: set[str] = set()
+
+    def step(self, node: Node) -> None:
+        """Take one node: rewrite it, compute it, or make a layer of it.
+
+        Raises:
+          InputError: naming the node.
+        """
+        try:
+            if node.op in REWRITES:
+                for simpler in REWRITES[node.op](self, node):
+                    self.step(simpler)
+            elif not self._fold(node):
+                LOWERINGS[node.op](self, node)
+        except InputError as error:
+            where = "" if str(error).startswith(node.where) else f"{node.where}: "
+            raise InputError(f"{where}{error}") from error
+        except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+            raise InputError(f"{node.where}: cannot be converted, {reason}") from error
+
+    def _fold(self, node: Node) -> bool:
+        """Compute a node that does not depend on the input; whether it was one."""
+        operands = [self.constant(name) if name else None for name in node.inputs]
+        results: list[np.ndarray] | None = None
+        if node.op in ("Shape", "Size"):
+            results = [_measure(node, self.shape(node.inputs[0]))]
+        elif all(x is not None for x, name in zip(operands, node.inputs, strict=True) if name):
+            results = fold(node, operands)
+        if results is None:
+            return False
+        if len(results) < len(node.outputs):
+            raise expected("outputs", str(len(results)), len(node.outputs))
+        self._numbers += sum(x.size for x in results)
+        if self._numbers > _MOST_FOLDED or any(x.size > MOST_ELEMENTS for x in results):
+            raise InputError(f"constants grow beyond {_MOST_FOLDED} numbers")
+        self.constants.update(zip(node.outputs, results, strict=False))
+        self.folded += 1
+        return True
 
     def constant(self, name: str) -> np.ndarray | None:
         """The array of a tensor that does not depend on the input, or None."""
@@ -221,38 +262,10 @@ def lower(program: Program, metadata: Mapping[str, Any] | None = None) -> Conver
     nodes = needed(program.nodes, program.outputs)
     state = Lowering(program)
     state.shapes.update(program.inputs)
-    folded, numbers = 0, 0
-    unknown: list[Node] = []
     for node in nodes:
-        operands = [state.constant(name) if name else None for name in node.inputs]
-        results: list[np.ndarray] | None = None
-        if node.op in ("Shape", "Size"):
-            results = [_measure(node, state.shape(node.inputs[0]))]
-        elif all(x is not None for x, name in zip(operands, node.inputs, strict=True) if name):
-            results = fold(node, operands)
-        if results is not None:
-            if len(results) < len(node.outputs):
-                raise expected(f"{node.where}: outputs", str(len(results)), len(node.outputs))
-            numbers += sum(x.size for x in results)
-            if numbers > _MOST_FOLDED or any(x.size > MOST_ELEMENTS for x in results):
-                raise InputError(f"{node.where}: constants grow beyond {_MOST_FOLDED} numbers")
-            state.constants.update(zip(node.outputs, results, strict=False))
-            folded += 1
-        elif node.op not in LOWERINGS:
-            unknown.append(node)
-            break
-        else:
-            try:
-                LOWERINGS[node.op](state, node)
-            except InputError as error:
-                # An attribute of the wrong kind is named with its node.
-                where = "" if str(error).startswith(node.where) else f"{node.where}: "
-                raise InputError(f"{where}{error}") from error
-            except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
-                reason = f"{type(error).__name__}: {str(error)[:200]}"
-                raise InputError(f"{node.where}: cannot be converted, {reason}") from error
-    if unknown:
-        raise _unknown(program, nodes, unknown[0])
+        if not _known(node.op):
+            raise _unknown(program, nodes)
+        state.step(node)
     outputs = [_finished(state, name) for name in program.outputs]
     description = {
         "format": FORMAT,
@@ -268,12 +281,7 @@ def lower(program: Program, metadata: Mapping[str, Any] | None = None) -> Conver
         "layers": state.entries,
         "outputs": outputs,
     }
-    return Converted(description, state.arrays, dict(metadata or {}), folded)
-
-
-def in_our_layout(array: np.ndarray) -> np.ndarray:
-    """(N, H, W, C) to (N, C, H, W) and nothing else: what `TensorGraph.tensors` does."""
-    return np.asarray(to_caffe(jax.numpy.asarray(array)))
+    return Converted(description, state.arrays, dict(metadata or {}), state.folded)
 
 
 def _measure(node: Node, shape: Shape) -> np.ndarray:
@@ -300,12 +308,13 @@ def _finished(state: Lowering, name: str) -> str:
     return name
 
 
-def _unknown(program: Program, nodes: Sequence[Node], first: Node) -> InputError:
-    """All operators of the program that nobody here knows, in one error."""
-    from weights_convert.tensor_graph.folding import FOLDS
+def _known(op: str) -> bool:
+    return op in LOWERINGS or op in FOLDS or op in REWRITES or op in ("Shape", "Size")
 
-    known = {*LOWERINGS, *FOLDS, "Shape", "Size"}
-    others = {n.op: n for n in nodes if n.op not in known} | {first.op: first}
+
+def _unknown(program: Program, nodes: Sequence[Node]) -> InputError:
+    """All operators of the program that nobody here knows, in one error."""
+    others = {n.op: n for n in nodes if not _known(n.op)}
     named = "; ".join(n.where for n in list(others.values())[:20])
     return InputError(
         f"{program.source}: {len(others)} operators are not known here: {named}. "

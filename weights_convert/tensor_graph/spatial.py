@@ -39,7 +39,7 @@ def _conv_transpose(go: Lowering, node: Node) -> None:
     more = list(node.attributes.get("output_padding", [0] * len(shape)))
     pads = list(node.attributes.get("pads", [0] * 2 * len(shape)))
     auto = node.attributes.get("auto_pad", "NOTSET")
-    wanted = node.attributes.get("output_shape")
+    wanted = listed(node, "output_shape", None)
     if wanted is None and auto in ("SAME_UPPER", "SAME_LOWER"):
         wanted = [n * s for n, s in zip(shape, stride, strict=True)]
     if auto == "VALID":

@@ -53,7 +53,9 @@ def _as_operand(y: Array, x: Array) -> Array:
     return y[:, 0].transpose(0, 2, 1) if x.ndim == 3 else y
 
 
-def depthwise(x: Array, kernel: Array, stride: Pair, dilation: Pair, pads: tuple[Pair, Pair]) -> Array:
+def depthwise(
+    x: Array, kernel: Array, stride: Pair, dilation: Pair, pads: tuple[Pair, Pair]
+) -> Array:
     """y[i, j, c] = sum_ab x[i s + a d - p, j s + b d - p, c] * kernel[a, b, c]."""
     edges = [(0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)]
     x = lax.pad(x, jnp.zeros((), x.dtype), edges)
