@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from weights_convert.onnx.reader import onnx_package, parse
 from weights_convert.report import plain
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgen.errors import InputError, expected
+from jaxgen.core.errors import InputError, expected
 from weights_convert.report import plain
 from weights_convert.tensor_graph.folding import ONNX_TYPES
 from weights_convert.tensor_graph.program import (

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from weights_convert.report import plain
 
 __all__ = ["openvino_tensors"]

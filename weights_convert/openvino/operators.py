@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from weights_convert.openvino.reader import PREFIX
 from weights_convert.tensor_graph.lowering import REWRITES, Lowering
 from weights_convert.tensor_graph.program import Node

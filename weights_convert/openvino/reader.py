@@ -17,7 +17,7 @@ from xml.parsers import expat
 
 import numpy as np
 
-from jaxgen.errors import InputError, expected
+from jaxgen.core.errors import InputError, expected
 from weights_convert.report import plain
 from weights_convert.tensor_graph.program import (
     MOST_NODES,

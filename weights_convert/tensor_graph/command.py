@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxgen.errors import expected
+from jaxgen.core.errors import expected
 from weights_convert import parity
 from weights_convert.report import plain
 from weights_convert.tensor_graph.check import Judge, compared, random_tensors

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from weights_convert.tensor_graph.program import Node
 
 __all__ = ["FOLDS", "MOST_ELEMENTS", "ONNX_TYPES", "fold", "resolved_shape", "slices"]

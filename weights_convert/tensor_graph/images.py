@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgen.errors import expected
+from jaxgen.core.errors import expected
 from weights_convert.tensor_graph.lowering import Converted
 
 __all__ = ["Images", "with_images", "with_vectors"]

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgen.errors import InputError, expected
-from jaxgen.models.graph import abstract_tops, attribute_of, build_layer
-from jaxgen.models.graph_description import MOST_LAYERS
+from jaxgen.core.errors import InputError, expected
+from jaxgen.models.caffe.description import MOST_LAYERS
+from jaxgen.models.caffe.graph import abstract_tops, attribute_of, build_layer
 from jaxgen.models.tensor_ops import FORMAT, OPERATORS, TensorGraph
 from jaxgen.models.tensor_ops.base import MOST_AXES
-from jaxgen.networks import Network, freeze
-from jaxgen.weights import save_weights
+from jaxgen.models.weights import save_weights
+from jaxgen.target.networks import Network, freeze
 from weights_convert.report import plain
 from weights_convert.tensor_graph.folding import FOLDS, MOST_ELEMENTS, fold
 from weights_convert.tensor_graph.program import Node, Program, needed

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgen.errors import InputError, expected
+from jaxgen.core.errors import InputError, expected
 from weights_convert.report import plain
 
 __all__ = ["MOST_NODES", "Node", "Program", "batch_of_one", "in_order", "needed"]

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from weights_convert.tensor_graph.folding import listed, resolved_shape, slices
 from weights_convert.tensor_graph.lowering import Lowering, lowers
 from weights_convert.tensor_graph.program import Node

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
 from weights_convert.layouts import conv as conv_layout
 from weights_convert.layouts import deconv
 from weights_convert.tensor_graph.folding import listed

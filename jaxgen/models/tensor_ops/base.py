@@ -16,9 +16,9 @@ from typing import Any, ClassVar, TypeVar
 
 import jax.numpy as jnp
 
-from jaxgen.errors import InputError
-from jaxgen.models.caffe_base import Layer, axis_of, from_caffe, to_caffe, whole_axis
-from jaxgen.types import Array
+from jaxgen.core.errors import InputError
+from jaxgen.core.types import Array
+from jaxgen.models.caffe.base import Layer, axis_of, from_caffe, to_caffe, whole_axis
 
 __all__ = [
     "MOST_AXES",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
+from jaxgen.core.types import Array
 from jaxgen.models.tensor_ops.base import (
     MOST_OPERANDS,
     Operator,
@@ -14,7 +15,6 @@ from jaxgen.models.tensor_ops.base import (
     to_caffe,
 )
 from jaxgen.models.tensor_ops.pointwise import _number
-from jaxgen.types import Array
 
 __all__: list[str] = []
 

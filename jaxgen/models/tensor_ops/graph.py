@@ -1,6 +1,6 @@
 """The graph of a converted ONNX or OpenVINO network.
 
-The document is that of `jaxgen.models.graph`, with format "tensor-graph-1" and the layer
+The document is that of `jaxgen.models.caffe.graph`, with format "tensor-graph-1" and the layer
 types of `jaxgen.models.tensor_ops`. All shapes in it are those for one sample, N = 1: the
 converter has worked them out. So a layer never sees a batch; batches are made by `jax.vmap`.
 Between layers the leading axis of length one is left out, wherever a tensor has it: images
@@ -13,8 +13,9 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
-from jaxgen.models.caffe_base import axis_of
-from jaxgen.models.graph import Graph, abstract_tops
+from jaxgen.core.types import Array
+from jaxgen.models.caffe.base import axis_of
+from jaxgen.models.caffe.graph import Graph, abstract_tops
 from jaxgen.models.tensor_ops import dense as _dense  # noqa: F401
 from jaxgen.models.tensor_ops import norms as _norms  # noqa: F401
 from jaxgen.models.tensor_ops import pointwise as _pointwise  # noqa: F401
@@ -22,7 +23,6 @@ from jaxgen.models.tensor_ops import resize as _resize  # noqa: F401
 from jaxgen.models.tensor_ops import shaping as _shaping  # noqa: F401
 from jaxgen.models.tensor_ops import spatial as _spatial  # noqa: F401
 from jaxgen.models.tensor_ops.base import MOST_AXES, OPERATORS, to_caffe
-from jaxgen.types import Array
 
 __all__ = ["FORMAT", "TensorGraph"]
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
+from jaxgen.core.types import Array
 from jaxgen.models.tensor_ops.base import (
     MOST_AXES,
     Operator,
@@ -24,7 +25,6 @@ from jaxgen.models.tensor_ops.base import (
     to_caffe,
 )
 from jaxgen.models.tensor_ops.pointwise import _number
-from jaxgen.types import Array
 
 __all__: list[str] = []
 

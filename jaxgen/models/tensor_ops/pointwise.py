@@ -14,9 +14,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
+from jaxgen.core.types import Array
 from jaxgen.models.tensor_ops.base import MOST_OPERANDS, Operator, aligned, register
-from jaxgen.types import Array
 
 __all__: list[str] = []
 

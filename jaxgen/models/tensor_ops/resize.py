@@ -23,10 +23,10 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.errors import InputError
+from jaxgen.core.errors import InputError
+from jaxgen.core.types import Array
 from jaxgen.models.tensor_ops.base import MOST_AXES, Operator, axis_of, integers, register
 from jaxgen.models.tensor_ops.pointwise import _number
-from jaxgen.types import Array
 
 __all__ = ["weights"]
 

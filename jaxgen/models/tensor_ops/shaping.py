@@ -13,8 +13,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.errors import InputError
-from jaxgen.models.graph_description import MOST_ELEMENTS
+from jaxgen.core.errors import InputError
+from jaxgen.core.types import Array
+from jaxgen.models.caffe.description import MOST_ELEMENTS
 from jaxgen.models.tensor_ops.base import (
     MOST_AXES,
     MOST_OPERANDS,
@@ -27,7 +28,6 @@ from jaxgen.models.tensor_ops.base import (
     whole_axis,
 )
 from jaxgen.models.tensor_ops.pointwise import _number
-from jaxgen.types import Array
 
 __all__: list[str] = []
 

@@ -1,6 +1,6 @@
 """Convolutions, transposed convolutions and pooling, of one or two spatial axes.
 
-Products are taken by `jaxgen.models.layers` wherever it has the case. Where every channel has
+Products are taken by `jaxgen.models.conv.layers` wherever it has the case. Where every channel has
 a kernel of its own, XLA:CPU's grouped convolution does not vectorise, and the sum over taps of
 shifted images does: each tap is one multiplication of an image by a row of numbers.
 """
@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgen.errors import InputError
-from jaxgen.models.graph_description import MOST_ELEMENTS
-from jaxgen.models.layers import conv, conv_transpose
+from jaxgen.core.errors import InputError
+from jaxgen.core.types import Array
+from jaxgen.models.caffe.description import MOST_ELEMENTS
+from jaxgen.models.conv.layers import conv, conv_transpose
 from jaxgen.models.tensor_ops.base import Operator, integers, register, to_caffe
-from jaxgen.types import Array
 
 __all__ = ["depthwise"]
 
