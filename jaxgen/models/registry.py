@@ -23,7 +23,7 @@ from jaxgen.core.errors import InputError, expected
 from jaxgen.core.types import Array
 from jaxgen.data import CLASS_NAMES
 from jaxgen.models.fashion_mnist import autoencoders, began, captioner, cnn, dcgan, judge, mlp, vae
-from jaxgen.models.fetched import FETCHABLE, cached
+from jaxgen.models.fetched import FETCHABLE, PARTS, cached
 from jaxgen.models.ported import PORTED
 from jaxgen.models.text import infillers, language_models
 from jaxgen.models.weights import fill, load_weights, read_metadata
@@ -218,17 +218,21 @@ def load(name: str | Path) -> Network:
       InputError: for an unknown name (with the nearest one), one not yet fetched, or a damaged
         file.
     """
-    path = _path(name)
+    path, part = _path(name)
     weights, metadata = load_weights(path)
-    return freeze(fill(_abstract(path, metadata), weights, str(path)))
+    module = _abstract(path, metadata, part)
+    if _has_parts(metadata):
+        wanted = {".".join(map(str, at)) for at, _ in nnx.to_flat_state(nnx.state(module))}
+        weights = {key: array for key, array in weights.items() if key in wanted}
+    return freeze(fill(module, weights, str(path)))
 
 
 def describe(name: str | Path) -> ModelInfo:
     """What a model is: kind, shapes, classes, size and metadata. Errors as in `load`."""
-    path = _path(name)
+    path, part = _path(name)
     metadata = read_metadata(path)
-    architecture, config = _architecture(path, metadata)
-    module = _abstract(path, metadata)
+    architecture, config = _architecture(path, metadata, part)
+    module = _abstract(path, metadata, part)
     shape = architecture.input_shape(config)
     output = jax.eval_shape(
         architecture.apply, module, jax.ShapeDtypeStruct(shape, architecture.dtype)
@@ -237,7 +241,11 @@ def describe(name: str | Path) -> ModelInfo:
         raise expected(f"{name}: outputs", "one to describe", ", ".join(output))
     size = sum(prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
     kind = metadata.get("kind", architecture.kind)
-    classes = CLASS_NAMES if kind == "classifier" else ()
+    if part is not None:
+        kind = _part(metadata, part).get("kind", kind)
+    # Others' classifiers have classes of their own, and say them or not.
+    ours = metadata["architecture"]["name"] in ("cnn.Classifier", "judge.Judge")
+    classes = CLASS_NAMES if ours else ()
     classes = tuple(metadata.get("classes", classes))
     return ModelInfo(str(name), kind, shape, tuple(output.shape), classes, metadata, size)
 
@@ -260,12 +268,14 @@ def build(architecture: str, config: dict[str, Any]) -> nnx.Module:
     return module
 
 
-def _abstract(path: Path, metadata: dict[str, Any]) -> nnx.Module:
-    _, config = _architecture(path, metadata)
+def _abstract(path: Path, metadata: dict[str, Any], part: str | None) -> nnx.Module:
+    _, config = _architecture(path, metadata, part)
     return build(metadata["architecture"]["name"], config)
 
 
-def _architecture(path: Path, metadata: dict[str, Any]) -> tuple[Architecture, dict[str, Any]]:
+def _architecture(
+    path: Path, metadata: dict[str, Any], part: str | None
+) -> tuple[Architecture, dict[str, Any]]:
     entry = metadata.get("architecture")
     if not isinstance(entry, dict) or entry.get("name") not in ARCHITECTURES:
         raise expected(
@@ -274,22 +284,44 @@ def _architecture(path: Path, metadata: dict[str, Any]) -> tuple[Architecture, d
     config = entry.get("config", {})
     if not isinstance(config, dict):
         raise expected(f"{path}: architecture", "a configuration", repr(config)[:80])
+    if _has_parts(metadata):
+        from jaxgen.models.tensor_ops.variants import variant_of
+
+        config = {**config, "description": variant_of(config["description"], part)}
+    elif part is not None:
+        raise expected(str(path), f"a file with the part {part!r}", "one without parts")
     return ARCHITECTURES[entry["name"]], config
 
 
-def _path(name: str | Path) -> Path:
+def _has_parts(metadata: dict[str, Any]) -> bool:
+    """Whether a file holds several networks in one graph; see `tensor_ops.variants`."""
+    entry = metadata.get("architecture")
+    config = entry.get("config") if isinstance(entry, dict) else None
+    description = config.get("description") if isinstance(config, dict) else None
+    return isinstance(description, dict) and "variants" in description
+
+
+def _part(metadata: dict[str, Any], part: str) -> dict[str, Any]:
+    """What a file says of one of its parts."""
+    found = metadata["architecture"]["config"]["description"]["variants"].get(part, {})
+    return found if isinstance(found, dict) else {}
+
+
+def _path(name: str | Path) -> tuple[Path, str | None]:
+    """The file of a name, and which part of it, where it holds several networks."""
     if str(name) in _SHIPPED:
         path = Path(str(files("jaxgen") / "shipped" / f"{_SHIPPED[str(name)]}.safetensors"))
         if not path.is_file():
             raise InputError(
                 f"{name}: its weights are not installed; train it with `jaxgen train {name}`"
             )
-        return path
-    if str(name) in FETCHABLE:
-        path = cached(str(name))
+        return path, None
+    base, _, part = str(name).partition("/")
+    if base in FETCHABLE and (not part or part in PARTS.get(base, ())):
+        path = cached(base)
         if not path.is_file():
-            raise InputError(f"{name}: its weights are not here yet; run: jaxgen fetch {name}")
-        return path
+            raise InputError(f"{name}: its weights are not here yet; run: jaxgen fetch {base}")
+        return path, part or None
     if str(name) in TRAINABLE:
         command = f"{name} --text FILE" if str(name).startswith("text/") else name
         raise InputError(
@@ -299,8 +331,9 @@ def _path(name: str | Path) -> Path:
     if Path(name).suffix == ".safetensors":
         if not Path(name).is_file():
             raise expected("name", "a weight file that exists", str(name))
-        return Path(name)
-    names = (*_SHIPPED, *TRAINABLE, *FETCHABLE)
+        return Path(name), None
+    parts = [f"{base}/{part}" for base, found in PARTS.items() for part in found]
+    names = (*_SHIPPED, *TRAINABLE, *FETCHABLE, *parts)
     near = difflib.get_close_matches(str(name), names, 1, 0.4)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise expected(

@@ -63,15 +63,20 @@ class Converted(NamedTuple):
         """The number of numbers in the arrays."""
         return sum(a.size for layer in self.arrays.values() for a in layer.values())
 
-    def save(self, path: str) -> None:
-        """Write one safetensors file that `jaxgen.load` reads."""
+    @property
+    def stored(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays by dotted name and metadata, for `jaxgen.models.weights.save_weights`."""
         flat = {
             f"{attribute_of(layer)}.{name}": array
             for layer, arrays in self.arrays.items()
             for name, array in arrays.items()
         }
         architecture = {"name": ARCHITECTURE, "config": {"description": self.description}}
-        save_weights(path, flat, {**self.metadata, "architecture": architecture})
+        return flat, {**self.metadata, "architecture": architecture}
+
+    def save(self, path: str) -> None:
+        """Write one safetensors file that `jaxgen.load` reads."""
+        save_weights(path, *self.stored)
 
 
 LOWERINGS: dict[str, Callable[[Lowering, Node], None]] = {}

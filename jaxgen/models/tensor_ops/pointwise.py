@@ -251,3 +251,14 @@ class Affine(Operator):
         axis = 3 if x.ndim == 4 else 1
         shape = tuple(-1 if a == axis else 1 for a in range(x.ndim))
         return x * scale.reshape(shape) + shift.reshape(shape)
+
+
+@register("Towards")
+class Towards(Operator):
+    """centre + share * (x - centre): a latent brought nearer to the mean one, "truncated"."""
+
+    operands = (3, 3)
+
+    def compute(self, x: Array, centre: Array, share: Array) -> Array:
+        x, centre, share = aligned(x, centre, share)
+        return centre + share * (x - centre)
