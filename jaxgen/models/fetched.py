@@ -36,7 +36,17 @@ PARTS = {
         "synthesis-256",
         "synthesis-128",
     ),
-    "omniart-eyes": ("amber", "blue", "brown", "gray", "grayscale", "green", "hazel", "red"),
+    "omniart-eyes": (
+        "amber",
+        "blue",
+        "brown",
+        "gray",
+        "grayscale",
+        "green",
+        "hazel",
+        "red",
+        "any",
+    ),
 }
 """What else is in a fetched file: `jaxgen.load("mobilestylegan-ffhq/128")`."""
 

@@ -25,9 +25,9 @@ class OddGenerator(nn.Module):
         n, c, h, w = x.shape
         weight = self.weight[None] * (1 + self.style(z)).view(n, 1, c, 1, 1)
         weight = weight * torch.rsqrt(weight.square().sum((2, 3, 4), keepdim=True) + 1e-8)
-        x = F.conv2d(
-            x.reshape(1, n * c, h, w), weight.view(-1, c, 3, 3), padding=1, groups=n
-        ).view(n, -1, h, w)
+        x = F.conv2d(x.reshape(1, n * c, h, w), weight.view(-1, c, 3, 3), padding=1, groups=n).view(
+            n, -1, h, w
+        )
         x = F.pixel_shuffle(F.gelu(x), 2)
         q, k, v = self.qkv(x).flatten(2).chunk(3, dim=1)
         seen = torch.einsum("bci,bcj->bij", q, k / c**0.5).softmax(-1)

@@ -71,6 +71,11 @@ def _axes(go: Lowering, node: Node, index: int, what: str = "axes") -> list[int]
     return [int(a) for a in go.need(node, index, what).reshape(-1)]
 
 
+def _at(node: Node, index: int) -> str:
+    """An operand, or "" where it is missing."""
+    return next(iter(node.inputs[index:]), "")
+
+
 def _new(go: Lowering, node: Node, array: Any, what: str) -> str:
     """A constant that is made here."""
     name = f"{node.outputs[0]}:{what}"
@@ -387,7 +392,7 @@ def _broadcast_to(go: Lowering, node: Node) -> list[Node]:
 @_rewrites("Pad")
 def _pad(go: Lowering, node: Node) -> list[Node]:
     pads = _new(go, node, _axes(go, node, 1, "pads_begin") + _axes(go, node, 2, "pads_end"), "pads")
-    value = node.inputs[3] if len(node.inputs) > 3 else ""
+    value = _at(node, 3)
     mode = node.attributes.get("pad_mode", "constant").lower()
     return [_as(node, "Pad", [node.inputs[0], pads, value], mode=mode)]
 
@@ -412,7 +417,7 @@ def _strided_slice(go: Lowering, node: Node) -> list[Node]:
     if any(_numbers(node, "ellipsis_mask")):
         raise InputError("ellipsis_mask: expected none")
     begin, end = _axes(go, node, 1, "begin"), _axes(go, node, 2, "end")
-    step = _axes(go, node, 3, "strides") if len(node.inputs) > 3 else [1] * len(begin)
+    step = _axes(go, node, 3, "strides") if _at(node, 3) else [1] * len(begin)
     masks = {
         name: _numbers(node, f"{name}_mask") + [0] * len(begin)
         for name in ("begin", "end", "new_axis", "shrink_axis")

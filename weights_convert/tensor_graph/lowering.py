@@ -171,7 +171,7 @@ class Lowering:
     def shape(self, name: str) -> Shape:
         """The shape of any tensor that is known by now."""
         if name in self.constants:
-            return tuple(self.constants[name].shape)
+            return tuple(int(n) for n in self.constants[name].shape)
         return self.shapes[self._same.get(name, name)]
 
     def alias(self, node: Node, name: str) -> None:

