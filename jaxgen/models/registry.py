@@ -218,7 +218,7 @@ def load(name: str | Path) -> Network:
       InputError: for an unknown name (with the nearest one), one not yet fetched, or a damaged
         file.
     """
-    path, part = _path(name)
+    path, part = _place(name)
     weights, metadata = load_weights(path)
     module = _abstract(path, metadata, part)
     if _has_parts(metadata):
@@ -229,7 +229,7 @@ def load(name: str | Path) -> Network:
 
 def describe(name: str | Path) -> ModelInfo:
     """What a model is: kind, shapes, classes, size and metadata. Errors as in `load`."""
-    path, part = _path(name)
+    path, part = _place(name)
     metadata = read_metadata(path)
     architecture, config = _architecture(path, metadata, part)
     module = _abstract(path, metadata, part)
@@ -307,7 +307,11 @@ def _part(metadata: dict[str, Any], part: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _path(name: str | Path) -> tuple[Path, str | None]:
+def _path(name: str | Path) -> Path:
+    return _place(name)[0]
+
+
+def _place(name: str | Path) -> tuple[Path, str | None]:
     """The file of a name, and which part of it, where it holds several networks."""
     if str(name) in _SHIPPED:
         path = Path(str(files("jaxgen") / "shipped" / f"{_SHIPPED[str(name)]}.safetensors"))

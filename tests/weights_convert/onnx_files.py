@@ -1,5 +1,7 @@
 """ONNX models of a few nodes, and how one of them is converted and judged."""
 
+# ruff: noqa: E402  (the package is optional)
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every operator by itself, in its modes and versions, against onnxruntime (or onnx's reference)."""
+"""Every operator by itself, in its modes and versions, against onnxruntime or onnx's reference."""
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ CASES = {
     "Add channels": case("Add", IMAGE, constants=consts(f(4, 1, 1))),
     "Add columns": case("Add", IMAGE, constants=consts(f(5))),
     "Add five axes": case("Add", IMAGE, constants=consts(f(2, 1, 4, 1, 1))),
-    "Sub to the left": case("Sub", (1, 7), IMAGE[:3] + (7,)),
+    "Sub to the left": case("Sub", (1, 7), (*IMAGE[:3], 7)),
     "Mean of three": case("Mean", (3,), (1, 3), (2, 1)),
     "PRelu channels": case("PRelu", IMAGE, constants=consts(f(4, 1, 1))),
     "Pow 2": case("Pow", IMAGE, constants=consts(np.float32(2))),
