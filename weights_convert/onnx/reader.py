@@ -89,7 +89,12 @@ def read_onnx(
             raise expected("--output", f"a tensor of {path.name}", repr(plain(name, 80)))
     if not results:
         raise InputError(f"{path}: has no outputs")
-    return Program(graph.name or path.stem, path.name, shapes, constants, ordered, results)
+    whole = tuple(
+        i.name for i in graph.input
+        if i.name in shapes and i.type.tensor_type.elem_type not in (1, 10, 11, _BFLOAT16)
+    )  # fmt: skip
+    title = graph.name or path.stem
+    return Program(title, path.name, shapes, constants, ordered, results, whole)
 
 
 def parse(path: Path) -> Any:

@@ -24,13 +24,17 @@ _MOST_AT_ONCE = 1 << 27
 
 
 def random_tensors(
-    shapes: Mapping[str, Sequence[int]], seed: int = 0, spread: float = 1.0
+    shapes: Mapping[str, Sequence[int]],
+    seed: int = 0,
+    spread: float = 1.0,
+    whole: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
-    """One normal sample of every input, as a whole tensor."""
+    """One normal sample of every input, as a whole tensor; of those in `whole` counts, |x| cut."""
     rng = np.random.default_rng(seed)
+    drawn = {name: spread * rng.standard_normal(shape) for name, shape in shapes.items()}
     return {
-        name: (spread * rng.standard_normal(shape)).astype(np.float32)
-        for name, shape in shapes.items()
+        name: (np.floor(np.abs(x)) if name in whole else x).astype(np.float32)
+        for name, x in drawn.items()
     }
 
 
@@ -108,6 +112,9 @@ def _row(
         if ours[name].shape != judged[name].shape:
             note = f"judge: {judged[name].shape}"
             return LayerParity(layer, kind, shape, float("inf"), False, note)
+        if not np.isfinite(judged[name]).all():
+            # Both may agree on NaN, which shows nothing.
+            return LayerParity(layer, kind, shape, None, True, "not finite in the judge")
         error = relative_error(ours[name].astype(np.float64), np.asarray(judged[name], np.float64))
         worst = max(worst, error)
     note = "" if len(known) == len(tops) else f"{len(known)} of {len(tops)} outputs judged"

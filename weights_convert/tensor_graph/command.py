@@ -75,7 +75,7 @@ def convert(
     converted = lower(program, _record(args, converter, files or [args.file]))
     if args.check:
         graph = converted.graph
-        inputs = random_tensors(program.inputs, args.seed, args.spread)
+        inputs = random_tensors(program.inputs, args.seed, args.spread, program.whole)
         rows, who = compared(graph, inputs, judge, args.tolerance)
         console.print(parity.parity_table(rows, f"{Path(args.file).name} by {who}"))
         errors = [row.error for row in rows if row.error is not None]

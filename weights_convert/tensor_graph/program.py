@@ -50,6 +50,7 @@ class Program(NamedTuple):
       constants: tensor -> array.
       nodes: each after those whose results it takes.
       outputs: tensors.
+      whole: the inputs that hold whole numbers, such as labels.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Program(NamedTuple):
     constants: Mapping[str, np.ndarray]
     nodes: Sequence[Node]
     outputs: Sequence[str]
+    whole: tuple[str, ...] = ()
 
 
 def batch_of_one(

@@ -248,7 +248,6 @@ def abstract_tops(name: str, layer: Layer, bottoms: list[Shape], most_axes: int 
     Raises:
       InputError: naming the layer, if the shapes do not fit it or a top would be absurd.
     """
-
     graphdef, state = nnx.split(layer)
     # Shapes alone, so that arrays that are only views of one number are never filled in.
     weights = jax.tree.map(lambda w: jax.ShapeDtypeStruct(np.shape(w), w.dtype), state)
