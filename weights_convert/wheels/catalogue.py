@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from weights_convert.wheels import efficientnet, mobilestylegan, small
-from weights_convert.wheels.obtain import Wheel
+from weights_convert.wheels.pinned import Wheel
 
 __all__ = ["WHEELS"]
 

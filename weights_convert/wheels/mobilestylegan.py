@@ -151,7 +151,8 @@ def fitted(converted: Converted, fit: int = _FITTED, held_out: int = _HELD_OUT) 
         }
         xx, xy, yy, y = (np.sum(part, 0) for part in zip(*rows[fit:], strict=True))
         pixels = held_out * side * side
-        error = np.trace(solution.T @ xx @ solution - 2 * solution.T @ xy + yy)
+        # Rounding can make the error of an exact fit negative.
+        error = max(np.trace(solution.T @ xx @ solution - 2 * solution.T @ xy + yy), 0.0)
         spread = np.trace(yy) - (y @ y) / pixels
         figures[f"readout_{side}"] = {
             "r2": float(1 - error / spread),
