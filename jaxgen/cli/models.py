@@ -44,6 +44,7 @@ def _names() -> tuple[str, ...]:
 
 
 def _entry(name: str) -> dict[str, Any]:
+    from jaxgen.models.fetched import PARTS
     from jaxgen.models.registry import describe
 
     try:
@@ -52,6 +53,7 @@ def _entry(name: str) -> dict[str, Any]:
         return {"name": name, "installed": False, "reason": str(error)}
     return {
         "name": name,
+        "parts": [f"{name}/{part}" for part in PARTS.get(name, ())],
         "installed": True,
         "kind": info.kind,
         "input_shape": list(info.input_shape),
@@ -84,7 +86,10 @@ def _print_table(entries: list[dict[str, Any]]) -> None:
             f"{entry['input_shape']} -> {entry['output_shape']}",
             f"{entry['parameters']:,}",
             str(entry["licence"]),
-            ", ".join(f"{k} {_short(v)}" for k, v in entry["figures"].items()),
+            ", ".join(
+                [f"{k} {_short(v)}" for k, v in entry["figures"].items()]
+                + ([f"parts: {', '.join(entry['parts'])}"] if entry["parts"] else [])
+            ),
         )
     console.print(table, markup=False, highlight=False)
 

@@ -24,7 +24,7 @@ from jaxgen.core.errors import InputError, expected
 from jaxgen.core.types import Array
 from jaxgen.data import CLASS_NAMES
 from jaxgen.models.fashion_mnist import autoencoders, began, captioner, cnn, dcgan, judge, mlp, vae
-from jaxgen.models.fetched import FETCHABLE, cached
+from jaxgen.models.fetched import FETCHABLE, PARTS, cached
 from jaxgen.models.ported import PORTED
 from jaxgen.models.text import infillers, language_models
 from jaxgen.models.weights import fill, load_weights, read_metadata
@@ -81,6 +81,22 @@ def _graph(description: Any, rngs: Any = None) -> Any:
     return Graph(description)
 
 
+def _tensor_graph(description: Any, rngs: Any = None) -> Any:
+    """A converted ONNX or OpenVINO network; likewise."""
+    from jaxgen.models.tensor_ops import TensorGraph
+
+    return TensorGraph(description)
+
+
+def _tensor_graph_input(config: dict[str, Any]) -> tuple[int, ...]:
+    shapes = nnx.eval_shape(lambda: _tensor_graph(**config)).sample_shapes
+    if len(shapes) != 1:
+        raise expected(
+            "tensor_ops.TensorGraph", "one input to describe", f"{len(shapes)}: {shapes}"
+        )
+    return shapes[0]
+
+
 def _graph_input(config: dict[str, Any]) -> tuple[int, ...]:
     shapes = nnx.eval_shape(lambda: _graph(**config)).sample_shapes
     if len(shapes) != 1:
@@ -120,6 +136,7 @@ ARCHITECTURES = {
         infillers.Infiller, "infiller", _tokens, jnp.int32, _infilled
     ),
     "graph.Graph": Architecture(_graph, "network", _graph_input),
+    "tensor_ops.TensorGraph": Architecture(_tensor_graph, "network", _tensor_graph_input),
     **{name: Architecture(net.make, net.kind, net.input_shape) for name, net in PORTED.items()},
 }
 
@@ -202,10 +219,14 @@ def load(name: str | Path) -> Network:
       InputError: for an unknown name (with the nearest one), one not yet fetched, or a damaged
         file.
     """
-    path = _path(name)
+    path, part = _place(name)
     weights, metadata = load_weights(path)
-    architecture, config = _architecture(path, metadata)
-    module = fill(_abstract(path, metadata), weights, str(path))
+    architecture, config = _architecture(path, metadata, part)
+    module = _abstract(path, metadata, part)
+    if _has_parts(metadata):
+        wanted = {".".join(map(str, at)) for at, _ in nnx.to_flat_state(nnx.state(module))}
+        weights = {key: array for key, array in weights.items() if key in wanted}
+    module = fill(module, weights, str(path))
     try:
         shape = architecture.input_shape(config)
     except InputError:  # a network of several inputs
@@ -215,10 +236,10 @@ def load(name: str | Path) -> Network:
 
 def describe(name: str | Path) -> ModelInfo:
     """What a model is: kind, shapes, classes, size and metadata. Errors as in `load`."""
-    path = _path(name)
+    path, part = _place(name)
     metadata = read_metadata(path)
-    architecture, config = _architecture(path, metadata)
-    module = _abstract(path, metadata)
+    architecture, config = _architecture(path, metadata, part)
+    module = _abstract(path, metadata, part)
     shape = architecture.input_shape(config)
     output = jax.eval_shape(
         architecture.apply, module, jax.ShapeDtypeStruct(shape, architecture.dtype)
@@ -227,6 +248,8 @@ def describe(name: str | Path) -> ModelInfo:
         raise expected(f"{name}: outputs", "one to describe", ", ".join(output))
     size = sum(prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
     kind = metadata.get("kind", architecture.kind)
+    if part is not None:
+        kind = _part(metadata, part).get("kind", kind)
     classes = _classes(metadata, architecture)
     return ModelInfo(str(name), kind, shape, tuple(output.shape), classes, metadata, size)
 
@@ -249,12 +272,14 @@ def build(architecture: str, config: dict[str, Any]) -> nnx.Module:
     return module
 
 
-def _abstract(path: Path, metadata: dict[str, Any]) -> nnx.Module:
-    _, config = _architecture(path, metadata)
+def _abstract(path: Path, metadata: dict[str, Any], part: str | None) -> nnx.Module:
+    _, config = _architecture(path, metadata, part)
     return build(metadata["architecture"]["name"], config)
 
 
-def _architecture(path: Path, metadata: dict[str, Any]) -> tuple[Architecture, dict[str, Any]]:
+def _architecture(
+    path: Path, metadata: dict[str, Any], part: str | None
+) -> tuple[Architecture, dict[str, Any]]:
     entry = metadata.get("architecture")
     if not isinstance(entry, dict) or entry.get("name") not in ARCHITECTURES:
         raise expected(
@@ -263,12 +288,19 @@ def _architecture(path: Path, metadata: dict[str, Any]) -> tuple[Architecture, d
     config = entry.get("config", {})
     if not isinstance(config, dict):
         raise expected(f"{path}: architecture", "a configuration", repr(config)[:80])
+    if _has_parts(metadata):
+        from jaxgen.models.tensor_ops.variants import variant_of
+
+        config = {**config, "description": variant_of(config["description"], part)}
+    elif part is not None:
+        raise expected(str(path), f"a file with the part {part!r}", "one without parts")
     return ARCHITECTURES[entry["name"]], config
 
 
 def _classes(metadata: dict[str, Any], architecture: Architecture) -> tuple[str, ...]:
-    kind = metadata.get("kind", architecture.kind)
-    classes = metadata.get("classes", CLASS_NAMES if kind == "classifier" else ())
+    # Others' classifiers have classes of their own, and say them or not.
+    ours = metadata["architecture"]["name"] in ("cnn.Classifier", "judge.Judge")
+    classes = metadata.get("classes", CLASS_NAMES if ours else ())
     return tuple(str(name) for name in classes) if isinstance(classes, list | tuple) else ()
 
 
@@ -282,9 +314,10 @@ _FOREIGN = {
     ".pkl": "torch",
     ".caffemodel": "caffe",
     ".prototxt": "caffe",
+    ".onnx": "onnx",
+    ".xml": "openvino",
 }
 _UNREAD = {
-    ".onnx": "ONNX",
     ".keras": "Keras",
     ".h5": "Keras",
     ".msgpack": "flax",
@@ -299,13 +332,13 @@ def _foreign(name: str | Path) -> None:
     suffix = Path(name).suffix.lower()
     if suffix in _FOREIGN:
         kind = _FOREIGN[suffix]
-        how = f"{name} --recipe NAME" if kind == "torch" else "--help"
+        how = {"torch": f"{name} --recipe NAME", "caffe": "--help"}.get(kind, str(name))
         raise expected(
             "name",
             "a .safetensors file of jaxgen's",
             repr(str(name)),
             f"Convert it once: python -m weights_convert {kind} {how}"
-            + (" --out FILE.safetensors" if kind == "torch" else ""),
+            + ("" if kind == "caffe" else " --out FILE.safetensors"),
         )
     if suffix in _UNREAD:
         raise expected(
@@ -316,19 +349,39 @@ def _foreign(name: str | Path) -> None:
         )
 
 
+def _has_parts(metadata: dict[str, Any]) -> bool:
+    """Whether a file holds several networks in one graph; see `tensor_ops.variants`."""
+    entry = metadata.get("architecture")
+    config = entry.get("config") if isinstance(entry, dict) else None
+    description = config.get("description") if isinstance(config, dict) else None
+    return isinstance(description, dict) and "variants" in description
+
+
+def _part(metadata: dict[str, Any], part: str) -> dict[str, Any]:
+    """What a file says of one of its parts."""
+    found = metadata["architecture"]["config"]["description"]["variants"].get(part, {})
+    return found if isinstance(found, dict) else {}
+
+
 def _path(name: str | Path) -> Path:
+    return _place(name)[0]
+
+
+def _place(name: str | Path) -> tuple[Path, str | None]:
+    """The file of a name, and which part of it, where it holds several networks."""
     if str(name) in _SHIPPED:
         path = Path(str(files("jaxgen") / "shipped" / f"{_SHIPPED[str(name)]}.safetensors"))
         if not path.is_file():
             raise InputError(
                 f"{name}: its weights are not installed; train it with `jaxgen train {name}`"
             )
-        return path
-    if str(name) in FETCHABLE:
-        path = cached(str(name))
+        return path, None
+    base, _, part = str(name).partition("/")
+    if base in FETCHABLE and (not part or part in PARTS.get(base, ())):
+        path = cached(base)
         if not path.is_file():
-            raise InputError(f"{name}: its weights are not here yet; run: jaxgen fetch {name}")
-        return path
+            raise InputError(f"{name}: its weights are not here yet; run: jaxgen fetch {base}")
+        return path, part or None
     if str(name) in TRAINABLE:
         command = f"{name} --text FILE" if str(name).startswith("text/") else name
         raise InputError(
@@ -338,9 +391,10 @@ def _path(name: str | Path) -> Path:
     if Path(name).suffix == ".safetensors":
         if not Path(name).is_file():
             raise expected("name", "a weight file that exists", str(name))
-        return Path(name)
+        return Path(name), None
     _foreign(name)
-    known = (*_SHIPPED, *TRAINABLE, *FETCHABLE)
+    parts = [f"{base}/{part}" for base, found in PARTS.items() for part in found]
+    known = (*_SHIPPED, *TRAINABLE, *FETCHABLE, *parts)
     near = difflib.get_close_matches(str(name), known, 1, 0.4)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise expected(

@@ -195,7 +195,8 @@ def test_errors_name_the_way_out(tmp_path):
         name
         for name, architecture in ARCHITECTURES.items()
         # Those of words have no default vocabulary: tests/sequences/test_jobs.py has them.
-        if name not in (*PORTED, "graph.Graph") and architecture.kind not in _WORDS
+        if name not in (*PORTED, "graph.Graph", "tensor_ops.TensorGraph")
+        and architecture.kind not in _WORDS
     ],
 )
 def test_architectures_with_default_sizes_fill_and_run(name, tmp_path):

@@ -11,22 +11,23 @@ from typing import Any
 
 from jaxgen.core.errors import expected
 
-__all__ = ["FORMAT", "MOST_ELEMENTS", "MOST_LAYERS", "checked"]
+__all__ = ["FORMAT", "MOST_AXES", "MOST_ELEMENTS", "MOST_LAYERS", "checked"]
 
 FORMAT = "caffe-graph-1"
+MOST_AXES = 8
 MOST_ELEMENTS = 1 << 28
 MOST_LAYERS = 4_000
 
 
-def checked(text: str) -> dict[str, Any]:
+def checked(text: str, format: str = FORMAT) -> dict[str, Any]:
     """Parse a description and check its form: it may come from a file of strangers."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise expected("description", "a JSON document", f"not JSON ({error})") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    if not isinstance(document, dict) or document.get("format") != format:
         got = document.get("format") if isinstance(document, dict) else type(document).__name__
-        raise expected("description", f"format {FORMAT!r}", repr(got))
+        raise expected("description", f"format {format!r}", repr(got))
     for field in ("inputs", "layers", "outputs"):
         if not isinstance(document.get(field), list):
             raise expected(f"description.{field}", "a list", type(document.get(field)).__name__)
@@ -34,7 +35,7 @@ def checked(text: str) -> dict[str, Any]:
         raise expected("description.layers", f"at most {MOST_LAYERS}", len(document["layers"]))
     known: set[str] = set()
     for i, entry in enumerate(document["inputs"]):
-        _check_input(i, entry)
+        _check_input(i, entry, format)
         known.add(entry["name"])
     seen: set[str] = set()
     for i, entry in enumerate(document["layers"]):
@@ -55,7 +56,7 @@ def checked(text: str) -> dict[str, Any]:
     return document
 
 
-def _check_input(i: int, entry: Any) -> None:
+def _check_input(i: int, entry: Any, format: str) -> None:
     field = f"description.inputs[{i}]"
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise expected(field, "an object with a name and a shape", repr(entry)[:80])
@@ -63,10 +64,11 @@ def _check_input(i: int, entry: Any) -> None:
     if (
         not isinstance(shape, list)
         or not all(type(n) is int and n >= 1 for n in shape)
-        or len(shape) > 4
+        or len(shape) > (4 if format == FORMAT else MOST_AXES)
         or math.prod(shape) > MOST_ELEMENTS
     ):
-        raise expected(f"{field}.shape", "up to four positive lengths", repr(shape)[:80])
+        most = "four" if format == FORMAT else "eight"
+        raise expected(f"{field}.shape", f"up to {most} positive lengths", repr(shape)[:80])
     batch = entry.get("batch_axis", 0)
     if batch is not None and (
         type(batch) is not int or not 0 <= batch < len(shape) or shape[batch] != 1
@@ -91,7 +93,7 @@ def _check_layer(i: int, entry: Any) -> None:
     if not isinstance(shapes, dict) or not all(
         isinstance(shape, list)
         and all(type(n) is int and 0 <= n <= MOST_ELEMENTS for n in shape)
-        and len(shape) <= 4
+        and len(shape) <= MOST_AXES
         and math.prod(shape) <= MOST_ELEMENTS
         for shape in shapes.values()
     ):

@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -61,13 +61,17 @@ class Graph(nnx.Module):
       InputError: if the description is malformed, or layers and arrays do not fit.
     """
 
+    # What a graph of another kind of layers changes, see `jaxgen.models.tensor_ops`.
+    format: ClassVar[str] = FORMAT
+    layer_table: ClassVar[Mapping[str, type[Layer]]] = LAYERS
+
     def __init__(
         self,
         description: Mapping[str, Any] | str,
         params: Mapping[str, Mapping[str, Any]] | None = None,
     ):
         text = description if isinstance(description, str) else json.dumps(description)
-        document = checked(text)
+        document = checked(text, self.format)
         # One text for equal descriptions: it is part of what jit compares.
         self.description = json.dumps(document, sort_keys=True)
         self._inputs = tuple(
@@ -89,7 +93,7 @@ class Graph(nnx.Module):
                 if got != shapes:
                     raise expected(f"layer {entry['name']!r}: parameters", str(shapes), got)
             attribute = attribute_of(entry["name"])
-            setattr(self, attribute, build_layer(entry, arrays))
+            setattr(self, attribute, build_layer(entry, arrays, self.layer_table))
             wiring.append((entry["name"], attribute, *_ends(entry)))
         self._wiring = tuple(wiring)
         self._infer_batch_axes()
@@ -204,16 +208,20 @@ def attribute_of(layer: str) -> str:
     return layer
 
 
-def build_layer(entry: Mapping[str, Any], arrays: Mapping[str, Any]) -> Layer:
-    """A layer from its entry in a description and its arrays.
+def build_layer(
+    entry: Mapping[str, Any],
+    arrays: Mapping[str, Any],
+    table: Mapping[str, type[Layer]] = LAYERS,
+) -> Layer:
+    """A layer from its entry in a description and its arrays, by a table of types.
 
     Raises:
       InputError: naming the layer and what is wrong with it.
     """
     where = f"layer {entry['name']!r} ({entry['type']})"
-    if entry["type"] not in LAYERS:
-        raise InputError(f"{where}: unknown type; known: {', '.join(sorted(LAYERS))}")
-    cls = LAYERS[entry["type"]]
+    if entry["type"] not in table:
+        raise InputError(f"{where}: unknown type; known: {', '.join(sorted(table))}")
+    cls = table[entry["type"]]
     least, most = cls.arity
     count = len(entry["bottoms"])
     if count < least or (most is not None and count > most):
@@ -232,7 +240,7 @@ def build_layer(entry: Mapping[str, Any], arrays: Mapping[str, Any]) -> Layer:
     return layer
 
 
-def abstract_tops(name: str, layer: Layer, bottoms: list[Shape]) -> list[Shape]:
+def abstract_tops(name: str, layer: Layer, bottoms: list[Shape], most_axes: int = 4) -> list[Shape]:
     """The shapes of a layer's tops for bottoms of given shapes, in Caffe's order.
 
     Nothing is computed and no memory is taken.
@@ -257,8 +265,9 @@ def abstract_tops(name: str, layer: Layer, bottoms: list[Shape]) -> list[Shape]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"layer {name!r}: does not fit bottoms {bottoms}; {reason}") from error
     for shape in tops:
-        if len(shape) > 4:
-            raise InputError(f"layer {name!r}: blobs of five axes and more are not supported")
+        if len(shape) > most_axes:
+            least = {4: "five", 8: "nine"}.get(most_axes, str(most_axes + 1))
+            raise InputError(f"layer {name!r}: blobs of {least} axes and more are not supported")
         if math.prod(shape) > MOST_ELEMENTS:
             raise InputError(f"layer {name!r}: its top {shape} has over {MOST_ELEMENTS} elements")
     return tops

@@ -1,0 +1,1 @@
+"""ONNX files, as PyTorch, Keras, TensorFlow, PaddlePaddle, MATLAB and others export them."""

@@ -1,0 +1,1 @@
+"""OpenVINO's intermediate representation: an XML of layers and a file of numbers."""
