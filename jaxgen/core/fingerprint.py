@@ -37,7 +37,7 @@ from jaxgen.core.code import (
 )
 from jaxgen.core.errors import expected
 
-__all__ = ["describe", "difference"]
+__all__ = ["describe", "difference", "digest"]
 
 # Arrays up to this size are shown; containers of more arrays than that are summed up.
 _SMALL = 8
@@ -80,6 +80,11 @@ def difference(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
         if was != now:
             lines.append(f"{name} was {was}, is {now}")
     return lines
+
+
+def digest(tree: Any) -> str:
+    """A tree of arrays in one line: how many numbers, and the SHA-256 of all."""
+    return _Describer().sum(tree)
 
 
 class _Describer:
@@ -146,7 +151,7 @@ class _Describer:
         items = _container(value)
         if items is not None:
             if _is_tree(value) and self._only_arrays(value):
-                return {name: self._sum(value)}
+                return {name: self.sum(value)}
             own = {} if _in_library(type(value)) else {name: self._class(type(value))}
             if not items:
                 return own or {name: f"empty {type(value).__qualname__}"}
@@ -154,7 +159,7 @@ class _Describer:
         if dataclasses.is_dataclass(value):
             return self._short_if_theirs(value, self._dataclass(value, name), name)
         if _is_tree(value):  # such as a network's parameter, in its wrapping
-            return {name: self._sum(value)}
+            return {name: self.sum(value)}
         return self._short_if_theirs(value, self._object(value, name), name)
 
     def _short_if_theirs(self, value: Any, found: dict[str, str], name: str) -> dict[str, str]:
@@ -297,7 +302,7 @@ class _Describer:
         parts = jax.tree.leaves(value, is_leaf=dataclasses.is_dataclass)
         return len(parts) > _MANY and all(isinstance(part, _ARRAYS) for part in parts)
 
-    def _sum(self, value: Any) -> str:
+    def sum(self, value: Any) -> str:
         """A tree of arrays in one line; its structure counts as well."""
         leaves, structure = jax.tree.flatten(value)
         texts = [

@@ -125,6 +125,7 @@ class InMemory:
     """Keeps draws in memory, and nothing else."""
 
     journey: Journey | None = None
+    notes: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self._chunks: list[Any] = []
