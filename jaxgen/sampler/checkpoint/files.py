@@ -32,6 +32,7 @@ __all__ = [
     "space",
     "unpack",
     "write_arrays",
+    "write_bytes",
     "write_json",
     "write_settings",
 ]

@@ -68,11 +68,16 @@ class Preempted(SystemExit):
         self.folder = folder
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C came; the run is safe in its folder."""
+class Interrupted(KeyboardInterrupt, SystemExit):
+    """Ctrl-C came; the run is safe in its folder. Uncaught, it ends the process with 130.
+
+    Python ends a process with 130 for a `KeyboardInterrupt`, but not for one of a class of its
+    own: therefore it is a `SystemExit` too.
+    """
 
     def __init__(self, folder: Path):
-        super().__init__()
+        super().__init__(128 + signal.SIGINT)
+        self.code = 128 + signal.SIGINT
         self.folder = folder
 
 
