@@ -186,7 +186,7 @@ def from_state(state: RunState, setup: Setup) -> Journey:
 def go(journey: Journey, setup: Setup, plan: Plan, recorder: Recorder) -> Journey:
     """Chunk after chunk until the plan is done."""
     slots = min(_FIRST_SLOTS, setup.length)
-    while journey.phase != DONE:
+    while journey.phase != DONE and not getattr(recorder, "stopped", False):
         begun = time.monotonic()
         phase = journey.phase
         journey, kept = proceed(journey, setup, plan, slots)

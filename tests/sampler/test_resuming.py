@@ -1,9 +1,11 @@
 """A run goes on as what it was, to the same bits, or it is refused; nothing in between."""
 
+import contextlib
 import errno
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import jax
@@ -17,6 +19,7 @@ from jaxgen.core import atomic
 from jaxgen.core.pytree import as_data
 from jaxgen.sampler import checkpoint as store
 from jaxgen.sampler import config, loop
+from jaxgen.sampler.state import DRAW
 from jaxgen.target.path import AnnealedPath, LogProb
 from tests.sampler.test_checkpoint import Stopped, same, stop_after
 from tests.toys import LinearGaussian
@@ -272,9 +275,17 @@ def damaged(data, kind, where):
 def test_damage_gives_the_same_bits_or_is_refused(
     posterior, whole, tmp_path, monkeypatch, finished
 ):
-    source = begun(posterior, tmp_path / "source", monkeypatch, chunks=11 if finished else 9)
-    if finished:
-        draw(posterior, source, resume=True)
+    source, checkpoint = tmp_path / "source", store.RunFolder.checkpoint
+
+    def dying(self, journey):
+        checkpoint(self, journey)
+        if journey.done >= 6 and journey.phase == DRAW and not finished:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.RunFolder, "checkpoint", dying)
+        with contextlib.nullcontext() if finished else pytest.raises(Stopped):
+            draw(posterior, source)
     random, ends = np.random.default_rng(finished), {"same": 0, "refused": 0}
     names = [path.relative_to(source) for path in files_of(source)]
     assert len(names) >= 6
@@ -328,6 +339,37 @@ def test_draws_that_are_gone_are_named(posterior, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"format": "other"}))
     with pytest.raises(InputError, match="a run of format"):
         draw(posterior, tmp_path, resume=True)
+
+
+# Ctrl-C without a folder.
+
+
+@pytest.mark.parametrize("reduce", [None, "highest"])
+def test_after_ctrl_c_the_draws_so_far_come_back(posterior, whole, reduce):
+    sent = []
+
+    def stop(progress):
+        if progress.phase == "draw" and not sent:
+            sent.append(signal.raise_signal(signal.SIGINT))
+
+    options = {"progress": stop, "reduce": highest if reduce else None}
+    result = draw(posterior, None, **options)
+    count = int(result.draws[0]) if reduce else result.draws.shape[1]
+    assert 0 < count < 10
+    assert f"interrupted by Ctrl-C after {count} of 10 draws" in result.notes[-1]
+    if reduce:
+        np.testing.assert_array_equal(result.draws[1], whole.draws[:, :count].max((0, 1)))
+    else:
+        np.testing.assert_array_equal(result.draws, whole.draws[:, :count])
+    sent.clear()
+
+    def at_once(progress):
+        if not sent:
+            sent.append(signal.raise_signal(signal.SIGINT))
+
+    with pytest.raises(KeyboardInterrupt):
+        draw(posterior, None, progress=at_once)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 # Longer.

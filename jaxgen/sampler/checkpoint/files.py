@@ -59,7 +59,7 @@ def pack(arrays: Mapping[str, Any], notes: Mapping[str, str] | None = None) -> b
                 *array.shape, array.dtype.itemsize
             )
         stored[name] = array
-    return save(stored, notes)
+    return save(stored, notes or None)  # the library cannot read an empty dict back
 
 
 def unpack(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:

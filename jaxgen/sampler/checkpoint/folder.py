@@ -99,7 +99,8 @@ def recording(
     if folder is None:
         if resume:
             raise expected("resume", "a folder to go on from", "none", "Give folder as well")
-        yield InMemory()
+        with signals(signal.SIGINT) as pending:
+            yield Interruptible(plan, pending)
         return
     if not every >= 0:
         raise expected("checkpoint_every", "a number of seconds", every)
@@ -108,6 +109,32 @@ def recording(
         recorder = RunFolder(path, setup, plan, every, pending, writable=writable)
         recorder.open(key, state, resume=resume)
         yield recorder
+
+
+class Interruptible(InMemory):
+    """Keeps draws in memory; after Ctrl-C, what has been drawn until then is the result.
+
+    Attributes:
+      stopped: whether the run is to end now.
+    """
+
+    def __init__(self, plan: Plan, pending: Callable[[], int]):
+        super().__init__()
+        self.stopped = False
+        self._plan, self._signal = plan, pending
+
+    def after(self, journey: Journey, kept: Any) -> None:
+        """Keep what was collected; stop at Ctrl-C, if there is something to return."""
+        super().after(journey, kept)
+        (asked,) = agree(self._signal())
+        if asked and journey.phase == DRAW and journey.done:
+            self.stopped = True
+            self.notes = (
+                f"interrupted by Ctrl-C after {journey.done} of {self._plan.draws} draws of each "
+                "chain: give a folder to go on later",
+            )
+        elif asked and journey.phase != DONE:
+            raise KeyboardInterrupt
 
 
 class RunFolder:
@@ -188,7 +215,8 @@ class RunFolder:
             arrays = reduced_arrays(journey)
             if is_first():
                 arrays |= journey_arrays(journey, self._plan)
-            files[name] = write_arrays(folder / name, arrays)
+            if arrays:
+                files[name] = write_arrays(folder / name, arrays)
             part = manifests.Manifest(self._serial, files, jax.process_count(), self._written)
             manifests.write_manifest(folder, part, suffix())
             if is_first():
@@ -336,7 +364,8 @@ class RunFolder:
                 arrays: dict[str, np.ndarray] = {}
                 for i, (part, ending) in enumerate(zip(parts, suffixes, strict=True)):
                     name = f"{number:08d}{ending}.safetensors"
-                    content = manifests.arrays_of(folder, part, name)
+                    needed = i == 0 or name in part.files
+                    content = manifests.arrays_of(folder, part, name) if needed else {}
                     reduced = {k: v for k, v in content.items() if k.startswith("reduced/")}
                     arrays |= content if i == 0 else {}
                     if i == own:

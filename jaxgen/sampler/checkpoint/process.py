@@ -23,6 +23,7 @@ from jaxgen.sampler.checkpoint.files import line
 __all__ = ["agree", "barrier", "is_first", "locked", "own_chains", "signals", "suffix"]
 
 _OURS = {"lock", "run.json", "draws", "checkpoints"}
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -110,7 +111,7 @@ def _together(trouble: InputError | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def signals() -> Iterator[Callable[[], int]]:
+def signals(*numbers: int) -> Iterator[Callable[[], int]]:
     """Note SIGTERM and SIGINT instead of dying of them; a second SIGINT interrupts at once."""
     seen = [0]
     if threading.current_thread() is not threading.main_thread():
@@ -122,7 +123,7 @@ def signals() -> Iterator[Callable[[], int]]:
             raise KeyboardInterrupt
         seen[0] = number
 
-    old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    old = {number: signal.signal(number, note) for number in numbers or _STOPPING}
     try:
         yield lambda: seen[0]
     finally:
