@@ -15,6 +15,7 @@ SCRIPTS = [
     "captions",
     "class_conditional",
     "cogeneration",
+    "damage",
     "devices",
     "expressions",
     "faces",
