@@ -26,6 +26,7 @@ SCRIPTS = [
     "maskgan",
     "memory",
     "overhead",
+    "pairs",
     "ppgn",
     "ppgn_examples",
     "reference_answers",

@@ -110,7 +110,11 @@ CHANGED = {
         "import functools\ndef g(x, a): return x * a\nf = functools.partial(g, a=2)",
         "f.keywords.a was 1, is 2",
     ),
-    "global": ("S = 1\ndef f(x): return x * S", "S = 2\ndef f(x): return x * S", "f.global.S was 1"),
+    "global": (
+        "S = 1\ndef f(x): return x * S",
+        "S = 2\ndef f(x): return x * S",
+        "f.global.S was 1",
+    ),
     "global in a nested function": (
         "S = 1\ndef f(x): return [y * S for y in x] + (lambda: S)()",
         "S = 2\ndef f(x): return [y * S for y in x] + (lambda: S)()",
@@ -255,7 +259,7 @@ def test_every_process_says_the_same():
 
 
 def test_running_a_function_does_not_change_it():
-    def f(x, scale=jnp.arange(3.0)):
+    def f(x, scale=jnp.arange(3.0)):  # noqa: B008
         return jnp.sum(x * scale)
 
     before = describe({"f": f, "jit": jax.jit(f), "grad": jax.grad(f)})

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def locked(path: Path) -> Iterator[bool]:
       Whether the folder can be written: a run on a read-only disk can still be read.
     """
     if not is_first():
-        with _together(None):
+        with _together(None), _peers(path):
             yield True
         return
     handle, made, trouble = None, False, None
@@ -47,7 +48,7 @@ def locked(path: Path) -> Iterator[bool]:
         trouble = error
     writable = handle is not None
     try:
-        with _together(trouble):
+        with _together(trouble), _peers(path):
             try:
                 yield writable
             except BaseException:
@@ -64,7 +65,7 @@ def _lock(path: Path) -> tuple[int | None, bool]:
     try:
         foreign = []
         if path.is_dir():
-            foreign = sorted(p.name for p in path.iterdir() if p.name not in _OURS)
+            foreign = sorted(p.name for p in path.iterdir() if not _is_ours(p.name))
         if foreign and not (path / "run.json").exists():
             raise expected("folder", "a new folder or one of a run", f"{path} with {foreign[0]}")
         path.mkdir(parents=True, exist_ok=True)
@@ -85,13 +86,17 @@ def _lock(path: Path) -> tuple[int | None, bool]:
         raise expected("folder", "a folder that can be written", line(error)) from error
 
 
+def _is_ours(name: str) -> bool:
+    return name in _OURS or name.startswith("lock.p")
+
+
 def _remove_unless_begun(path: Path) -> None:
     """Remove a folder that this process has made and locked, if no checkpoint is in it."""
     if manifests.numbers(path / "checkpoints"):
         return
     for name in ("draws", "checkpoints"):
         shutil.rmtree(path / name, ignore_errors=True)
-    for name in ("run.json", "lock"):
+    for name in ("run.json", *(p.name for p in path.glob("lock*"))):
         with contextlib.suppress(OSError):
             (path / name).unlink()
     with contextlib.suppress(OSError):
@@ -108,6 +113,58 @@ def _together(trouble: InputError | None) -> Iterator[None]:
     if failed:
         raise expected("folder", "one that the first process could lock", "an error there")
     yield
+
+
+@contextlib.contextmanager
+def _peers(path: Path) -> Iterator[None]:
+    """Say which process is gone, where the others' messages come to nothing.
+
+    Every process but the first holds a lock of its own beside the first one's. A lock that can
+    be had is that of a process that has died.
+    """
+    count, own = jax.process_count(), jax.process_index()
+    if count == 1:
+        yield
+        return
+    names = ["lock", *(f"lock.p{index:04d}" for index in range(1, count))]
+    handle = acquire(path / names[own]) if own else None
+    barrier("peers")
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:  # JAX's errors are RuntimeErrors
+        if isinstance(error, InputError):
+            raise
+        gone = [index for index in range(count) if index != own and _is_free(path / names[index])]
+        if not gone:
+            raise
+        raise ProcessGone(gone, path) from error
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _is_free(lock: Path) -> bool:
+    deadline = time.monotonic() + 2.0  # a process that is being killed keeps it for a moment
+    while True:
+        try:
+            os.close(acquire(lock))
+            return True
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+
+
+class ProcessGone(RuntimeError):
+    """A process of the run has died; the others cannot go on without it."""
+
+    def __init__(self, gone: list[int], path: Path):
+        names = ", ".join(map(str, gone))
+        super().__init__(
+            f"process {names} of {jax.process_count()} is gone. Start all again with resume=True: "
+            f"the last checkpoint in {path} is whole"
+        )
+        self.gone = gone
 
 
 @contextlib.contextmanager
