@@ -64,7 +64,7 @@ def sample(folder, sizes, killed):
 def command(folder, sizes, killed):
     """The command line, and the file of draws it leaves."""
     words = [
-        *["sample", "--class", "3", "--quiet", "--checkpoint-every", "0", "--out"],
+        *["sample", "--class", "3", "--quiet", "--checkpoint-every", "0.01", "--out"],
         str(folder),
     ]
     words += ["--chains", str(sizes[0]), "--steps", str(sizes[1]), "--thin", "1", "--tile", "4"]

@@ -25,7 +25,7 @@ import common
 from safetensors.numpy import load_file
 
 SAMPLE = ["sample", "--class", "7", "--chains", "2", "--moves", "1", "--warmup", "1"]
-SAMPLE += ["--steps", "2", "--thin", "1", "--quiet", "--checkpoint-every", "0"]
+SAMPLE += ["--steps", "2", "--thin", "1", "--quiet", "--checkpoint-every", "0.01"]
 TRAIN = ["train", "toy2d/gan", "--steps", "200", "--out", "A", "--quiet"]
 PAIRS = {
     "names": (SAMPLE, SAMPLE),
