@@ -128,6 +128,8 @@ def main():
     makers = {"sample": sample, "command": command, "train": train}
     names = [args.only] if args.only else list(makers)
     runs, sizes = (len(names), (4, 4)) if args.smoke else (args.runs, (8, 60))
+    # A script in the background ignores SIGINT, and so would its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rng = random.Random(args.seed)
     same = complete = kills = inside = 0
     each = {name: [0, 0] for name in names}
