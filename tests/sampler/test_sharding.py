@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -201,6 +202,31 @@ def test_processes_may_come_and_go(tmp_path):
     np.testing.assert_array_equal(one.draws["draws"], other.draws["draws"])
     assert len(list((changing / "draws").glob("*.p000?.safetensors"))) >= 2
     assert list((changing / "draws").glob("00000002-00000002.safetensors"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dying", [0, 1])
+def test_the_survivor_names_the_process_that_died(tmp_path, dying):
+    """In the middle of sampling; where the first process dies, JAX itself ends the others."""
+    port, folder = free_port(), tmp_path / "run"
+    more = {"STEPS": "200000", "LATE": "0"}
+    running = [start(1, port, 2, index, folder, **more) for index in range(2)]
+    try:
+        deadline = time.monotonic() + 300
+        while not list(folder.glob("draws/*.safetensors")):
+            assert time.monotonic() < deadline
+            assert all(process.poll() is None for process in running)
+            time.sleep(0.5)
+        running[dying].kill()
+        printed = running[1 - dying].communicate(timeout=200)[0].decode()
+    finally:
+        for process in running:
+            process.kill()
+            process.communicate()
+    assert running[1 - dying].returncode != 0
+    if dying == 1:
+        last = printed.strip().splitlines()[-1]
+        assert "process 1 of 2 is gone. Start all again with resume=True" in last
 
 
 @pytest.mark.slow
