@@ -488,7 +488,6 @@ def stale(
 
     Carried values were recovered from sums, so they agree with fresh ones to rounding only.
     """
-
     way = bridged(path, state.mixture, state.on_bridge)
 
     def densities(position: Any) -> tuple[Array, Array]:

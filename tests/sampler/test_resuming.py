@@ -372,6 +372,17 @@ def test_after_ctrl_c_the_draws_so_far_come_back(posterior, whole, reduce):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_draws_that_will_not_fit_are_told_of_before_the_run(posterior, whole, monkeypatch):
+    monkeypatch.setattr(store.folder, "_free_memory", lambda: 2 * whole.draws.nbytes - 1)
+    with pytest.warns(UserWarning, match=r"give a folder, reduce=") as caught:
+        result = draw(posterior, None)
+    assert len(caught) == 1
+    np.testing.assert_array_equal(result.draws, whole.draws)
+    draw(posterior, None, reduce=highest)  # keeps none of them
+    monkeypatch.setattr(store.folder, "_free_memory", lambda: 2 * whole.draws.nbytes)
+    draw(posterior, None)
+
+
 # Longer.
 
 

@@ -99,6 +99,7 @@ def recording(
     if folder is None:
         if resume:
             raise expected("resume", "a folder to go on from", "none", "Give folder as well")
+        _warn_of_memory(setup, plan)
         with signals(signal.SIGINT) as pending:
             yield Interruptible(plan, pending)
         return
@@ -432,6 +433,29 @@ class RunFolder:
             if jax.tree.leaves(kept):
                 self._chunks.append(kept)
         return journey
+
+
+def _warn_of_memory(setup: Setup, plan: Plan) -> None:
+    """Warn before a run whose draws will not fit: twice their size is needed at its end."""
+    need = 0 if setup.reduce is not None else 2 * size_of(setup.kept) * max(plan.draws, 0)
+    free = _free_memory()
+    if free is not None and need > free:
+        warnings.warn(
+            f"draws of {need / 2**31:.3g} GiB need {need / 2**30:.3g} GiB of memory at the end, "
+            f"and {free / 2**30:.3g} GiB are free: give a folder, reduce=, a larger thin, or a "
+            "collect= that keeps less",
+            stacklevel=4,
+        )
+
+
+def _free_memory() -> int | None:
+    """Bytes that a process can still get, where the system says so."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            found = [text.split() for text in file if text.startswith("MemAvailable:")]
+        return int(found[0][1]) << 10
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _of_draws(part: manifests.Manifest) -> dict[str, str]:
