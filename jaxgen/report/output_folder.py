@@ -291,8 +291,10 @@ def _make_and_lock(path: Path) -> int:
 def _release(reservation: _Reservation) -> None:
     folder, handle, made = reservation
     with contextlib.suppress(OSError):
-        if {entry.name for entry in folder.iterdir()} <= {"lock"}:
-            (folder / "lock").unlink(missing_ok=True)
+        # A folder of that name may be another's by now, if the run has ended and taken it away.
+        ours = os.path.samestat(os.fstat(handle), os.stat(folder / "lock"))
+        if ours and {entry.name for entry in folder.iterdir()} == {"lock"}:
+            (folder / "lock").unlink()
             folder.rmdir()
     os.close(handle)
     for parent in made:  # the innermost first; one that is in use stays

@@ -100,9 +100,10 @@ def read_draws(
                 name: np.zeros((*seen.shape, *array.shape[2:]), array.dtype)
                 for name, array in arrays.items()
             }
-        rows = slice(max(first, begin) - begin, max(min(first + count, end) - begin, 0))
+        low = min(max(first, begin), end)  # chains that are in the file and wanted
+        high = max(min(first + count, end), low)
+        rows, there = slice(low - begin, high - begin), slice(low - first, high - first)
         columns = slice(max(shard.first, start) - start, min(shard.last + 1, stop) - start)
-        there = slice(max(begin - first, 0), max(begin - first, 0) + rows.stop - rows.start)
         draws = slice(max(start - shard.first, 0), min(stop, shard.last + 1) - shard.first)
         for name, array in arrays.items():
             target = result.get(name)
@@ -110,9 +111,9 @@ def read_draws(
                 raise expected(str(shard.path), "the arrays of the other files", name)
             target[rows, columns] = array[there, draws]
         seen[rows, columns] = True
-    missing = np.flatnonzero(~seen.all(0)) if seen.size else np.arange(start, stop)
-    if len(missing) and (seen.shape[0] or not shards):
-        raise expected(str(folder), "all draws", f"none of {missing[0] + start} in some chain")
+    if stop > start and not (wanted and seen.all()):
+        lacking = np.flatnonzero(~seen.all(0)) if wanted else [0]
+        raise expected(str(folder), "all draws", f"no {int(lacking[0]) + start} of some chain")
     return result
 
 
