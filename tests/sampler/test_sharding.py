@@ -191,7 +191,7 @@ def test_two_processes_give_what_one_gives(tmp_path):
 def test_processes_may_come_and_go(tmp_path):
     alone, changing = tmp_path / "alone", tmp_path / "changing"
     finish(start(1, 0, 1, 0, alone))
-    for count, steps in ((1, "1"), (2, "4"), (1, "6")):
+    for count, steps in ((1, "2"), (2, "4"), (1, "6")):
         port = free_port()
         more = {"STEPS": steps, "LATE": "0"}
         finish(*(start(2, port, count, index, changing, **more) for index in range(count)))
@@ -209,7 +209,7 @@ def test_processes_may_come_and_go(tmp_path):
 def test_the_survivor_names_the_process_that_died(tmp_path, dying):
     """In the middle of sampling; where the first process dies, JAX itself ends the others."""
     port, folder = free_port(), tmp_path / "run"
-    more = {"STEPS": "200000", "LATE": "0"}
+    more = {"STEPS": "20000", "LATE": "0"}
     running = [start(1, port, 2, index, folder, **more) for index in range(2)]
     try:
         deadline = time.monotonic() + 300
