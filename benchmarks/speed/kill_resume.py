@@ -1,15 +1,18 @@
 """Does a run that is killed at any moment go on to the same bits?
 
-A child process samples (DCGAN, class condition) with a checkpoint after every chunk. It is
-killed by SIGKILL at a random moment and started again, until it finishes; then every array
-of its result, and the draws on disk, are compared with those of a run that nobody killed.
-The moments are spread over the whole run; some are chosen inside the writing of a
-checkpoint, which the child announces.
+Child processes are killed by SIGKILL, SIGTERM or SIGINT at random moments, some of them inside
+the writing of a checkpoint, some twice in a row, and started again until they finish; then all
+that they leave is compared with what a run leaves that nobody killed. The children are
+
+- `sample`: `jaxgen.sample` (DCGAN, class condition), a checkpoint after every chunk;
+- `command`: `jaxgen sample ... --resume`;
+- `train`: `jaxgen train toy2d/gan`.
 """
 
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,21 +23,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `common`
 
 import common
 import numpy as np
+from safetensors.numpy import load_file
 
 import jaxgen
+
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 CHILD = """
 import sys
 import jax, numpy as np
 import jaxgen
-from jaxgen.sampler import checkpoint
+from jaxgen.sampler.checkpoint import RunFolder
 folder, out, chains, steps = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-checkpoint = store.RunFolder.checkpoint
+checkpoint = RunFolder.checkpoint
 def announced(self, journey):
     print("writing", flush=True)
     checkpoint(self, journey)
     print("written", flush=True)
-store.RunFolder.checkpoint = announced
+RunFolder.checkpoint = announced
 posterior = jaxgen.Posterior(
     jaxgen.Gaussian.standard(64), jaxgen.load("fashion-mnist/dcgan"),
     jaxgen.ClassLogSoftmax(jaxgen.load("fashion-mnist/cnn"), 3))
@@ -48,21 +54,50 @@ np.savez(out, **arrays)
 """
 
 
-def start(folder, out, sizes):
+def sample(folder, sizes, killed):
+    """The child that calls `jaxgen.sample`, and the file it leaves."""
+    out = folder.with_suffix(".npz")
+    place = str(folder) if killed else ""
+    return [sys.executable, "-c", CHILD, place, str(out), *map(str, sizes)], out
+
+
+def command(folder, sizes, killed):
+    """The command line, and the file of draws it leaves."""
+    words = [
+        *["sample", "--class", "3", "--quiet", "--checkpoint-every", "0.01", "--out"],
+        str(folder),
+    ]
+    words += ["--chains", str(sizes[0]), "--steps", str(sizes[1]), "--thin", "1", "--tile", "4"]
+    words += ["--resume"] if killed else []
+    return [sys.executable, "-m", "jaxgen.cli", *words], folder / "draws.safetensors"
+
+
+def train(folder, sizes, killed):
+    """Training on the command line, and the weights it leaves."""
+    words = ["train", "toy2d/gan", "--steps", str(100 * sizes[1]), "--out", str(folder)]
+    return [sys.executable, "-m", "jaxgen.cli", *words], folder / "toy2d_gan.safetensors"
+
+
+def arrays_in(path):
+    """All arrays of a file, by name."""
+    found = load_file(path) if path.suffix == ".safetensors" else dict(np.load(path))
+    return {name: found[name] for name in sorted(found)}
+
+
+def start(words):
     """The child, with its announcements on a pipe."""
-    command = [sys.executable, "-c", CHILD, str(folder), str(out), *map(str, sizes)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def run_killed(folder, out, sizes, seconds, rng):
+def run_killed(words, finished, seconds, rng):
     """Kill and start again until it is done; returns how often, and how often in a write."""
     kills = inside = 0
     while True:
-        child = start(folder, out, sizes)
+        child = start(words)
         assert child.stdout is not None
-        # The first start is always killed; later ones less and less.
-        if rng.random() < 0.75**kills:
-            if kills % 2 == 0:  # inside a checkpoint, some moments after it began
+        # The first two starts are always killed; later ones less and less.
+        if kills < 2 or rng.random() < 0.75**kills:
+            if kills % 2 == 0 and "-c" in words:  # inside a checkpoint, some moments after it began
                 wait = rng.randint(1, 8)
                 for line in child.stdout:
                     wait -= line == "writing\n"
@@ -73,36 +108,59 @@ def run_killed(folder, out, sizes, seconds, rng):
             else:
                 time.sleep(rng.uniform(0.2, 1.0) * seconds)
             if child.poll() is None:
-                child.kill()
+                child.send_signal(rng.choice(SIGNALS))
                 kills += 1
-        child.stdout.read()
+        printed = child.stdout.read()
         if child.wait() == 0:
             return kills, inside
+        if finished.exists():  # killed after its last file was written
+            return kills, inside
+        if child.returncode not in (130, 143, -2, -9, -15):
+            raise SystemExit(f"{child.returncode}: {printed[-2000:]}")
 
 
 def main():
     """Print one JSON line."""
     options = common.parser(__doc__)
     options.add_argument("--runs", type=int, default=20)
+    options.add_argument("--only", choices=("sample", "command", "train"))
     args = options.parse_args()
-    runs, sizes = (1, (4, 4)) if args.smoke else (args.runs, (8, 60))
+    makers = {"sample": sample, "command": command, "train": train}
+    names = [args.only] if args.only else list(makers)
+    runs, sizes = (len(names), (4, 4)) if args.smoke else (args.runs, (8, 60))
+    # A script in the background ignores SIGINT, and so would its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rng = random.Random(args.seed)
     same = complete = kills = inside = 0
+    each = {name: [0, 0] for name in names}
     with tempfile.TemporaryDirectory() as root:
-        begun = time.monotonic()
-        whole = Path(root) / "whole.npz"
-        assert start("", whole, sizes).wait() == 0
-        seconds = time.monotonic() - begun
-        wanted = np.load(whole)
+        wanted, seconds = {}, {}
+        for name in names:
+            words, out = makers[name](Path(root) / f"whole-{name}", sizes, False)
+            begun = time.monotonic()
+            child = start(words)
+            printed = child.communicate()[0]
+            assert child.returncode == 0, printed[-2000:]
+            wanted[name], seconds[name] = arrays_in(out), time.monotonic() - begun
         for number in range(runs):
-            folder, out = Path(root) / f"run{number}", Path(root) / f"run{number}.npz"
-            killed, in_write = run_killed(folder, out, sizes, seconds, rng)
-            got = np.load(out)
-            same += all(np.array_equal(got[n], wanted[n], equal_nan=True) for n in wanted.files)
-            stored = jaxgen.load_run(folder).draws["position"]
-            complete += stored.shape == (sizes[0], sizes[1], 64) and stored.tobytes() in {
-                wanted[n].tobytes() for n in wanted.files
-            }
+            name = names[number % len(names)]
+            folder = Path(root) / f"run[{number}]"
+            words, out = makers[name](folder, sizes, True)
+            killed, in_write = run_killed(words, out, seconds[name], rng)
+            got = arrays_in(out)
+            right = got.keys() == wanted[name].keys() and all(
+                np.array_equal(got[n], wanted[name][n], equal_nan=True)
+                for n in got
+                if got[n].dtype.kind == "f"
+            )
+            if name == "sample":
+                stored = jaxgen.load_run(folder).draws["position"]
+                whole = {x.tobytes() for x in wanted[name].values()}
+                right &= stored.shape == (*sizes, 64) and stored.tobytes() in whole
+                complete += right
+            same += right
+            each[name][0] += right
+            each[name][1] += killed
             kills, inside = kills + killed, inside + in_write
     common.report(
         "kill_resume",
@@ -111,6 +169,7 @@ def main():
         inside_a_write=inside,
         identical=same,
         draws_complete=complete,
+        same_and_kills={name: tuple(pair) for name, pair in each.items()},
     )
 
 

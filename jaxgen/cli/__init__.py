@@ -32,6 +32,7 @@ from jaxgen.cli import (
 )
 from jaxgen.cli.options import Parser
 from jaxgen.core.errors import InputError, expected
+from jaxgen.report import output_folder
 from jaxgen.sampler.checkpoint import Interrupted, Preempted
 
 __all__ = ["commands", "main"]
@@ -68,24 +69,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Preempted as stop:
         print(f"terminated: {_how_to_go_on(stop.folder)}", file=sys.stderr)
         return int(stop.code or 0)
+    except Interrupted as stop:
+        print(f"interrupted: {_how_to_go_on(stop.folder)}", file=sys.stderr)
+        return 130
     except SystemExit as stop:  # --help and --version, which argparse ends by itself
         return int(stop.code or 0)
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except Interrupted as stop:
-        print(f"interrupted: {_how_to_go_on(stop.folder)}", file=sys.stderr)
-        return 130
     except KeyboardInterrupt:
         print("interrupted: no results were written", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `jaxgen models | head`
         sys.stderr.close()
         return 0
+    finally:
+        output_folder.release()
 
 
 def _how_to_go_on(run: Path) -> str:
-    out = str(run.parent).removesuffix(".partial")
+    out = os.path.relpath(str(run.parent).removesuffix(".partial"))
     return f"the same command with --out {out} --resume goes on from here"
 
 

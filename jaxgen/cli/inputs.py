@@ -64,7 +64,10 @@ def read_image(
     shapes = [(*size, channels) for size in sizes]
     if picture.image.shape not in shapes:
         wanted = " or ".join(str(list(shape)) for shape in shapes)
-        raise expected("IMAGE", f"shape {wanted}", list(picture.image.shape), "Resize it first")
+        found = picture.image.shape
+        first = found[1:] + found[:1] in shapes  # channels first, as PyTorch has them
+        hint = "Transpose it: channels come last" if first else "Resize it first"
+        raise expected("IMAGE", f"shape {wanted}", list(found), hint)
     check_image("IMAGE", picture.image, picture.image.shape)
     return picture
 
@@ -108,8 +111,18 @@ def read_mask(text: str, size: tuple[int, int]) -> np.ndarray:
     else:
         with _opened("--mask", text) as picture:
             _check_size("--mask", picture, [size])
-            mask = np.asarray(_pixels("--mask", text, picture).convert("L")) >= 128
+            picture = _pixels("--mask", text, picture)
+            mask = _light(picture)
+            if picture.has_transparency_data:  # what is transparent is hidden
+                mask &= np.asarray(picture.convert("RGBA"))[..., 3] >= 128
     return mask.astype(np.float32)
+
+
+def _light(picture: Any) -> np.ndarray:
+    """Which pixels are in the lighter half of the picture's range, of 8 or of 16 bits."""
+    if picture.mode.startswith("I"):  # convert("L") would clip
+        return np.asarray(picture) >= 1 << 15
+    return np.asarray(picture.convert("RGB").convert("L")) >= 128
 
 
 def _numbered(kind: str, index: str, data_dir: str | None) -> Picture:
@@ -165,18 +178,31 @@ def _opened(argument: str, text: str) -> Any:
 
 
 def _check_size(argument: str, picture: Any, sizes: Sequence[tuple[int, int]]) -> None:
-    if picture.size[::-1] not in [tuple(size) for size in sizes]:
+    width, height = picture.size
+    if _lies_on_its_side(picture):
+        width, height = height, width
+    if (height, width) not in [tuple(size) for size in sizes]:
         wanted = " or ".join(f"{width} x {height}" for height, width in sizes)
-        width, height = picture.size
         raise expected(argument, f"{wanted} pixels", f"{width} x {height}", "Resize it first")
 
 
+def _lies_on_its_side(picture: Any) -> bool:
+    """Whether the camera notes (EXIF) that the picture is to be turned by a right angle."""
+    try:
+        return picture.getexif().get(0x0112) in (5, 6, 7, 8)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError):
+        return False  # notes that cannot be read
+
+
 def _pixels(argument: str, text: str, picture: Any) -> Any:
+    """The picture with its pixels read, turned as the camera has noted."""
+    from PIL import ImageOps
+
     try:
         picture.load()
+        return ImageOps.exif_transpose(picture)
     except (OSError, SyntaxError, ValueError) as error:
         raise expected(argument, "a whole picture", f"{text}: {error}") from error
-    return picture
 
 
 def _array(argument: str, text: str) -> np.ndarray:

@@ -21,6 +21,7 @@ import numpy as np
 import jaxgen
 from jaxgen.cli import options as texts
 from jaxgen.cli.progress import Reporter
+from jaxgen.core.atomic import local_folder
 from jaxgen.core.errors import InputError, expected
 from jaxgen.kernels import ChainState
 from jaxgen.models.registry import ModelInfo, describe
@@ -149,26 +150,25 @@ def run(
     reporter.start(label)
     resample = None if settings.resample == "none" else settings.resample
     place = output_folder.partial(out) / name
-    with output_folder.tidied(place):
-        result = jaxgen.sample(
-            key,
-            target,
-            texts.kernel(settings.kernel),
-            num_chains=settings.chains,
-            num_steps=settings.steps,
-            thin=settings.thin,
-            warmup=settings.warmup,
-            betas=texts.betas(settings.betas),
-            moves=settings.moves,
-            step_size=None if settings.step_size == "auto" else settings.step_size,
-            resample=resample,
-            collect=kept,
-            progress=reporter.update,
-            tile=settings.tile,
-            folder=place,
-            resume=True,
-            checkpoint_every=settings.checkpoint_every,
-        )
+    result = jaxgen.sample(
+        key,
+        target,
+        texts.kernel(settings.kernel),
+        num_chains=settings.chains,
+        num_steps=settings.steps,
+        thin=settings.thin,
+        warmup=settings.warmup,
+        betas=texts.betas(settings.betas),
+        moves=settings.moves,
+        step_size=None if settings.step_size == "auto" else settings.step_size,
+        resample=resample,
+        collect=kept,
+        progress=reporter.update,
+        tile=settings.tile,
+        folder=place,
+        resume=True,
+        checkpoint_every=settings.checkpoint_every,
+    )
     jax.block_until_ready(result.position)
     return Finished(name, label, result, time.monotonic() - begun)
 
@@ -263,7 +263,8 @@ def out_folder(options: Any, stem: str) -> Path:
     """Where results will go: refused now, before anything is computed, if it is taken.
 
     So it is where an interrupted run waits beside it, unless --resume goes on with that
-    one, or --force gives it up.
+    one, or --force gives it up; and where another command is writing. The name is this
+    process's own until the command ends.
     """
     resume = getattr(options, "resume", False)
     if options.out is None:
@@ -271,22 +272,18 @@ def out_folder(options: Any, stem: str) -> Path:
             raise expected("--force", "an --out folder to replace", "none")
         if resume:
             raise expected("--resume", "the --out folder of the interrupted run", "none")
-        return output_folder.free_name("runs", stem)
-    path = Path(options.out)
+        return output_folder.reserve_free("runs", stem)
+    path = _shown(local_folder(options.out, "--out"))
     if resume and path.exists():
         raise expected("--resume", "a run that was interrupted", f"{path}, which is complete")
-    output_folder.check_free(path, force=options.force)
-    waiting = output_folder.partial(path)
-    if options.force:
-        shutil.rmtree(waiting, ignore_errors=True)
-    elif waiting.exists() and not resume:
-        raise expected(
-            "--out",
-            "a new folder",
-            f"{path}, whose run was interrupted and waits in {waiting}",
-            "Give --resume to go on with it, or --force to start again",
-        )
+    output_folder.reserve(path, resume=resume, force=options.force)
     return path
+
+
+def _shown(path: Path) -> Path:
+    """A path as short as it was said: relative to the current directory where it lies below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) and path != here else path
 
 
 def save(

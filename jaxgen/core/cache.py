@@ -3,16 +3,23 @@
 A program that took seconds to compile is kept, and the next process loads it in a fraction
 of a second. `JAXGEN_COMPILE_CACHE=off` switches this off; a cache that JAX has been given
 already (`JAX_COMPILATION_CACHE_DIR`) is left as it is.
+
+A kept program is native code, which runs as whoever loads it: a folder is used only if it
+belongs to this user and nobody else can write to it. An entry that cannot be read, as one that
+was being written when its process died, is deleted and compiled anew.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
 import platform
+import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -47,14 +54,56 @@ def keep_compiled() -> Path | None:
         return Path(chosen)
     folder = cache_folder() / "compiled" / _machine()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not all(_is_private(place) for place in (folder.parent, folder)):
+            return None
     except OSError:  # a home that cannot be written: compile every time, as without a cache
         return None
     if not os.access(folder, os.W_OK):
         return None
+    _forget_what_cannot_be_read(folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH)
     return folder
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether a folder is this user's, and writable by nobody else (it is made so if it can be)."""
+    if not hasattr(os, "getuid"):  # Windows: the folder lies in the user's own profile
+        return True
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+        return False
+    if found.st_mode & 0o022:
+        if any(folder.glob("*-cache")):  # others may have put their programs there
+            return False
+        folder.chmod(0o700)
+    return True
+
+
+def _forget_what_cannot_be_read(folder: Path) -> None:
+    """Have JAX delete an entry that it cannot read: it would never be written again.
+
+    JAX has no way to say so; where a version of it does this otherwise, nothing is changed.
+    """
+    try:
+        from jax._src import compilation_cache as theirs
+
+        read = theirs.get_executable_and_time
+    except (ImportError, AttributeError):
+        return
+
+    @functools.wraps(read)
+    def reading(cache_key: str, *args: Any, **options: Any) -> Any:
+        try:
+            return read(cache_key, *args, **options)
+        except Exception:
+            for ending in ("-cache", "-atime"):
+                with contextlib.suppress(OSError):
+                    (folder / f"{cache_key}{ending}").unlink()
+            raise  # JAX warns, and compiles
+
+    theirs.get_executable_and_time = reading
 
 
 def _machine() -> str:

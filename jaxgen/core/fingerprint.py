@@ -1,59 +1,75 @@
 """What a run is made of, as names and short texts that can be compared.
 
 A run may only go on as what it was. Its settings become a flat dict: numbers and texts as
-they are, arrays as their type, shape and digest, functions as their names and code. Two
-dicts say by themselves in what two runs differ.
+they are, arrays as their type, shape and digest, objects by their attributes. Functions and
+the user's classes count by their code, and by what the code depends on: closures, defaults,
+the object a method is bound to, and the globals it reads, through all functions of the user's
+own modules. Installed packages count by name: their versions are noted with a run. Two dicts say
+by themselves in what two runs differ.
+
+Not seen: what a function reads through `getattr` with a computed name, files, and modules
+that are imported by a module that is itself imported inside a function.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 import functools
 import hashlib
+import logging
+import random
 import re
+import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import jax
 import numpy as np
 
-__all__ = ["describe", "difference"]
+from jaxgen.core.code import (
+    code_digest,
+    imported_modules,
+    is_library,
+    referenced_names,
+    source_digest,
+)
+from jaxgen.core.errors import expected
+
+__all__ = ["describe", "difference", "digest"]
 
 # Arrays up to this size are shown; containers of more arrays than that are summed up.
 _SMALL = 8
 _MANY = 32
 _LONG = 100
+# Objects inside objects, beyond which Python itself gives up.
+_DEEP = 120
 _ARRAYS = (jax.Array, np.ndarray, np.generic)
+_FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
+_BUILT_IN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
+# A run notes the versions of these: another one does not stop it.
+_NOTED = ("jax", "jaxlib", "numpy", "blackjax", "flax", "jaxgen")
+# Random generators of the host differ in every process, and no run depends on them.
+_BY_TYPE = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
+# What Python puts into a class by itself.
+_OF_CLASSES = {
+    *("__module__", "__qualname__", "__dict__", "__weakref__", "__doc__", "__annotations__"),
+    *("__dataclass_fields__", "__dataclass_params__", "__match_args__", "__parameters__"),
+    *("__firstlineno__", "__static_attributes__", "__abstractmethods__", "_abc_impl"),
+    *("__slots__", "__annotate__", "__annotate_func__", "__annotations_cache__"),
+    *("__orig_bases__", "__type_params__", "__protocol_attrs__", "_is_protocol"),
+}
+_OF_DATACLASSES = {"__init__", "__repr__", "__eq__", "__hash__", "__setattr__", "__delattr__"}
 
 
 def describe(value: Any, name: str = "") -> dict[str, str]:
-    """`{dotted name: text}` for nested dataclasses, containers, arrays and functions."""
-    leaves = jax.tree.leaves(value)
-    if _is_tree(value) and not leaves:
-        return {name: _short(value)}  # all of it is structure
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        result = {name or "type": type(value).__qualname__}
-        for field in dataclasses.fields(value):
-            if field.metadata.get("remark"):
-                continue  # nothing that changes what is computed
-            result |= describe(getattr(value, field.name), _join(name, field.name))
-        return result
-    if isinstance(value, functools.partial):
-        parts = {"function": value.func, "args": value.args, "keywords": value.keywords}
-        return describe(parts, name)
-    items = _items(value)
-    if items is not None:
-        parts = jax.tree.leaves(value, is_leaf=dataclasses.is_dataclass)
-        if len(parts) > _MANY and all(isinstance(part, _ARRAYS) for part in parts):
-            return {name: _digest_of_all(leaves)}
-        result = {}
-        for key, item in items:
-            result |= describe(item, _join(name, key))
-        return result
-    if _is_tree(value):  # such as a network's parameter, in its wrapping
-        return {name: _digest_of_all(leaves)}
-    return {name: _text(value)}
+    """`{dotted name: text}` for nested dataclasses, containers, arrays, objects and functions.
+
+    Raises:
+      InputError: for objects nested more deeply than Python can follow.
+    """
+    return _Describer().describe(value, name)
 
 
 def difference(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
@@ -66,41 +82,353 @@ def difference(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def _items(value: Any) -> list[tuple[str, Any]] | None:
+def digest(tree: Any) -> str:
+    """A tree of arrays in one line: how many numbers, and the SHA-256 of all."""
+    return _Describer().sum(tree)
+
+
+class _Describer:
+    """One description; the bytes of an array and the code of a function are read once."""
+
+    def __init__(self) -> None:
+        # By identity, together with the object: an identity is only its own while it lives.
+        self._known: dict[tuple[str, int], tuple[Any, str]] = {}
+        self._open: set[int] = set()
+        self._open_classes: set[int] = set()
+
+    def describe(self, value: Any, name: str) -> dict[str, str]:
+        """Everything that the value consists of."""
+        if isinstance(value, _ARRAYS):
+            return {name: self._once("array", value, _array)}
+        if isinstance(value, bytes | bytearray):
+            return {name: f"{len(value)} bytes sha256 {_sha([bytes(value)])[:16]}"}
+        if _is_plain(value):
+            return {name: _short(value)}
+        if isinstance(value, types.ModuleType):
+            return {name: self._once("module", value, _module)}
+        if isinstance(value, _BY_TYPE):
+            return {name: type(value).__qualname__}
+        if isinstance(value, logging.Logger):
+            return {name: f"logger {value.name}"}
+        if id(value) in self._open:  # a function that calls itself, an object that holds itself
+            return {name: f"{_name_of(value)}, itself"}
+        if len(self._open) >= _DEEP:
+            shown = ".".join(name.split(".")[:4])
+            got = f"{shown}..., nested more than {_DEEP} times"
+            raise expected("run", "objects that can be compared", got, "Give a simpler object")
+        self._open.add(id(value))
+        try:
+            return self._parts(value, name)
+        finally:
+            self._open.discard(id(value))
+
+    def _parts(self, value: Any, name: str) -> dict[str, str]:
+        if isinstance(value, type):
+            return {name: self._class(value)}
+        if isinstance(value, functools.partial):
+            parts = {"function": value.func, "args": value.args, "keywords": value.keywords}
+            return self._items(list(parts.items()), name)
+        if isinstance(value, types.MethodType):
+            return self.describe(value.__func__, name) | self.describe(
+                value.__self__, _join(name, "self")
+            )
+        if isinstance(value, types.FunctionType):
+            return self._function(value, name)
+        if isinstance(value, staticmethod | classmethod):
+            return self.describe(value.__func__, name)
+        if isinstance(value, property):
+            return self._items([("get", value.fget), ("set", value.fset)], name)
+        if isinstance(value, functools.cached_property):
+            return self.describe(value.func, name)
+        if isinstance(value, _BUILT_IN):
+            return self._built_in(value, name)
+        if callable(value) and _in_library(type(value)) and hasattr(value, "__wrapped__"):
+            inner = self.describe(value.__wrapped__, name)  # jit and the like
+            inner |= {name: f"{type(value).__qualname__} of {inner.get(name, '')}"}
+            own = {k: v for k, v in _attributes(value).items() if v is not value.__wrapped__}
+            public = sorted(key for key in own if not key.startswith("_"))  # such as a derivative
+            return inner | self._items([(key, own[key]) for key in public], name)
+        items = _container(value)
+        if items is not None:
+            if _is_tree(value) and self._only_arrays(value):
+                return {name: self.sum(value)}
+            own = {} if _in_library(type(value)) else {name: self._class(type(value))}
+            if not items:
+                return own or {name: f"empty {type(value).__qualname__}"}
+            return own | self._items(items, name)
+        if dataclasses.is_dataclass(value):
+            return self._short_if_theirs(value, self._dataclass(value, name), name)
+        if _is_tree(value):  # such as a network's parameter, in its wrapping
+            return {name: self.sum(value)}
+        return self._short_if_theirs(value, self._object(value, name), name)
+
+    def _short_if_theirs(self, value: Any, found: dict[str, str], name: str) -> dict[str, str]:
+        """One line for an object of an installed package, whose insides say nothing to a user."""
+        module = type(value).__module__ or ""
+        if len(found) < 2 or module.partition(".")[0] == "jaxgen" or not is_library(module):
+            return found
+        return {name: f"{type(value).__qualname__} sha256 {_summary(found, name)}"}
+
+    def _items(self, items: list[tuple[str, Any]], name: str) -> dict[str, str]:
+        result: dict[str, str] = {}
+        for key, item in items:
+            result |= self.describe(item, _join(name, key))
+        return result
+
+    def _function(self, value: types.FunctionType, name: str) -> dict[str, str]:
+        """Code, closure, defaults, attributes; for the user's own also the globals it reads."""
+        home = str(value.__globals__.get("__name__", ""))
+        title = f"{value.__module__}.{value.__qualname__}"
+        ours = home.partition(".")[0] == "jaxgen"
+        if ours or not is_library(home):
+            title += f" sha256 {code_digest(value.__code__, value.__doc__)}"
+        result = {name: title}
+        for variable, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+            try:
+                content = cell.cell_contents
+            except ValueError:
+                content = "not set"
+            result |= self.describe(content, _join(name, f"closure.{variable}"))
+        result |= self._defaults(value, name)
+        for key in sorted(value.__dict__.keys() - {"__wrapped__"}):
+            if not is_library(home):
+                result |= self.describe(value.__dict__[key], _join(name, f"attribute.{key}"))
+        if not is_library(home):
+            result |= self._globals(value, name)
+        return result
+
+    def _defaults(self, value: types.FunctionType, name: str) -> dict[str, str]:
+        code, defaults = value.__code__, value.__defaults__ or ()
+        names = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
+        pairs = dict(zip(names, defaults, strict=True)) | (value.__kwdefaults__ or {})
+        items = [(f"default.{key}", pairs[key]) for key in sorted(pairs)]
+        return self._items(items, name)
+
+    def _globals(self, value: types.FunctionType, name: str) -> dict[str, str]:
+        """A line for each global that the code reads."""
+        result: dict[str, str] = {}
+        built_in = value.__globals__.get("__builtins__", {})
+        built_in = built_in if isinstance(built_in, dict) else vars(built_in)
+        for first, *attributes in referenced_names(value.__code__):
+            if first in value.__globals__:
+                found, path = value.__globals__[first], [first]
+            elif first in built_in:
+                continue
+            else:
+                result[_join(name, f"global.{first}")] = "not defined"
+                continue
+            for attribute in attributes:
+                if not _own_module(found) or not hasattr(found, attribute):
+                    break
+                found, path = getattr(found, attribute), [*path, attribute]
+            result[_join(name, f"global.{'.'.join(path)}")] = self._line(found)
+        for module in imported_modules(value):
+            found = sys.modules.get(module)
+            if found is not None:
+                result[_join(name, f"import.{module}")] = self._line(found)
+        return result
+
+    def _class(self, value: type) -> str:
+        """A class by its name; one of the user's also by its methods and constants."""
+        title = f"{value.__module__}.{value.__qualname__}"
+        if _in_library(value):
+            return title
+        if id(value) in self._open_classes:  # its methods name the class itself
+            return title
+        self._open_classes.add(id(value))
+        try:
+            return f"{title} sha256 {self._once('class', value, self._class_digest)}"
+        finally:
+            self._open_classes.discard(id(value))
+
+    def _class_digest(self, value: type) -> str:
+        result: dict[str, str] = {}
+        for base in value.__mro__:
+            if _in_library(base):
+                result |= {f"base {base.__module__}.{base.__qualname__}": "library"}
+                continue
+            skipped = _OF_CLASSES | (_OF_DATACLASSES if dataclasses.is_dataclass(base) else set())
+            for key, item in sorted(vars(base).items()):
+                if key not in skipped and not isinstance(item, types.GetSetDescriptorType):
+                    result |= self.describe(item, f"{base.__qualname__}.{key}")
+        return _summary(result)
+
+    def _dataclass(self, value: Any, name: str) -> dict[str, str]:
+        library = _in_library(type(value))
+        title = type(value).__qualname__ if library else self._class(type(value))
+        result = {name or "type": title}
+        fields = dataclasses.fields(value)
+        # A remark is nothing that changes what is computed.
+        remarks = {field.name for field in fields if field.metadata.get("remark")}
+        names = [field.name for field in fields if field.name not in remarks]
+        more = {key for key in getattr(value, "__dict__", {}) if not key.startswith("_")}
+        for key in [*names, *sorted(more - remarks - set(names) - _cached(type(value)))]:
+            if hasattr(value, key):
+                result |= self.describe(getattr(value, key), _join(name, key))
+        return result
+
+    def _object(self, value: Any, name: str) -> dict[str, str]:
+        """An object by its class and attributes."""
+        attributes = _attributes(value)
+        title = self._class(type(value))
+        if attributes:
+            return {name: title} | self._items(sorted(attributes.items()), name)
+        if not _in_library(type(value)):
+            return {name: title}
+        text = repr(value)
+        if " at 0x" not in text:
+            return {name: _short(value)}
+        try:  # objects written in C say by what they can be made again
+            parts = value.__reduce_ex__(4)
+        except Exception:
+            return {name: title}
+        if isinstance(parts, str):
+            return {name: f"{title} {parts}"}
+        return {name: title} | self._items([("args", parts[1]), ("state", parts[2:3])], name)
+
+    def _built_in(self, value: Any, name: str) -> dict[str, str]:
+        owner = getattr(value, "__self__", None)
+        result = {name: f"{getattr(value, '__module__', None)}.{value.__qualname__}"}
+        if owner is None or isinstance(owner, types.ModuleType):
+            return result
+        return result | self.describe(owner, _join(name, "self"))
+
+    def _line(self, value: Any) -> str:
+        """A value in one line: as it is where that is short, or else its name and a digest."""
+        found = self.describe(value, "")
+        if set(found) <= {""}:
+            return found.get("", "empty")
+        return f"{_name_of(value)} sha256 {_summary(found)}"
+
+    def _only_arrays(self, value: Any) -> bool:
+        """Whether a container holds so many arrays, and nothing else, that a line has to do."""
+        parts = jax.tree.leaves(value, is_leaf=dataclasses.is_dataclass)
+        return len(parts) > _MANY and all(isinstance(part, _ARRAYS) for part in parts)
+
+    def sum(self, value: Any) -> str:
+        """A tree of arrays in one line; its structure counts as well."""
+        leaves, structure = jax.tree.flatten(value)
+        texts = [
+            self._once("array", leaf, _array)
+            if isinstance(leaf, _ARRAYS)
+            else repr(sorted(self.describe(leaf, "").items()))
+            for leaf in leaves
+        ]
+        texts.append(self._structure(structure))
+        count = sum(np.size(leaf) for leaf in leaves if isinstance(leaf, _ARRAYS))
+        return f"{count} numbers sha256 {_sha([text.encode() for text in texts])[:16]}"
+
+    def _structure(self, structure: Any) -> str:
+        data = structure.node_data()
+        kind, extra = ("leaf", ()) if data is None else data
+        inner = [self._structure(child) for child in structure.children()]
+        return repr((_name_of(kind), sorted(self.describe(extra, "").items()), inner))
+
+    def _once(self, kind: str, value: Any, function: Any) -> str:
+        place = (kind, id(value))
+        if place not in self._known:
+            self._known[place] = (value, function(value))
+        return self._known[place][1]
+
+
+def _summary(found: Mapping[str, str], name: str = "") -> str:
+    """A digest of a description, the same under whatever name it stands."""
+    items = sorted((key.removeprefix(name), _placeless(text)) for key, text in found.items())
+    return _sha([repr(items).encode()])[:12]
+
+
+def _array(value: Any) -> str:
+    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        words = np.asarray(jax.random.key_data(value))
+        shown = words.tolist() if words.size <= _SMALL else f"sha256 {_digest(words)}"
+        return f"key {shown}"
+    array = np.asarray(value)
+    if array.dtype == object:
+        parts = [repr(sorted(describe(item).items())).encode() for item in array.ravel()]
+        return f"object{list(array.shape)} sha256 {_sha(parts)[:16]}"
+    if array.size <= _SMALL:
+        return f"{array.dtype}{list(array.shape)} {array.tolist()}"
+    return f"{array.dtype}{list(array.shape)} sha256 {_digest(array)}"
+
+
+def _module(value: types.ModuleType) -> str:
+    top = value.__name__.partition(".")[0]
+    if not is_library(value.__name__):
+        return f"module {value.__name__} sha256 {source_digest(value)}"
+    version = getattr(sys.modules.get(top), "__version__", "")
+    noted = top in _NOTED or not isinstance(version, str)
+    return f"module {value.__name__}{'' if noted else f' {version}'}".rstrip()
+
+
+def _container(value: Any) -> list[tuple[str, Any]] | None:
     """A container's named parts, or None."""
     if isinstance(value, Mapping):
         return [(str(key), value[key]) for key in sorted(value, key=str)]
     if isinstance(value, list | tuple):
         names = getattr(value, "_fields", range(len(value)))
         return [(str(key), item) for key, item in zip(names, value, strict=True)]
+    if isinstance(value, Set):
+        items = sorted(value, key=lambda item: repr(sorted(describe(item).items())))
+        return [(str(key), item) for key, item in enumerate(items)]
     return None
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
-        return f"key {np.asarray(jax.random.key_data(value)).tolist()}"
-    if isinstance(value, _ARRAYS):
-        array = np.asarray(value)
-        if array.size <= _SMALL:
-            return f"{array.dtype}{list(array.shape)} {array.tolist()}"
-        return f"{array.dtype}{list(array.shape)} sha256 {_digest([array])}"
-    if isinstance(value, types.FunctionType | types.MethodType):
-        code = value.__code__
-        parts = [code.co_code, repr(code.co_names).encode(), _stable(code.co_consts).encode()]
-        digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
-        return f"{value.__module__}.{value.__qualname__} sha256 {digest}"
-    if isinstance(value, type):
-        return f"{value.__module__}.{value.__qualname__}"
-    return _short(value)
+def _attributes(value: Any) -> dict[str, Any]:
+    """An object's own attributes, but not what it only remembers (`cached_property`)."""
+    found = dict(getattr(value, "__dict__", {}))
+    for base in type(value).__mro__:
+        slots = vars(base).get("__slots__", ())
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            if hasattr(value, slot):
+                found[slot] = getattr(value, slot)
+    hidden = {"__dict__", "__weakref__", *_cached(type(value))}
+    return {str(key): item for key, item in found.items() if key not in hidden}
+
+
+@functools.cache
+def _cached(kind: type) -> frozenset[str]:
+    return frozenset(
+        key
+        for base in kind.__mro__
+        for key, item in vars(base).items()
+        if isinstance(item, functools.cached_property)
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is told by its repr: numbers, texts, and jaxgen's records of such."""
+    if value is None or isinstance(value, bool | int | float | complex | str | enum.Enum):
+        return True
+    if isinstance(value, range | slice | np.dtype | re.Pattern):
+        return True
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        ours = type(value).__module__.partition(".")[0] == "jaxgen"
+        fields = dataclasses.fields(value)
+        return ours and all(_is_plain(getattr(value, field.name)) for field in fields)
+    return False
 
 
 def _short(value: Any) -> str:
     """A repr, or its digest where it is long."""
-    text = _stable(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >> 256:
+        value = hex(value)  # Python does not write long numbers in decimal
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(value))
     if len(text) <= _LONG:
         return text
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return f"{type(value).__qualname__} sha256 {digest}"
+    return f"{type(value).__qualname__} sha256 {_sha([text.encode()])[:12]}"
+
+
+def _name_of(value: Any) -> str:
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{getattr(named, '__module__', '')}.{named.__qualname__}"
+
+
+def _in_library(kind: type) -> bool:
+    return is_library(kind.__module__ or "")
+
+
+def _own_module(value: Any) -> bool:
+    return isinstance(value, types.ModuleType) and not is_library(value.__name__)
 
 
 def _is_tree(value: Any) -> bool:
@@ -108,17 +436,17 @@ def _is_tree(value: Any) -> bool:
     return value is not None and not jax.tree_util.all_leaves([value])
 
 
-def _digest_of_all(leaves: list[Any]) -> str:
-    arrays = [np.asarray(leaf) for leaf in leaves]
-    return f"{sum(a.size for a in arrays)} numbers sha256 {_digest(arrays)}"
+def _digest(array: np.ndarray) -> str:
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)  # no copy of large arrays
+    return _sha([flat.data])[:16]
 
 
-def _digest(arrays: list[np.ndarray]) -> str:
+def _sha(parts: list[Any]) -> str:
     digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _placeless(text: str) -> str:
@@ -128,11 +456,6 @@ def _placeless(text: str) -> str:
     function does is in the digest of its code.
     """
     return re.sub(r"\bjaxgen(?:\.[a-z]\w*)+\.(?=[A-Za-z_])", "jaxgen.", text)
-
-
-def _stable(value: Any) -> str:
-    """A repr without what changes from process to process: memory addresses."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _join(name: str, part: str) -> str:

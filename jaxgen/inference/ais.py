@@ -143,7 +143,8 @@ def ais(
             error,
             num_chains,
             evidence.island_log_z,
-        ),
+        )
+        + recorder.notes,
         state=state,
         tile=setup.tile,
         island_log_z=evidence.island_log_z,

@@ -179,7 +179,8 @@ def sample(
             journey = loop.begin(key, setup, plan)
         journey = loop.go(journey, setup, plan, recorder)
         draws = journey.reduced if reduce is not None else recorder.draws()
-    return _result(journey, setup, draws)
+    result = _result(journey, setup, draws)
+    return result._replace(notes=(*result.notes, *recorder.notes))
 
 
 def _result(journey: loop.Journey, setup: Setup, draws: Any) -> SampleResult:

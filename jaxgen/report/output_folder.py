@@ -8,17 +8,20 @@ interrupted one leaves nothing.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxgen.core.atomic import acquire
 from jaxgen.core.errors import expected
 
 __all__ = [
@@ -27,7 +30,9 @@ __all__ = [
     "free_name",
     "partial",
     "plain",
-    "tidied",
+    "release",
+    "reserve",
+    "reserve_free",
     "write_arrays",
     "write_json",
     "write_picture",
@@ -37,14 +42,30 @@ __all__ = [
 FORMAT = "jaxgen-run/1"
 _SUMMARY = "summary.json"
 _MOST_SUMMARY = 1 << 26
+# Seconds in which a folder that was just made gets its lock.
+_MOMENT = 0.2
+
+
+class _Reservation(NamedTuple):
+    """A folder that this process has locked.
+
+    Attributes:
+      folder: where the run lives.
+      handle: of its lock.
+      made: folders above it that were made for it, innermost first.
+    """
+
+    folder: Path
+    handle: int
+    made: list[Path]
+
+
+_RESERVED: list[_Reservation] = []
 
 
 def free_name(folder: str | Path, stem: str) -> Path:
     """The first of `folder/stem`, `folder/stem-2`, `folder/stem-3`, ... that is free."""
-    path, number = Path(folder) / stem, 2
-    while os.path.lexists(path) or os.path.lexists(partial(path)):
-        path, number = Path(folder) / f"{stem}-{number}", number + 1
-    return path
+    return next(path for path in _names(folder, stem) if not _taken(path))
 
 
 def partial(path: str | Path) -> Path:
@@ -53,19 +74,82 @@ def partial(path: str | Path) -> Path:
     return path.with_name(f"{path.name}.partial")
 
 
-@contextlib.contextmanager
-def tidied(place: Path) -> Iterator[None]:
-    """Leave no trace of a run in `place` that failed before its first checkpoint."""
-    made = _make_parents(place.absolute().parent)
+def reserve_free(folder: str | Path, stem: str) -> Path:
+    """The first free name, which no other process gets until `release`.
+
+    The folder `partial(name)` is made, which only one process can, and locked.
+    """
+    made = _make_parents(Path(folder).absolute())
+    for path in _names(folder, stem):
+        if _taken(path):
+            continue
+        try:
+            handle = _make_and_lock(path)
+        except (FileExistsError, BlockingIOError):
+            continue  # another process was faster
+        _RESERVED.append(_Reservation(partial(path).absolute(), handle, made))
+        if not os.path.lexists(path):
+            return path
+        _release(_RESERVED.pop())
+    raise AssertionError("names do not end")
+
+
+def reserve(path: str | Path, *, resume: bool = False, force: bool = False) -> None:
+    """Keep a folder for a run of this process, until `release`.
+
+    Args:
+      path: where the run will be written; it lives in `partial(path)` until then.
+      resume: go on with the run that waits there, if there is one.
+      force: give that run up, and replace the finished one at `path`.
+
+    Raises:
+      InputError: if a run of another process has the name, or waits there to be resumed.
+    """
+    path = Path(path)
+    check_free(path, force=force)
+    made = _make_parents(path.absolute().parent)
+    waiting = partial(path)
+    in_use = expected(
+        "--out", "a folder that no other command writes", f"{path}, in use", "Wait for it to end"
+    )
     try:
-        yield
-    except BaseException:
-        if not any((place / "checkpoints").glob("*")):
-            shutil.rmtree(place, ignore_errors=True)
-            for parent in made:
-                with contextlib.suppress(OSError):
-                    parent.rmdir()
-        raise
+        handle = _make_and_lock(path)
+    except BlockingIOError:
+        raise in_use from None
+    except FileExistsError:
+        if not waiting.is_dir() or waiting.is_symlink():
+            raise expected("--out", "a new folder", f"{waiting}, which is in the way") from None
+        if not (resume or force):
+            if _is_locked(waiting / "lock"):
+                raise in_use from None
+            raise expected(
+                "--out",
+                "a new folder",
+                f"{path}, whose run was interrupted and waits in {waiting}",
+                "Give --resume to go on with it, or --force to start again",
+            ) from None
+        try:
+            handle = acquire(waiting / "lock")
+        except BlockingIOError:
+            raise in_use from None
+        except OSError as error:
+            raise expected("--out", "a folder that can be written", error) from error
+    except OSError as error:
+        raise expected("--out", "a folder that can be written", error) from error
+    _RESERVED.append(_Reservation(waiting.absolute(), handle, made))
+    check_free(path, force=force)  # again: it may have been finished meanwhile
+    if force:
+        for entry in waiting.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != "lock":
+                entry.unlink()
+
+
+def release() -> None:
+    """Give up all names that this process has reserved; what holds no run is removed."""
+    while _RESERVED:
+        _release(_RESERVED.pop())
 
 
 def check_free(path: str | Path, *, force: bool = False) -> None:
@@ -118,7 +202,7 @@ def writing(path: str | Path, *, force: bool = False) -> Iterator[Path]:
     temporary = None
     try:
         try:
-            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.part-"))
+            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".jaxgen-part-"))
         except OSError as error:
             raise expected("--out", "a folder that can be written", error) from error
         temporary.chmod(0o755)
@@ -170,11 +254,59 @@ def plain(data: Any) -> Any:
     raise TypeError(f"{type(data).__name__} has no place in a summary")
 
 
+def _names(folder: str | Path, stem: str) -> Iterator[Path]:
+    yield Path(folder) / stem
+    for number in itertools.count(2):
+        yield Path(folder) / f"{stem}-{number}"
+
+
+def _taken(path: Path) -> bool:
+    return os.path.lexists(path) or os.path.lexists(partial(path))
+
+
+def _is_locked(lock: Path) -> bool:
+    """Whether another process has the folder; one that has just made it gets time to lock it."""
+    if not lock.exists():
+        time.sleep(_MOMENT)
+    if not lock.exists():
+        return False
+    try:
+        os.close(acquire(lock))
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _make_and_lock(path: Path) -> int:
+    """Make `partial(path)`, which only one process can, and lock it."""
+    waiting = partial(path)
+    while True:
+        waiting.mkdir()
+        try:
+            return acquire(waiting / "lock")
+        except FileNotFoundError:  # it was taken away at once: by nobody who had it
+            continue
+
+
+def _release(reservation: _Reservation) -> None:
+    folder, handle, made = reservation
+    with contextlib.suppress(OSError):
+        # A folder of that name may be another's by now, if the run has ended and taken it away.
+        ours = os.path.samestat(os.fstat(handle), os.stat(folder / "lock"))
+        if ours and {entry.name for entry in folder.iterdir()} == {"lock"}:
+            (folder / "lock").unlink()
+            folder.rmdir()
+    os.close(handle)
+    for parent in made:  # the innermost first; one that is in use stays
+        with contextlib.suppress(OSError):
+            parent.rmdir()
+
+
 def _own_files(path: Path) -> set[str]:
     """The files that the summary in a folder lists; empty where there is no run."""
     summary = path / _SUMMARY
     try:
-        if summary.stat().st_size > _MOST_SUMMARY:
+        if not summary.is_file() or summary.stat().st_size > _MOST_SUMMARY:
             return set()
         data = json.loads(summary.read_text(encoding="utf-8"))
         if data["format"] != FORMAT:
@@ -202,7 +334,7 @@ def _put(temporary: Path, path: Path) -> None:
     """Give the finished folder its name; an old one goes only after that."""
     old = None
     if os.path.lexists(path):
-        old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old-"))
+        old = Path(tempfile.mkdtemp(dir=path.parent, prefix=".jaxgen-old-"))
         os.replace(path, old)
     try:
         os.rename(temporary, path)

@@ -125,6 +125,7 @@ class InMemory:
     """Keeps draws in memory, and nothing else."""
 
     journey: Journey | None = None
+    notes: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self._chunks: list[Any] = []
@@ -185,7 +186,7 @@ def from_state(state: RunState, setup: Setup) -> Journey:
 def go(journey: Journey, setup: Setup, plan: Plan, recorder: Recorder) -> Journey:
     """Chunk after chunk until the plan is done."""
     slots = min(_FIRST_SLOTS, setup.length)
-    while journey.phase != DONE:
+    while journey.phase != DONE and not getattr(recorder, "stopped", False):
         begun = time.monotonic()
         phase = journey.phase
         journey, kept = proceed(journey, setup, plan, slots)

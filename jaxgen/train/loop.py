@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxgen.core.errors import expected
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
-from jaxgen.train.checkpoints import load_state, newest, save_state
+from jaxgen.train.checkpoints import load_state, newest, save_state, training_lock
 
 __all__ = ["Batcher", "EarlyStop", "Step", "train_loop"]
 
@@ -152,29 +152,30 @@ def train_loop(
                 raise expected(f"early.{name}", "at least 1", getattr(early, name))
         watch = _Watch(state, jnp.asarray(jnp.inf), jnp.asarray(0))
         measured = {*range(early.every, steps, early.every), steps}
-    if checkpoint is not None and newest(checkpoint) is not None:
-        done, (state, watch) = load_state(checkpoint, (state, watch), fingerprint)
-    if everywhere is not None:
-        state, data = jax.device_put((state, data), everywhere)
-    ends = {*range(chunk, steps, chunk), *(s for s in stops if s < steps), *measured, steps}
-    ended = _waited(watch, early)
-    for count, end in enumerate(sorted(e for e in ends if e > done)):
-        if ended:
-            break
-        run = advance if scan else advance_stepwise
-        state, metrics = run(state, data, jnp.asarray(done), end - done)
-        done = end
-        if progress is not None:
-            progress(done, {name: float(value) for name, value in metrics.items()})
-        if early is not None and watch is not None and done in measured:
-            watch = _watched(watch, state, early)
-        ended = done == steps or _waited(watch, early)
-        # Before the checkpoint: a run stopped in between visits again rather than never.
-        if visit is not None and (done in stops or ended):
-            visit(done, state)
-        if checkpoint is not None and ((count + 1) % every == 0 or ended):
-            save_state(checkpoint, done, (state, watch), fingerprint)
-    return state if watch is None else watch.best
+    with training_lock(checkpoint):
+        if checkpoint is not None and newest(checkpoint) is not None:
+            done, (state, watch) = load_state(checkpoint, (state, watch), fingerprint)
+        if everywhere is not None:
+            state, data = jax.device_put((state, data), everywhere)
+        ends = {*range(chunk, steps, chunk), *(s for s in stops if s < steps), *measured, steps}
+        ended = _waited(watch, early)
+        for count, end in enumerate(sorted(e for e in ends if e > done)):
+            if ended:
+                break
+            run = advance if scan else advance_stepwise
+            state, metrics = run(state, data, jnp.asarray(done), end - done)
+            done = end
+            if progress is not None:
+                progress(done, {name: float(value) for name, value in metrics.items()})
+            if early is not None and watch is not None and done in measured:
+                watch = _watched(watch, state, early)
+            ended = done == steps or _waited(watch, early)
+            # Before the checkpoint: a run stopped in between visits again rather than never.
+            if visit is not None and (done in stops or ended):
+                visit(done, state)
+            if checkpoint is not None and ((count + 1) % every == 0 or ended):
+                save_state(checkpoint, done, (state, watch), fingerprint)
+        return state if watch is None else watch.best
 
 
 def _spread(batch: ArrayTree, mesh: Mesh) -> ArrayTree:

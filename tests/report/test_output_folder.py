@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -114,6 +117,66 @@ def test_free_name_counts_up(tmp_path):
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo-2").mkdir()
     assert output_folder.free_name(tmp_path, "demo").name == "demo-3"
+
+
+@pytest.fixture
+def _released():
+    yield
+    output_folder.release()
+
+
+@pytest.mark.usefixtures("_released")
+def test_a_reserved_name_is_nobody_elses_until_it_is_released(tmp_path):
+    first = output_folder.reserve_free(tmp_path / "runs", "demo")
+    second = output_folder.reserve_free(tmp_path / "runs", "demo")
+    assert (first.name, second.name) == ("demo", "demo-2")
+    before = sorted(tmp_path.rglob("*"))
+    for options in ({}, {"resume": True}, {"force": True}):
+        with pytest.raises(InputError, match=r"no other command writes; got .*demo, in use"):
+            output_folder.reserve(first, **options)
+    assert sorted(tmp_path.rglob("*")) == before
+    output_folder.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("_released")
+def test_a_run_that_waits_is_kept_unless_it_is_given_up(tmp_path):
+    path = tmp_path / "run"
+    output_folder.reserve(path)
+    waiting = output_folder.partial(path)
+    (waiting / "class_1").mkdir()
+    output_folder.release()
+    assert (waiting / "class_1").is_dir()
+    with pytest.raises(InputError, match=r"waits in .*Give --resume"):
+        output_folder.reserve(path)
+    output_folder.reserve(path, resume=True)
+    output_folder.release()
+    assert (waiting / "class_1").is_dir()
+    output_folder.reserve(path, force=True)
+    assert not (waiting / "class_1").exists()
+    output_folder.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("_released")
+def test_of_many_processes_at_once_each_gets_a_name(tmp_path):
+    code = """
+import sys, time
+from jaxgen.report import output_folder
+while time.time() < float(sys.argv[2]):
+    pass
+print(output_folder.reserve_free(sys.argv[1], "demo").name, flush=True)
+sys.stdin.read()
+output_folder.release()
+"""
+    start = str(time.time() + 6)
+    command = [sys.executable, "-c", code, str(tmp_path), start]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen(command, **pipes) for _ in range(4)]
+    names = {process.stdout.readline().strip() for process in running}
+    assert names == {"demo", "demo-2", "demo-3", "demo-4"}
+    assert [process.communicate()[0] for process in running] == [""] * 4
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_json_is_strict(tmp_path):

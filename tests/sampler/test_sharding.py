@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -134,8 +135,9 @@ import numpy as np
 import jaxgen
 from tests.toys import LinearGaussian
 result = jaxgen.sample(
-    jax.random.key(1), LinearGaussian(3).posterior, num_chains=21, num_steps=6, tile=4,
-    folder=out, checkpoint_every=0,
+    jax.random.key(1), LinearGaussian(3).posterior, num_chains=21, tile=4,
+    num_steps=int(os.environ.get("STEPS", "6")), thin=2, folder=out, checkpoint_every=0,
+    resume="STEPS" in os.environ,
 )
 if index == 0:
     assert jax.process_count() == count
@@ -143,9 +145,9 @@ if index == 0:
 """
 
 
-def start(devices, *arguments):
+def start(devices, *arguments, **more):
     flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT), **more}
     command = [sys.executable, "-c", PROCESS, *map(str, arguments)]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -183,6 +185,48 @@ def test_two_processes_give_what_one_gives(tmp_path):
     assert len(list((pair / "draws").glob("*.p000?.safetensors"))) >= 2
     assert one.draws["draws"].shape == (21, 3, 3)
     np.testing.assert_array_equal(one.draws["draws"], both.draws["draws"])
+
+
+@pytest.mark.slow
+def test_processes_may_come_and_go(tmp_path):
+    alone, changing = tmp_path / "alone", tmp_path / "changing"
+    finish(start(1, 0, 1, 0, alone))
+    for count, steps in ((1, "2"), (2, "4"), (1, "6")):
+        port = free_port()
+        more = {"STEPS": steps, "LATE": "0"}
+        finish(*(start(2, port, count, index, changing, **more) for index in range(count)))
+    a, b = np.load(f"{alone}.npz"), np.load(f"{changing}.npz")
+    np.testing.assert_array_equal(a["position"], b["position"])
+    one, other = jaxgen.load_run(alone), jaxgen.load_run(changing)
+    assert other.draws["draws"].shape == (21, 3, 3)
+    np.testing.assert_array_equal(one.draws["draws"], other.draws["draws"])
+    assert len(list((changing / "draws").glob("*.p000?.safetensors"))) >= 2
+    assert list((changing / "draws").glob("00000002-00000002.safetensors"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dying", [0, 1])
+def test_the_survivor_names_the_process_that_died(tmp_path, dying):
+    """In the middle of sampling; where the first process dies, JAX itself ends the others."""
+    port, folder = free_port(), tmp_path / "run"
+    more = {"STEPS": "20000", "LATE": "0"}
+    running = [start(1, port, 2, index, folder, **more) for index in range(2)]
+    try:
+        deadline = time.monotonic() + 300
+        while not list(folder.glob("draws/*.safetensors")):
+            assert time.monotonic() < deadline
+            assert all(process.poll() is None for process in running)
+            time.sleep(0.5)
+        running[dying].kill()
+        printed = running[1 - dying].communicate(timeout=200)[0].decode()
+    finally:
+        for process in running:
+            process.kill()
+            process.communicate()
+    assert running[1 - dying].returncode != 0
+    if dying == 1:
+        last = printed.strip().splitlines()[-1]
+        assert "process 1 of 2 is gone. Start all again with resume=True" in last
 
 
 @pytest.mark.slow

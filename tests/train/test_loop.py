@@ -1,5 +1,7 @@
 """The training loop: resumed is straight, bit for bit, and its checkpoints refuse others."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,19 +128,21 @@ def test_checkpoints_of_others_are_refused(tmp_path):
     path = tmp_path / "c"
     for step in (5, 6):
         save_state(path, step, START, "mine")
-    assert [x.name for x in path.iterdir()] == ["000000006"]
+    assert sorted(x.name for x in path.glob("*.json")) == ["00000005.json", "00000006.json"]
     assert load_state(path, START, "mine")[0] == 6
     for like, fingerprint in (
         (START, "another"),
         ({**START, "w": jnp.zeros(4)}, "mine"),
         ({**START, "more": jnp.zeros(1)}, "mine"),
     ):
-        with pytest.raises(InputError, match=r"c/000000006") as caught:
+        with pytest.raises(InputError, match=r"c/00000006\.safetensors") as caught:
             load_state(path, like, fingerprint)
         assert "\n" not in str(caught.value)
-    for file in (path / "000000006").rglob("*"):
-        if file.is_file():
-            file.write_bytes(file.read_bytes()[:-10])
+    newest, before = (path / f"0000000{step}.safetensors" for step in (6, 5))
+    newest.write_bytes(newest.read_bytes()[:-10])
+    with pytest.warns(UserWarning, match=r"The one before it, 00000005\.safetensors, serves"):
+        assert load_state(path, START, "mine")[0] == 5
+    before.write_bytes(b"")
     with pytest.raises(InputError, match="a training checkpoint"):
         load_state(path, START, "mine")
     with pytest.raises(InputError, match="a folder with a training checkpoint"):
@@ -146,11 +150,44 @@ def test_checkpoints_of_others_are_refused(tmp_path):
 
 
 def test_a_save_that_was_killed_is_not_taken_for_one(tmp_path):
-    save_state(tmp_path / "c", 5, START)
-    (tmp_path / "c" / "000000009.orbax-checkpoint-tmp-1").mkdir()
-    assert load_state(tmp_path / "c", START)[0] == 5
-    save_state(tmp_path / "c", 7, START)
-    assert [x.name for x in (tmp_path / "c").iterdir()] == ["000000007"]
+    path = tmp_path / "c"
+    for step in (4, 5):
+        save_state(path, step, START)
+    save_state(path, 9, START)
+    (path / "00000009.json").unlink()  # killed after the arrays, before the manifest
+    assert load_state(path, START)[0] == 5
+    for step in (7, 8):
+        save_state(path, step, START)
+    kept = {"00000007.json", "00000007.safetensors", "00000008.json", "00000008.safetensors"}
+    assert kept <= {x.name for x in path.iterdir()}
+    assert not list(path.glob("0000000[45]*"))
+    (tmp_path / "old" / "000000009").mkdir(parents=True)
+    with pytest.raises(InputError, match="one of a former"):
+        train(3, checkpoint=tmp_path / "old")
+
+
+def test_one_flipped_bit_is_never_trained_on(tmp_path):
+    whole = train(12, chunk=2, every=1, checkpoint=tmp_path / "whole")
+    random = np.random.default_rng(0)
+    for _ in range(6):
+        path = tmp_path / "c"
+        train(8, chunk=2, every=1, checkpoint=path)
+        file = sorted(path.glob("*.safetensors"))[-1]
+        data = bytearray(file.read_bytes())
+        data[random.integers(len(data))] ^= 1 << random.integers(8)
+        file.write_bytes(data)
+        with pytest.warns(UserWarning, match="serves"):
+            same(train(12, chunk=2, every=1, checkpoint=path), whole)
+        shutil.rmtree(path)
+
+
+def test_two_cannot_train_into_one_folder(tmp_path):
+    def another(done, metrics):
+        with pytest.raises(InputError, match="no other process writes"):
+            train(3, checkpoint=tmp_path / "c")
+
+    alone = train(3)
+    same(train(3, checkpoint=tmp_path / "c", progress=another), alone)
 
 
 def test_empty_arrays_come_back(tmp_path):

@@ -1,130 +1,126 @@
-"""Journeys as checkpoints: nested dicts of NumPy arrays, kept by Orbax."""
+"""Journeys as checkpoints: arrays with names, and back.
+
+A name is the part of the journey and the place in its tree, as in `state/003.chains.tilt`, so
+that a checkpoint of another shape is refused by what differs.
+"""
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
+import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.errors import InputError, expected
-from jaxgen.sampler.checkpoint.files import line
+from jaxgen.core.errors import expected
 from jaxgen.sampler.config import Setup
-from jaxgen.sampler.loop import Evidence, Journey, no_evidence
+from jaxgen.sampler.loop import Evidence, Journey, Plan, no_evidence
 from jaxgen.sampler.results import NO_HISTORY
 from jaxgen.sampler.sharding import replicate
 from jaxgen.sampler.state import TemperatureInfo
 
-__all__ = ["load_journey", "save_journey"]
+__all__ = ["journey_arrays", "journey_of", "plan_of", "reduced_arrays", "reduced_of"]
 
 
-def save_journey(path: Path, journey: Journey) -> None:
-    """Write a checkpoint; it has its name once it is whole."""
-    checkpointer().save(path.absolute(), _as_tree(journey))
-
-
-def load_journey(path: Path, setup: Setup, key: Any) -> Journey:
-    """Read a checkpoint of a run of this setup, or raise `InputError`."""
-    try:
-        return _as_journey(checkpointer().restore(path.absolute()), setup, key)
-    except InputError:
-        raise
-    except Exception as error:  # Orbax, tensorstore and JSON each have their own
-        hint = "Start again in another folder"
-        raise expected(str(path), "a checkpoint", line(error), hint) from error
-
-
-@functools.cache
-def checkpointer() -> Any:
-    """Orbax's, imported when it is first needed."""
-    import orbax.checkpoint
-
-    return orbax.checkpoint.PyTreeCheckpointer()
-
-
-def _as_tree(journey: Journey) -> dict[str, Any]:
-    """A journey as nested dicts of NumPy arrays; empty ones are left out."""
-    state = {f"{i:03d}": _raw(leaf) for i, leaf in enumerate(jax.tree.leaves(journey.state))}
-    reduced = {f"{i:03d}": _raw(x) for i, x in enumerate(jax.tree.leaves(journey.reduced))}
-    tree = {
-        "state": state,
-        "place": {
-            "phase": np.asarray(journey.phase),
-            "stage": np.asarray(journey.stage),
-            "done": np.asarray(journey.done),
-        },
-        "history": journey.history._asdict(),
-        "evidence": journey.evidence._asdict(),
-        "reduced": reduced,
+def journey_arrays(journey: Journey, plan: Plan) -> dict[str, np.ndarray]:
+    """All of a journey that is the same in every process, and the plan that it followed."""
+    place = {"phase": journey.phase, "stage": journey.stage, "done": journey.done}
+    return {
+        **_named(journey.state, "state"),
+        **_named(place, "place"),
+        **_named(journey.history._asdict(), "history"),
+        **_named(journey.evidence._asdict(), "evidence"),
+        **_named(plan._asdict(), "plan"),
     }
-    whole = {
-        part: {name: np.asarray(x) for name, x in leaves.items() if np.asarray(x).size}
-        for part, leaves in tree.items()
-    }
-    return {part: leaves for part, leaves in whole.items() if leaves}
 
 
-def _as_journey(tree: dict[str, Any], setup: Setup, key: Any) -> Journey:
-    """The inverse of `_as_tree`, for a run of this setup."""
+def journey_of(arrays: dict[str, np.ndarray], setup: Setup, key: Any) -> Journey:
+    """The inverse of `journey_arrays`, for a run of this setup; `InputError` if it is another's."""
     like = jax.eval_shape(setup.blank, key)
-    state = _filled(tree.get("state", {}), like, "state", jax.random.key_impl(key))
-    saved = tree.get("history", {})
-    history = TemperatureInfo(
-        *(saved.get(name, empty) for name, empty in NO_HISTORY._asdict().items())
-    )
-    blank = no_evidence(setup.num_chains, setup.islands)
-    evidence = Evidence(*_filled(tree.get("evidence", {}), blank._asdict(), "evidence").values())
-    reduced = None
-    if setup.reduce is not None and "reduced" in tree:
-        nothing = jax.tree.map(lambda x: np.zeros((1, *x.shape), x.dtype), setup.kept)
-        shapes = setup.reduce(None, nothing)
-        leaves = [tree["reduced"][f"{i:03d}"] for i in range(len(jax.tree.leaves(shapes)))]
-        reduced = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
-    place = tree["place"]
+    state = _filled(arrays, like, "state", jax.random.key_impl(key))
+    columns = {name: column for name, column in _named(NO_HISTORY._asdict(), "history").items()}
+    length = arrays.get(next(iter(columns)), np.zeros(0)).shape[:1] or (0,)
+    rows = {
+        name.split(".")[-1]: _array(arrays, name, length, column.dtype)
+        for name, column in columns.items()
+    }
+    evidence = _filled(arrays, no_evidence(setup.num_chains, setup.islands)._asdict(), "evidence")
+    blank = {name: np.asarray(0) for name in ("phase", "stage", "done")}
+    place = _filled(arrays, blank, "place")
     return Journey(
-        replicate(state, setup.mesh),
-        int(place["phase"]),
-        int(place["stage"]),
-        int(place["done"]),
-        history,
-        evidence,
-        reduced,
+        state=replicate(state, setup.mesh),
+        phase=int(place["phase"]),
+        stage=int(place["stage"]),
+        done=int(place["done"]),
+        history=TemperatureInfo(**rows),
+        evidence=Evidence(**{name: np.asarray(x) for name, x in evidence.items()}),
     )
 
 
-def _filled(saved: dict[str, np.ndarray], like: Any, part: str, impl: Any = None) -> Any:
+def plan_of(arrays: dict[str, np.ndarray]) -> Plan:
+    """The plan that the run followed when it wrote the checkpoint."""
+    blank = {name: np.asarray(0) for name in Plan._fields}
+    return Plan(**{name: int(x) for name, x in _filled(arrays, blank, "plan").items()})
+
+
+def reduced_arrays(journey: Journey) -> dict[str, np.ndarray]:
+    """The accumulator, which is of this process's chains."""
+    return _named(journey.reduced, "reduced")
+
+
+def reduced_of(arrays: dict[str, np.ndarray], setup: Setup) -> Any:
+    """The accumulator of `Setup.reduce`, or None before the first draw."""
+    if setup.reduce is None or not arrays:
+        return None
+    nothing = jax.tree.map(lambda x: np.zeros((1, *x.shape), x.dtype), setup.kept)
+    shapes = jax.tree.map(np.asarray, setup.reduce(None, nothing))
+    leaves = [arrays.get(name) for name in _named(shapes, "reduced")]
+    if any(leaf is None for leaf in leaves) or len(leaves) != len(arrays):
+        raise expected("checkpoint.reduced", f"{len(leaves)} arrays", sorted(arrays))
+    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+
+def _named(tree: Any, part: str) -> dict[str, Any]:
+    """The tree's leaves as NumPy arrays, by names that say where they stand."""
+    found = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {_name(part, i, path): _raw(leaf) for i, (path, leaf) in enumerate(found)}
+
+
+def _name(part: str, index: int, path: Any) -> str:
+    where = ".".join(re.sub(r"\W", "", str(key)) for key in path)
+    return f"{part}/{index:03d}.{where}"
+
+
+def _filled(arrays: dict[str, np.ndarray], like: Any, part: str, impl: Any = None) -> Any:
     """A tree like `like` with the saved leaves, whose shapes and types must agree.
 
     `impl` is the kind of generator that the tree's keys are of.
     """
-    leaves, structure = jax.tree.flatten(like)
-    names = list(like) if isinstance(like, dict) else [f"{i:03d}" for i in range(len(leaves))]
-    if isinstance(like, dict):
-        leaves = list(like.values())
+    found, structure = jax.tree_util.tree_flatten_with_path(like)
     result = []
-    for name, leaf in zip(names, leaves, strict=True):
+    for i, (path, leaf) in enumerate(found):
         is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         raw = jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
-        got = saved.get(name)
-        if got is None and 0 in raw.shape:
-            got = np.zeros(raw.shape, raw.dtype)
-        if got is None or got.shape != raw.shape or got.dtype != raw.dtype:
-            found = None if got is None else f"{got.dtype}{list(got.shape)}"
-            raise expected(f"checkpoint.{part}.{name}", f"{raw.dtype}{list(raw.shape)}", found)
+        got = _array(arrays, _name(part, i, path), raw.shape, raw.dtype)
         if is_key:
-            result.append(jax.random.wrap_key_data(jax.numpy.asarray(got), impl=impl))
-        elif isinstance(leaf, jax.ShapeDtypeStruct):
-            result.append(jax.numpy.asarray(got))
+            result.append(jax.random.wrap_key_data(jnp.asarray(got), impl=impl))
         else:
-            result.append(got)
-    if isinstance(like, dict):
-        return dict(zip(names, result, strict=True))
+            result.append(jnp.asarray(got) if isinstance(leaf, jax.ShapeDtypeStruct) else got)
     return jax.tree.unflatten(structure, result)
 
 
+def _array(arrays: dict[str, np.ndarray], name: str, shape: Any, dtype: Any) -> np.ndarray:
+    got = arrays.get(name)
+    if got is None or got.shape != tuple(shape) or got.dtype != dtype:
+        found = None if got is None else f"{got.dtype}{list(got.shape)}"
+        hint = "It was written by another version: go on with that one, or start again"
+        raise expected(f"checkpoint.{name}", f"{dtype}{list(shape)}", found, hint)
+    return got
+
+
 def _raw(leaf: Any) -> np.ndarray:
+    """A leaf as NumPy has it: keys as their words, on devices or shapes of arrays alike."""
     if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     return np.asarray(leaf)
