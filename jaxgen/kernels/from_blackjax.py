@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxgen.core.errors import expected
 from jaxgen.core.lazy import blackjax
 from jaxgen.core.pytree import pytree, static
-from jaxgen.core.types import Array, PRNGKey
+from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.kernels.base import ChainState, Kernel, StepInfo, Tuning, halves
 from jaxgen.target.path import AnnealedPath
 
@@ -47,7 +47,7 @@ class MALA(Kernel):
         """One MALA step."""
         kernel = blackjax().mala.build_kernel()
         old = _stock(blackjax().mcmc.mala.MALAState, state, beta)
-        new, info = kernel(key, old, lambda z: path(z, beta), tuning.step_size)
+        new, info = kernel(key, old, _density(path, state, beta), tuning.step_size)
         return _finish(path, state, new, beta, info, num_gradients=1)
 
 
@@ -74,7 +74,9 @@ class Barker(Kernel):
         """One step with Barker's proposal."""
         kernel = blackjax().barker.build_kernel()
         old = _stock(blackjax().mcmc.barker.BarkerState, state, beta)
-        new, info = kernel(key, old, lambda z: path(z, beta), tuning.step_size, tuning.inverse_mass)
+        new, info = kernel(
+            key, old, _density(path, state, beta), tuning.step_size, tuning.inverse_mass
+        )
         return _finish(path, state, new, beta, info, num_gradients=1)
 
 
@@ -116,7 +118,7 @@ class HMC(Kernel):
         kernel = blackjax().hmc.build_kernel()
         old = _stock(blackjax().mcmc.hmc.HMCState, state, beta)
         new, info = kernel(
-            key, old, lambda z: path(z, beta), tuning.step_size, tuning.inverse_mass, length
+            key, old, _density(path, state, beta), tuning.step_size, tuning.inverse_mass, length
         )
         return _finish(path, state, new, beta, info, num_gradients=length)
 
@@ -154,7 +156,7 @@ class NUTS(Kernel):
         new, info = kernel(
             key,
             old,
-            lambda z: path(z, beta),
+            _density(path, state, beta),
             tuning.step_size,
             tuning.inverse_mass,
             max_num_doublings=self.max_doublings,
@@ -202,7 +204,7 @@ class AdjustedMCLMC(Kernel):
         new, info = kernel(
             rng_key=key,
             state=old,
-            logdensity_fn=lambda z: path(z, beta),
+            logdensity_fn=_density(path, state, beta),
             step_size=tuning.step_size,
             integration_steps_params=(length,),
             inverse_mass_matrix=tuning.inverse_mass,
@@ -213,13 +215,44 @@ class AdjustedMCLMC(Kernel):
 def _stock(cls: Any, state: ChainState, beta: Array) -> Any:
     """BlackJAX's state for the target at beta, from the halves."""
     gradient = jax.tree.map(lambda b, t: b + beta * t, state.grad_base, state.grad_tilt)
-    return cls(state.position, state.base + beta * state.tilt, gradient)
+    return _widened(cls(state.position, state.base + beta * state.tilt, gradient))
+
+
+def _density(path: AnnealedPath, state: ChainState, beta: Array) -> Any:
+    """log p_beta of a position in the type that BlackJAX computes in.
+
+    BlackJAX draws its noise in JAX's default type, which under x64 is not that of a float32
+    latent; the density is then computed in the latent's type all the same.
+    """
+
+    def log_density(z: ArrayTree) -> Array:
+        own = jax.tree.map(lambda x, like: x.astype(like.dtype), z, state.position)
+        return _widened(path(own, beta))
+
+    return log_density
+
+
+def _widened(tree: Any) -> Any:
+    """The tree in JAX's default floating-point type: itself, without x64."""
+    return jax.tree.map(
+        lambda x: x.astype(jnp.promote_types(x.dtype, jnp.result_type(float))), tree
+    )
 
 
 def _finish(
     path: AnnealedPath, old: ChainState, new: Any, beta: Array, info: Any, num_gradients: Any
 ) -> tuple[ChainState, StepInfo]:
     """Take the stock result apart, refusing what is not finite."""
+    new = type(new)(
+        *(
+            jax.tree.map(lambda x, like: x.astype(like.dtype), part, like)
+            for part, like in zip(
+                (new.position, new.logdensity, new.logdensity_grad),
+                (old.position, old.tilt, old.position),
+                strict=True,
+            )
+        )
+    )
     # NUTS has no accept step: it always returns a state that it drew.
     moved = getattr(info, "is_accepted", jnp.array(True))
     state, refused = halves(

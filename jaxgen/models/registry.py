@@ -394,8 +394,8 @@ def _place(name: str | Path) -> tuple[Path, str | None]:
         return Path(name), None
     _foreign(name)
     parts = [f"{base}/{part}" for base, found in PARTS.items() for part in found]
-    known = (*_SHIPPED, *TRAINABLE, *FETCHABLE, *parts)
-    near = difflib.get_close_matches(str(name), known, 1, 0.4)
+    known = (*_SHIPPED, *TRAINABLE, *FETCHABLE)
+    near = difflib.get_close_matches(str(name), (*known, *parts), 1, 0.4)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise expected(
         "name",

@@ -99,9 +99,10 @@ def blank_state(
     latent = jax.eval_shape(path.start.sample, key)
     position = jax.tree.map(lambda x: jnp.zeros((num_chains, *x.shape), x.dtype), latent)
     one = jax.tree.map(lambda x: x[0], position)
-    dtype = jnp.result_type(float)
+    # Everything is counted in the latents' own precision.
+    dtype = jnp.result_type(*jax.tree.leaves(one))
     zeros, zero = jnp.zeros(num_chains, dtype), jnp.zeros((), jnp.int32)
-    inverse_mass = mass_matrix.prior(path.start, one, precondition)
+    inverse_mass = mass_matrix.prior(path.start, one, precondition).astype(dtype)
     return RunState(
         key=jax.random.fold_in(key, _SHARED),
         chain_keys=chain_keys,
@@ -184,10 +185,10 @@ def begin_stage(
             return chain, first_weight(position, chain.base)
 
         chains, log_weight = over_chains(first, (first_key,), tile, mesh)
-        state = state._replace(
+        started = state._replace(
             chains=chains, log_weight=log_weight, num_gradients=state.num_gradients + 1
         )
-        return state, BLANK
+        return _typed(started, state), BLANK
 
     def candidate(key: PRNGKey) -> tuple[ArrayTree, Array, Array]:
         position = way.start.sample(key)
@@ -224,7 +225,7 @@ def begin_stage(
     position = jax.tree.map(lambda x: x.reshape(count * pool, *x.shape[2:])[index], position)
     chains, _ = over_chains(lambda z: (kernel.init(way, z), jnp.zeros(())), (position,), tile, mesh)
     share = jax.nn.softmax(log_weight.reshape(-1))
-    state = state._replace(
+    started = state._replace(
         chains=chains,
         beta=beta,
         temperature=state.temperature + 1,
@@ -233,6 +234,7 @@ def begin_stage(
         pool_variance=jnp.sum(share**2) - 1.0 / (count * pool),
         num_gradients=state.num_gradients + 1 + round(pool / 3),
     )
+    state = _typed(started, state)
     row = BLANK._replace(
         active=jnp.array(True),
         beta=beta,
@@ -243,7 +245,7 @@ def begin_stage(
         step_size=jnp.full((), jnp.nan),
         stage=stage,
     )
-    return state, row
+    return state, _typed(row, BLANK)
 
 
 @functools.partial(jax.jit, static_argnames=("tile", "mesh"))
@@ -261,8 +263,8 @@ def place_chains(
     chains, _ = over_chains(
         lambda z: (kernel.init(path, z), jnp.zeros(())), (position,), tile, mesh
     )
-    beta = jnp.asarray(beta, state.beta.dtype)
-    return state._replace(chains=chains, beta=beta, num_gradients=state.num_gradients + 1)
+    placed = state._replace(chains=chains, beta=beta, num_gradients=state.num_gradients + 1)
+    return _typed(placed, state)
 
 
 def initial_state(
@@ -366,24 +368,21 @@ def _advance(
             beta = schedule.next_beta(state.beta, whole, tilt, log_density)
         else:
             beta = schedule[state.temperature + 1]
-        state = state._replace(
+        hotter = state
+        state = hotter._replace(
             log_weight=state.log_weight + (beta - state.beta) * tilt,
             beta=beta,
             temperature=state.temperature + 1,
         )
+        state = _typed(state, hotter)
         ess = effective_sample_size(whole_log_weight(state.log_weight, state.log_z))
         log_z = log_evidence(state).log_z
         wanted = jnp.array(False)
         if precondition != "none":
-            state = jax.lax.cond(
-                order.learn_mass,
-                lambda s: _learn_mass(s, precondition, path),
-                lambda s: s,
-                state,
-            )
+            state = _when(order.learn_mass, lambda s: _learn_mass(s, precondition, path), state)
         if resample is not None:
             state, wanted = _resample_if_low(state, rule, resample, order)
-        return state, BLANK._replace(
+        row = BLANK._replace(
             active=jnp.array(True),
             beta=beta,
             ess=ess,
@@ -391,17 +390,18 @@ def _advance(
             resampled=wanted,
             stage=order.stage,
         )
+        return state, _typed(row, BLANK)
 
     def body(_: int, carry: tuple[RunState, Array]) -> tuple[RunState, Array]:
         state, accepted = carry
         state, rates = _step(state, way, kernel, rule, tile, mesh)
         memory = jax.lax.switch(
             order.phase,
-            [functools.partial(f, target=kernel.target_acceptance) for f in learn],
+            [functools.partial(_learn, f, kernel.target_acceptance) for f in learn],
             state.memory,
             rates,
         )
-        return state._replace(memory=memory), accepted + rates.mean()
+        return state._replace(memory=memory), accepted + rates.mean().astype(accepted.dtype)
 
     def keep(state: RunState) -> Any:
         chains = (state.chains,)
@@ -420,6 +420,7 @@ def _advance(
             acceptance_rate=accepted / order.steps_per_slot,
             num_divergent=state.num_divergent.sum() - before,
         )
+        row = _typed(row, BLANK)
         kept = jax.lax.cond(order.phase == DRAW, keep, lambda _: nothing, state)
         return state, row, kept
 
@@ -460,28 +461,24 @@ def finish_annealing(
     resampling over all islands makes the weights equal; the inverse mass is the last learned.
     """
     if state.mixture is not None:
-        state = jax.lax.cond(
-            state.on_bridge, lambda s: _leave_bridge(s, path, tile, mesh), lambda s: s, state
-        )
+        state = _when(state.on_bridge, lambda s: _leave_bridge(s, path, tile, mesh), state)
     if precondition in ("dense", "diagonal"):
         whole = whole_log_weight(state.log_weight, state.log_z)
         learned = mass_matrix.ensemble(state.chains.position, whole, precondition)
-        state = state._replace(learned_mass=learned)
+        state = _typed(state._replace(learned_mass=learned), state)
     state = state._replace(inverse_mass=state.learned_mass)
     if resample is not None:
         # Weights that are equal already were made so at this temperature, with its key.
         whole = whole_log_weight(state.log_weight, state.log_z)
         unequal = jnp.any(whole != whole[0])
-        state = jax.lax.cond(
-            unequal, lambda s: _resample_all(s, rule, resample), lambda s: s, state
-        )
-    return new_phase(state._replace(memory=rule.start_warmup(state.memory)))
+        state = _when(unequal, lambda s: _resample_all(s, rule, resample), state)
+    return _typed(new_phase(state._replace(memory=rule.start_warmup(state.memory))), state)
 
 
 @jax.jit
 def finish_warm_up(state: RunState, rule: StepRule) -> RunState:
     """The rule stops learning."""
-    return new_phase(state._replace(memory=rule.freeze(state.memory)))
+    return _typed(new_phase(state._replace(memory=rule.freeze(state.memory))), state)
 
 
 @functools.partial(jax.jit, static_argnames=("tile", "mesh"))
@@ -543,7 +540,7 @@ def _step(
         return kernel.step(key, chain, path, state.beta, tuning, t)
 
     chains, info = over_chains(one, (state.chain_keys, state.chains, sizes), tile, mesh)
-    state = state._replace(
+    moved = state._replace(
         chains=chains,
         t=t,
         accepted=state.accepted + info.acceptance_rate,
@@ -551,7 +548,7 @@ def _step(
         num_gradients=state.num_gradients + info.num_gradients,
         num_divergent=state.num_divergent + info.is_divergent.astype(jnp.int32),
     )
-    return state, info.acceptance_rate
+    return _typed(moved, state), info.acceptance_rate
 
 
 def _resample_islands(
@@ -578,7 +575,7 @@ def _resample_islands(
         )
 
     some = jnp.any(wanted)
-    return jax.lax.cond(some, resampled, lambda s: s, state), some
+    return _when(some, resampled, state), some
 
 
 def _resample_if_low(
@@ -592,8 +589,7 @@ def _resample_if_low(
     def all_chains(state: RunState) -> tuple[RunState, Array]:
         ess = effective_sample_size(whole_log_weight(state.log_weight, state.log_z))
         low = ess < order.threshold * state.log_weight.shape[0]
-        state = jax.lax.cond(low, lambda s: _resample_all(s, rule, name), lambda s: s, state)
-        return state, low
+        return _when(low, lambda s: _resample_all(s, rule, name), state), low
 
     def islands(state: RunState) -> tuple[RunState, Array]:
         return _resample_islands(state, rule, name, order.threshold)
@@ -659,6 +655,25 @@ def _leave_bridge(
 
     chains = over_chains(own, (state.chains,), tile, mesh)
     return state._replace(chains=chains, on_bridge=jnp.zeros_like(state.on_bridge))
+
+
+def _typed(new: Any, old: Any) -> Any:
+    """The new tree in the types of the old one, which a compiled loop must keep."""
+    return jax.tree.map(
+        lambda n, o: n if jnp.result_type(n) == jnp.result_type(o) else jnp.asarray(n, o.dtype),
+        new,
+        old,
+    )
+
+
+def _when(wanted: Array, change: Any, state: RunState) -> RunState:
+    """change(state) where it is wanted, else the state."""
+    return jax.lax.cond(wanted, lambda s: _typed(change(s), s), lambda s: s, state)
+
+
+def _learn(learn: Any, target: float, memory: Any, rates: Array) -> Any:
+    """What a step rule remembers after a step, in the types it had before."""
+    return _typed(learn(memory, rates, target), memory)
 
 
 def _zeros_like_output(function: Any, *args: Any) -> Any:

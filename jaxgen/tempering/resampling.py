@@ -99,7 +99,8 @@ def evidence(
       islands lie several nats apart.
 
     The factor t makes up for the few islands: with I = 4, +-1.96 standard errors are then the
-    95% interval of Student's t with 3 degrees of freedom.
+    95% interval of Student's t with 3 degrees of freedom. It is 1 where every chain has a first
+    state of its own: the first estimate then rests on C independent weights.
 
     It is NaN for a single chain, which knows nothing of its error.
 
@@ -121,7 +122,8 @@ def evidence(
         apart = jnp.std(island_log_z, ddof=1)
         # An island whose every weight is 0 has log Z_i = -inf: the first two cover it.
         apart = jnp.where(jnp.isfinite(apart), apart, 0.0)
-        few = _STUDENT.get(islands, 1.0)
+        alone = jnp.all(ancestor == jnp.arange(count)) & (families in (None, count))
+        few = jnp.where(alone, 1.0, _STUDENT.get(islands, 1.0))
         error = jnp.maximum(error, few * jnp.maximum(between, apart) / jnp.sqrt(islands))
     return Evidence(total, error, island_log_z)
 

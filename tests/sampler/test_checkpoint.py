@@ -251,11 +251,13 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
 
 PROCESS = """
 import sys
+import time
 import jax
 import jaxgen
 from tests.toys import LinearGaussian
 def slowly(progress):
     print(progress.phase, progress.done, flush=True)
+    time.sleep(0.1)  # the signal comes before the run is over
 options = dict(num_chains=12, num_steps=4000, warmup=4, checkpoint_every=float(sys.argv[2]))
 result = jaxgen.sample(jax.random.key(4), LinearGaussian(3, noise=0.3).posterior,
                        folder=sys.argv[1], resume=True, progress=slowly, **options)

@@ -55,7 +55,8 @@ def test_evidence_of_islands_takes_the_largest_of_three_errors():
     count, islands = 32, 4
     log_weight = jnp.asarray(0.2 * rng.normal(size=count), jnp.float32)
     log_z = jnp.array([0.0, 1.0, 3.0, 0.5])
-    found = resampling.evidence(log_weight, log_z, jnp.arange(count))
+    merged = jnp.arange(count) // 2 * 2
+    found = resampling.evidence(log_weight, log_z, merged)
     each = np.exp(np.asarray(log_weight, np.float64)).reshape(islands, -1).mean(1)
     z = each * np.exp(np.asarray(log_z, np.float64))
     np.testing.assert_allclose(found.island_log_z, np.log(z), rtol=1e-5)
@@ -64,14 +65,17 @@ def test_evidence_of_islands_takes_the_largest_of_three_errors():
     between = student * z.std(ddof=1) / z.mean() / np.sqrt(islands)
     apart = student * np.log(z).std(ddof=1) / np.sqrt(islands)
     whole = resampling.whole_log_weight(log_weight, log_z)
-    families = resampling.relative_standard_error(whole, jnp.arange(count))
+    families = resampling.relative_standard_error(whole, merged)
     expected = max(between, apart, float(families))
     assert float(found.standard_error) == pytest.approx(expected, rel=1e-3)
+    # Chains that were never resampled are C independent weights: no factor for few islands.
+    alone = resampling.evidence(log_weight, log_z, jnp.arange(count)).standard_error
+    assert float(alone) == pytest.approx(max(between, apart) / student, rel=1e-3)
 
 
 def test_islands_that_lie_nats_apart_do_not_claim_an_error_below_one():
     log_z = jnp.array([0.0, 5.0, 10.0, 20.0])
-    found = resampling.evidence(jnp.zeros(32), log_z, jnp.arange(32))
+    found = resampling.evidence(jnp.zeros(32), log_z, jnp.arange(32) // 2)
     student = stats.t.ppf(0.975, 3) / stats.norm.ppf(0.975)
     expected = student * np.std(np.asarray(log_z), ddof=1) / 2
     assert float(found.standard_error) == pytest.approx(expected, rel=1e-3)
