@@ -145,7 +145,7 @@ def loglik(
         found = many.anneal(
             key_run, paths, images, kernel, betas, table, progress=progress, **settings
         )
-    num_chains = settings["num_chains"]
+    count_chains: int = settings["num_chains"]
     checked = None
     if check:
         checked = bdmc(
@@ -157,7 +157,7 @@ def loglik(
             (sigmoid(1000) if encoder is None else linear(200)) if adaptive else betas,
             encoder=encoder,
             num_pairs=check,
-            num_chains=16 if adaptive else num_chains,
+            num_chains=16 if adaptive else count_chains,
             moves=1 if adaptive else settings["moves"],
             batch=batch,
         )
@@ -179,7 +179,7 @@ def loglik(
         gap_standard_error=float("nan") if checked is None else checked.gap_standard_error,
         num_gradients=spent + float(found.num_gradients.mean()),
         exactness="adapted" if adaptive and kernel.exactness == "exact" else kernel.exactness,
-        notes=_notes(found, observation, images, num_chains, checked),
+        notes=_notes(found, observation, images, count_chains, checked),
         evidence=found,
         check=checked,
     )
@@ -225,9 +225,10 @@ def _anneal_each(
     return jax.tree.map(lambda *x: np.stack(x), *rows)
 
 
-def _mean_of_known(rates: np.ndarray) -> float:
+def _mean_of_known(rates: Any) -> float:
     """The mean without NaN, which marks a pool's row, at which nothing moves."""
-    known = np.asarray(rates)[np.isfinite(rates)]
+    known = np.asarray(rates)
+    known = known[np.isfinite(known)]
     return float(known.mean()) if known.size else float("nan")
 
 

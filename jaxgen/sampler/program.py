@@ -666,7 +666,7 @@ def _typed(new: Any, old: Any) -> Any:
     )
 
 
-def _when(wanted: Array, change: Any, state: RunState) -> RunState:
+def _when(wanted: Array | np.ndarray, change: Any, state: RunState) -> RunState:
     """change(state) where it is wanted, else the state."""
     return jax.lax.cond(wanted, lambda s: _typed(change(s), s), lambda s: s, state)
 
