@@ -26,7 +26,7 @@ from jaxgen.inference.batched import Evidence
 from jaxgen.kernels import HMC, Kernel
 from jaxgen.sampler.results import AISResult
 from jaxgen.target.observations import Observation
-from jaxgen.target.path import AnnealedPath, geometric_path, likelihood_path
+from jaxgen.target.path import AnnealedPath, Target, geometric_path, likelihood_path
 from jaxgen.target.posterior import Posterior
 from jaxgen.target.priors import Gaussian
 from jaxgen.tempering.betas import check_betas, sigmoid
@@ -42,17 +42,6 @@ __all__ = [
     "reverse_steps",
     "simulate",
 ]
-
-
-@pytree
-class Target:
-    """A path's target, at beta = 1: base(z) + tilt(z)."""
-
-    path: AnnealedPath
-
-    def __call__(self, z: ArrayTree) -> Array:
-        """base(z) + tilt(z)."""
-        return self.path(z, 1.0)
 
 
 @pytree

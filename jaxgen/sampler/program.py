@@ -159,7 +159,7 @@ def begin_stage(
     way = bridged(path, state.mixture, state.on_bridge)
     weighted = hasattr(path.start, "log_prob")
     count, islands = state.log_weight.shape[0], state.log_z.shape[0]
-    # Stages are told apart by whether any gradient has been spent.
+    # The first stage of a run begins before any kernel step.
     fresh = state.t == 0
     first_key = jax.vmap(
         lambda key: jax.random.fold_in(key, jnp.where(fresh, np.uint32(0), _SECOND_START))
@@ -368,13 +368,13 @@ def _advance(
             beta = schedule.next_beta(state.beta, whole, tilt, log_density)
         else:
             beta = schedule[state.temperature + 1]
-        hotter = state
-        state = hotter._replace(
+        before = state
+        state = before._replace(
             log_weight=state.log_weight + (beta - state.beta) * tilt,
             beta=beta,
             temperature=state.temperature + 1,
         )
-        state = _typed(state, hotter)
+        state = _typed(state, before)
         ess = effective_sample_size(whole_log_weight(state.log_weight, state.log_z))
         log_z = log_evidence(state).log_z
         wanted = jnp.array(False)

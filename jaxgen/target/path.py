@@ -19,6 +19,7 @@ from jaxgen.target.posterior import Posterior, in_type_of
 
 __all__ = [
     "AnnealedPath",
+    "Target",
     "geometric_path",
     "likelihood_path",
     "path_from",
@@ -149,8 +150,8 @@ def geometric_path(start: Any, target: Density) -> AnnealedPath:
 
 
 @pytree
-class Sum:
-    """base(z) + tilt(z) of a path: its target at beta = 1."""
+class Target:
+    """A path's target, at beta = 1: base(z) + tilt(z)."""
 
     path: AnnealedPath
 
@@ -167,4 +168,4 @@ def path_from(start: Any, path: AnnealedPath) -> AnnealedPath:
         the path's own start: an encoder's q(z | x), say. It should be wider than the target.
       path: whose target at beta = 1 is kept.
     """
-    return geometric_path(start, Sum(path))
+    return geometric_path(start, Target(path))
