@@ -16,12 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import expected
+from jaxgen.core.keys import as_key
+from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import PRNGKey
 from jaxgen.kernels import Kernel
-from jaxgen.sampler import loop
+from jaxgen.sampler import loop, traced
 from jaxgen.sampler.checkpoint import recording
-from jaxgen.sampler.config import Callback, prepare
-from jaxgen.sampler.results import AISResult, annealing_notes
+from jaxgen.sampler.config import Callback, Setup, prepare
+from jaxgen.sampler.results import UNSETTLED, AISResult, annealing_notes
+from jaxgen.sampler.traced import refuse_under_trace
 from jaxgen.target.path import AnnealedPath
 from jaxgen.target.posterior import Posterior
 from jaxgen.tempering.betas import Adaptive
@@ -53,8 +56,10 @@ def ais(
 ) -> AISResult:
     """Draw from the start, anneal to the target, and return weighted states.
 
+    It may stand inside `jax.jit`, `jax.vmap`, `jax.lax.scan` and `jax.export`, as `sample` may.
+
     Args:
-      key: the run's key; it is consumed. Chain i uses `fold_in(key, i)` alone.
+      key: the run's key, or an integer; it is consumed. Chain i uses `fold_in(key, i)` alone.
       target: a `Posterior` (annealed along `likelihood_path`) or an `AnnealedPath`.
       kernel: `HMC(10, jitter=True)` by default.
       betas: `[T + 1]` inverse temperatures from `jaxgen.schedules` (the first is where
@@ -90,6 +95,7 @@ def ais(
         weight 0, an adaptive schedule that runs out of temperatures, or a folder that holds
         another run.
     """
+    key = as_key(key)
     setup = prepare(
         target,
         kernel,
@@ -114,15 +120,18 @@ def ais(
             "Use sample() with MALAApprox, or ascend()",
         )
     plan = loop.Plan()
-    with recording(folder, key, setup, plan, None, resume, checkpoint_every) as recorder:
-        journey = recorder.journey or loop.begin(key, setup, plan)
-        journey = loop.go(journey, setup, plan, recorder)
-    state, evidence = journey.state, journey.evidence
     exactness = setup.kernel.exactness
     learns = setup.rule.learns or isinstance(setup.schedule, Adaptive)
     learns = learns or setup.precondition != "none"
     if exactness == "exact" and learns:
         exactness = "adapted"
+    if is_traced(key, target, kernel, betas, step_size):
+        refuse_under_trace(folder=folder, progress=progress)
+        return _traced(traced.run(key, setup, plan), setup, exactness)
+    with recording(folder, key, setup, plan, None, resume, checkpoint_every) as recorder:
+        journey = recorder.journey or loop.begin(key, setup, plan)
+        journey = loop.go(journey, setup, plan, recorder)
+    state, evidence = journey.state, journey.evidence
     error = float(evidence.standard_error)
     return AISResult(
         position=state.chains.position,
@@ -137,7 +146,7 @@ def ais(
         num_divergent=int(np.sum(state.num_divergent)),
         exactness=exactness,
         notes=annealing_notes(
-            setup.kernel,
+            (setup.kernel.name, setup.kernel.exactness),
             int(evidence.num_ancestors),
             journey.history,
             error,
@@ -148,4 +157,29 @@ def ais(
         state=state,
         tile=setup.tile,
         island_log_z=evidence.island_log_z,
+        kernel=setup.kernel.name,
+    )
+
+
+def _traced(found: traced.Outcome, setup: Setup, exactness: str) -> AISResult:
+    """The result of a run under a transformation of JAX: arrays, and nothing else."""
+    state, evidence = found.state, found.evidence
+    return AISResult(
+        position=state.chains.position,
+        log_weight=evidence.log_weight,
+        log_z=evidence.log_z,
+        log_z_standard_error=evidence.standard_error,
+        ess=effective_sample_size(evidence.log_weight),
+        beta=state.beta,
+        history=found.history,
+        acceptance_rate=jnp.mean(state.accepted / jnp.maximum(state.num_steps, 1)),
+        num_gradients=state.num_gradients,
+        num_divergent=jnp.sum(state.num_divergent),
+        exactness=exactness,
+        notes=UNSETTLED,
+        state=state,
+        tile=setup.tile,
+        island_log_z=evidence.island_log_z,
+        kernel=setup.kernel.name,
+        failure=found.failure,
     )

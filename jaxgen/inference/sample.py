@@ -17,23 +17,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import expected
+from jaxgen.core.keys import as_key
+from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import ArrayTree, PRNGKey
 from jaxgen.kernels import ChainState, Kernel
-from jaxgen.sampler import loop
+from jaxgen.sampler import loop, traced
 from jaxgen.sampler.checkpoint import recording
 from jaxgen.sampler.config import Callback, Reduce, Setup, check_integer, prepare
-from jaxgen.sampler.results import (
-    SampleResult,
-    acceptance_note,
-    annealing_notes,
-    separation_note,
-)
-from jaxgen.sampler.state import RunState, TemperatureInfo
+from jaxgen.sampler.results import UNSETTLED, SampleResult, sample_notes
+from jaxgen.sampler.state import RunState, TemperatureInfo, clock
+from jaxgen.sampler.traced import refuse_under_trace
 from jaxgen.target.path import AnnealedPath
 from jaxgen.target.posterior import Posterior
 from jaxgen.tempering.resampling import effective_sample_size, whole_log_weight
 
 __all__ = ["images", "positions", "sample"]
+
+_NOT_ANNEALED = (
+    "chains started from given positions without annealing: there is no log Z, and nothing "
+    "tells whether parts of the posterior were never visited"
+)
 
 Collect = Callable[[AnnealedPath, ChainState], Any]
 
@@ -84,8 +87,13 @@ def sample(
 ) -> SampleResult:
     """Draw from a posterior: `sample(key, posterior)` chooses everything else.
 
+    It may stand inside `jax.jit`, `jax.vmap` (over keys, labels, masks, observations, weights),
+    `jax.lax.scan` and `jax.export`, unless a folder, a progress bar, `reduce` or `state` is
+    asked for. The result then holds arrays alone; `result.settled()`, or `result.unstacked()`
+    after `vmap`, reads them, computes the notes and raises what could not be raised before.
+
     Args:
-      key: the run's key; it is consumed. Chain i uses `fold_in(key, i)` alone.
+      key: the run's key, or an integer; it is consumed. Chain i uses `fold_in(key, i)` alone.
       target: a `Posterior` (annealed along `likelihood_path`) or an `AnnealedPath`.
       kernel: `HMC(10, jitter=True)` by default.
       num_chains: C.
@@ -139,6 +147,7 @@ def sample(
       InputError: for arguments that cannot be used, and for a step size at which nothing
         is accepted.
     """
+    key = as_key(key)
     setup = prepare(
         target,
         kernel,
@@ -171,6 +180,9 @@ def sample(
             "thin", f"at most num_steps, {num_steps}", thin, "No draw would be kept otherwise"
         )
     plan = loop.Plan(num_steps // thin, thin, num_steps % thin, warmup)
+    if is_traced(key, target, kernel, betas, step_size, start):
+        refuse_under_trace(folder=folder, reduce=reduce, state=state, progress=progress)
+        return _traced(traced.run(key, setup, plan), setup)
     with recording(folder, key, setup, plan, state, resume, checkpoint_every) as recorder:
         journey = recorder.journey
         if journey is None and state is not None:
@@ -183,39 +195,51 @@ def sample(
     return result._replace(notes=(*result.notes, *recorder.notes))
 
 
+def _exactness(setup: Setup) -> str:
+    exactness = setup.kernel.exactness
+    return "adapted" if exactness == "exact" and not setup.rule.freezes else exactness
+
+
+def _traced(found: traced.Outcome, setup: Setup) -> SampleResult:
+    """The result of a run under a transformation of JAX: arrays, and nothing else."""
+    state, evidence = found.state, found.evidence
+    final = found.history.stage == found.stage
+    history, before = (
+        found.history._replace(active=found.history.active & part) for part in (final, ~final)
+    )
+    return SampleResult(
+        draws=found.draws,
+        position=state.chains.position,
+        log_weight=evidence.log_weight,
+        weights=jax.nn.softmax(whole_log_weight(state.log_weight, state.log_z)),
+        log_z=evidence.log_z,
+        log_z_standard_error=evidence.standard_error,
+        ess=effective_sample_size(evidence.log_weight),
+        num_ancestors=evidence.num_ancestors,
+        history=history,
+        acceptance_rate=state.accepted / jnp.maximum(state.num_steps, 1),
+        step_size=jnp.mean(setup.rule.size(state.memory, clock(state))),
+        num_gradients=state.num_gradients,
+        num_divergent=state.num_divergent,
+        exactness=_exactness(setup),
+        notes=UNSETTLED,
+        state=state,
+        tile=setup.tile,
+        island_log_z=evidence.island_log_z,
+        pilot_history=before,
+        kernel=setup.kernel.name,
+        failure=found.failure,
+    )
+
+
 def _result(journey: loop.Journey, setup: Setup, draws: Any) -> SampleResult:
     """What a finished journey has to show."""
     state, evidence = journey.state, journey.evidence
     error = float(evidence.standard_error)
     final = journey.history.stage == journey.stage
     history, before = (TemperatureInfo(*(x[s] for x in journey.history)) for s in (final, ~final))
-    notes: tuple[str, ...] = ()
-    if len(journey.history.beta):
-        notes = annealing_notes(
-            setup.kernel,
-            int(evidence.num_ancestors),
-            history,
-            error,
-            setup.num_chains,
-            evidence.island_log_z,
-        )
-    exactness = setup.kernel.exactness
-    if exactness == "exact" and not setup.rule.freezes:
-        exactness = "adapted"
-    if setup.start is not None:
-        notes = (
-            "chains started from given positions without annealing: there is no log Z, and nothing "
-            "tells whether parts of the posterior were never visited",
-        )
     rates = np.asarray(state.accepted) / max(int(state.num_steps), 1)
-    if int(state.num_steps):
-        notes = (*notes, *acceptance_note(float(rates.mean())))
-    if len(journey.history.beta) and setup.kernel.exactness == "exact" and setup.reduce is None:
-        notes = (*notes, *separation_note(draws, history))
-    refused = int(np.sum(state.num_divergent))
-    if refused:
-        notes = (*notes, f"{refused} proposals were divergent or not finite, and were refused")
-    return SampleResult(
+    result = SampleResult(
         draws=draws,
         position=state.chains.position,
         log_weight=evidence.log_weight,
@@ -229,10 +253,16 @@ def _result(journey: loop.Journey, setup: Setup, draws: Any) -> SampleResult:
         step_size=loop.step_size(state, setup.rule),
         num_gradients=np.asarray(state.num_gradients),
         num_divergent=np.asarray(state.num_divergent),
-        exactness=exactness,
-        notes=notes,
+        exactness=_exactness(setup),
+        notes=(),
         state=state,
         tile=setup.tile,
         island_log_z=evidence.island_log_z,
         pilot_history=before,
+        kernel=setup.kernel.name,
     )
+    # Of what `reduce` has made of the draws nothing is known.
+    notes = sample_notes(result if setup.reduce is None else result._replace(draws=None))
+    if setup.start is not None:
+        notes = (_NOT_ANNEALED, *notes)
+    return result._replace(notes=notes)

@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import sequential_vmap
+from jax.scipy.linalg import solve_triangular
 
 from jaxgen.core.errors import expected
 from jaxgen.core.lazy import blackjax
@@ -118,7 +120,7 @@ class HMC(Kernel):
         kernel = blackjax().hmc.build_kernel()
         old = _stock(blackjax().mcmc.hmc.HMCState, state, beta)
         new, info = kernel(
-            key, old, _density(path, state, beta), tuning.step_size, tuning.inverse_mass, length
+            key, old, _density(path, state, beta), tuning.step_size, _metric(tuning.inverse_mass), length
         )
         return _finish(path, state, new, beta, info, num_gradients=length)
 
@@ -158,7 +160,7 @@ class NUTS(Kernel):
             old,
             _density(path, state, beta),
             tuning.step_size,
-            tuning.inverse_mass,
+            _metric(tuning.inverse_mass),
             max_num_doublings=self.max_doublings,
         )
         return _finish(path, state, new, beta, info, num_gradients=info.num_integration_steps)
@@ -210,6 +212,31 @@ class AdjustedMCLMC(Kernel):
             inverse_mass_matrix=tuning.inverse_mass,
         )
         return _finish(path, state, new, beta, info, num_gradients=2 * length)
+
+
+def _metric(inverse_mass: Array) -> Any:
+    """BlackJAX's Euclidean metric; the factor of a dense mass is computed one item at a time."""
+    metrics = blackjax().mcmc.metrics
+    metric = metrics.gaussian_euclidean(inverse_mass)
+    if inverse_mass.ndim == 1:
+        return metric
+    factor = _momentum_factor(inverse_mass)
+
+    def momentum(key: PRNGKey, position: ArrayTree) -> ArrayTree:
+        return blackjax().util.generate_gaussian_noise(key, position, sigma=factor)
+
+    return metric._replace(sample_momentum=momentum)
+
+
+@sequential_vmap
+def _momentum_factor(inverse_mass: Array) -> Array:
+    """L^-T where the inverse mass is L L^T.
+
+    Batched factorisations inside a loop wait for each other without end on CPUs of few cores.
+    """
+    lower = jnp.linalg.cholesky(inverse_mass)
+    identity = jnp.identity(inverse_mass.shape[0])
+    return solve_triangular(lower, identity, lower=True, trans=True)
 
 
 def _stock(cls: Any, state: ChainState, beta: Array) -> Any:

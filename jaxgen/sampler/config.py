@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxgen.core.cache import keep_compiled
 from jaxgen.core.errors import expected
+from jaxgen.core.tracing import is_traced
 from jaxgen.kernels import HMC, ChainState, Kernel
 from jaxgen.sampler import program
 from jaxgen.sampler.results import Progress
@@ -260,7 +261,9 @@ def prepare(
     if tile is None:
         density = path if hasattr(path.start, "log_prob") else path.tilt
         tile = choose_tile(density, position, num_chains, memory, len(devices))
-    mesh = mesh_for(devices, num_chains, tile)
+    # Inside a transformation whoever jits the whole decides where arrays lie.
+    traced = is_traced(path, mover, schedule, rule, start)
+    mesh = None if traced else mesh_for(devices, num_chains, tile)
     adaptive = isinstance(schedule, Adaptive)
     weighted = hasattr(path.start, "log_prob") and mover.exactness != "approximate"
     wide = adaptive and weighted and resample is not None and not few
@@ -334,13 +337,13 @@ def _schedule(betas: Any) -> Any:
     if betas is None:
         return Adaptive()
     if isinstance(betas, Adaptive):
-        if not 0 < float(betas.cess) < 1:
+        if not is_traced(betas) and not 0 < float(betas.cess) < 1:
             raise expected("Adaptive.cess", "a fraction between 0 and 1", betas.cess)
         return betas
-    values = jnp.asarray(check_betas(betas), jnp.float32)
-    if np.any(np.diff(np.asarray(values)[1:]) <= 0):
+    values = np.asarray(check_betas(betas), np.float32)
+    if np.any(np.diff(values[1:]) <= 0):
         raise expected("betas", "values that differ in float32", "steps that vanish in it")
-    return values
+    return jnp.asarray(values)
 
 
 def _positions(start: Any, position: Any, num_chains: int) -> Any:
@@ -358,6 +361,8 @@ def _positions(start: Any, position: Any, num_chains: int) -> Any:
             got,
         )
     start = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), start, position)
+    if is_traced(start):
+        return start
     if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(start)):
         raise expected("start", "finite positions", "NaN or infinite numbers among them")
     return start

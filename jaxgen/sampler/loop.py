@@ -38,6 +38,7 @@ from jaxgen.tempering.step_size import StepRule
 
 __all__ = [
     "Evidence",
+    "SETTLE",
     "InMemory",
     "Journey",
     "Plan",
@@ -53,7 +54,7 @@ __all__ = [
 _SHORT, _LONG = 0.5, 2.0
 _FIRST_SLOTS = 10
 # Kernel steps at the pilot's end.
-_SETTLE = 4
+SETTLE = 4
 
 
 class Plan(NamedTuple):
@@ -217,7 +218,7 @@ def _anneal(journey: Journey, setup: Setup, plan: Plan, slots: int) -> tuple[Jou
         if stage == PILOT and int(state.temperature) > 1:
             check_moving(state, setup)
             # Copies that the last resampling left move apart before a mixture is fitted.
-            state, *_ = setup.advance(state, WARM_UP, 1, _SETTLE, PILOT)
+            state, *_ = setup.advance(state, WARM_UP, 1, SETTLE, PILOT)
             state, row = setup.begin(setup.fit(state), FINAL)
             history = _joined(journey.history, row)
             return journey._replace(state=state, stage=FINAL, history=history), None

@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
+from jaxgen.core.errors import InputError, expected
 from jaxgen.core.types import Array, ArrayTree
-from jaxgen.kernels import Kernel
 from jaxgen.sampler.state import BLANK, RunState, TemperatureInfo
 
 __all__ = [
+    "FAILURES",
     "NO_HISTORY",
     "NO_ISLANDS",
     "AISResult",
@@ -19,12 +21,25 @@ __all__ = [
     "SampleResult",
     "acceptance_note",
     "annealing_notes",
+    "sample_notes",
     "separation_note",
 ]
 
 # What a run that did not anneal has to show for it.
 NO_HISTORY = TemperatureInfo(*(np.zeros(0, np.asarray(x).dtype) for x in BLANK))
 NO_ISLANDS = np.zeros(0, np.float32)
+
+# What a run under a transformation of JAX, which cannot raise, reports as `failure`.
+FAILURES = {
+    1: "condition: expected a finite log likelihood on at least one chain; got none. "
+    "Look at posterior.log_likelihood(posterior.prior.sample(key))",
+    2: "betas: the temperatures were spent before beta reached its last value. Lower "
+    "Adaptive.cess, raise its max_temperatures, or raise the noise level",
+    3: "step_size: expected a step at which proposals are accepted; hardly any was. Give a "
+    "smaller one, or None to adapt it",
+}
+# The notes of such a run, until somebody can read its numbers.
+UNSETTLED = ("made under jax.jit or jax.vmap: result.settled() reads its numbers and notes",)
 
 # Islands whose log Z have this standard deviation have not found the same thing.
 _ISLANDS_APART = 2.0
@@ -78,6 +93,8 @@ class AISResult(NamedTuple):
       state: the run's state.
       tile: chains in one batch; results agree to the last bit for the same tile.
       island_log_z: `[I]` what each island of chains found of log Z by itself.
+      kernel: the kernel's name.
+      failure: 0; under a transformation of JAX, which cannot raise, a number of `FAILURES`.
     """
 
     position: ArrayTree
@@ -95,8 +112,36 @@ class AISResult(NamedTuple):
     state: RunState
     tile: int
     island_log_z: np.ndarray = NO_ISLANDS
+    kernel: str = ""
+    failure: Any = 0
+
+    def settled(self) -> AISResult:
+        """Return the result of a run under `jax.jit` as NumPy arrays, with its notes.
+
+        Raises:
+          InputError: for what an ordinary run would have raised, and for several runs at
+            once, which `unstacked` takes apart.
+        """
+        if self.notes != UNSETTLED:
+            return self
+        found = _readable(self)
+        notes = annealing_notes(
+            (found.kernel, found.exactness),
+            len(np.unique(np.asarray(found.state.ancestor))),
+            found.history,
+            found.log_z_standard_error,
+            len(found.log_weight),
+            found.island_log_z,
+        )
+        return found._replace(notes=notes)
+
+    def unstacked(self) -> list[AISResult]:
+        """Return the results of a run under `jax.vmap`, one for each item, settled."""
+        return [one.settled() for one in _items(self)]
 
     def __repr__(self) -> str:
+        if self.notes == UNSETTLED:
+            return _unsettled(self)
         count = len(np.asarray(self.log_weight))
         return _lines(
             f"AISResult: {count} weighted draws, {_size(self.position)} numbers each, "
@@ -139,6 +184,8 @@ class SampleResult(NamedTuple):
       island_log_z: `[I]` what each island of chains, which never met the others while
         annealing, found of log Z by itself.
       pilot_history: the rough annealing before it, with rows as in `history`; empty if none.
+      kernel: the kernel's name.
+      failure: 0; under a transformation of JAX, which cannot raise, a number of `FAILURES`.
     """
 
     draws: Any
@@ -160,8 +207,28 @@ class SampleResult(NamedTuple):
     tile: int
     island_log_z: np.ndarray = NO_ISLANDS
     pilot_history: TemperatureInfo = NO_HISTORY
+    kernel: str = ""
+    failure: Any = 0
+
+    def settled(self) -> SampleResult:
+        """Return the result of a run under `jax.jit` as NumPy arrays, with its notes.
+
+        Raises:
+          InputError: for what an ordinary run would have raised, and for several runs at
+            once, which `unstacked` takes apart.
+        """
+        if self.notes != UNSETTLED:
+            return self
+        found = _readable(self)
+        return found._replace(notes=sample_notes(found))
+
+    def unstacked(self) -> list[SampleResult]:
+        """Return the results of a run under `jax.vmap`, one for each item, settled."""
+        return [one.settled() for one in _items(self)]
 
     def __repr__(self) -> str:
+        if self.notes == UNSETTLED:
+            return _unsettled(self)
         count = len(self.weights)
         leaves = jax.tree.leaves(self.draws)
         kept = "no draws kept"
@@ -186,20 +253,107 @@ class SampleResult(NamedTuple):
         )
 
 
+# Names, notes and the tile are part of a result's structure, so that `jax.jit` may return one.
+_STRUCTURE = ("exactness", "notes", "tile", "kernel")
+
+
+def _register(cls: Any) -> None:
+    names = [name for name in cls._fields if name not in _STRUCTURE]
+
+    def flatten(result: Any) -> tuple[Any, Any]:
+        children = [(jax.tree_util.GetAttrKey(n), getattr(result, n)) for n in names]
+        return children, tuple(getattr(result, n) for n in _STRUCTURE)
+
+    def unflatten(structure: Any, children: Any) -> Any:
+        return cls(
+            **dict(zip(names, children, strict=True)),
+            **dict(zip(_STRUCTURE, structure, strict=True)),
+        )
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
+
+
+_register(AISResult)
+_register(SampleResult)
+
+
+def _readable(result: Any) -> Any:
+    """A traced run's result as NumPy arrays and numbers, its histories cut to their rows."""
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(result)):
+        raise expected("result", "numbers", "placeholders of jax.jit or jax.vmap")
+    if np.ndim(result.log_z):
+        raise expected("result", "one run", f"{np.shape(result.log_z)} runs", "Use unstacked()")
+    if int(result.failure):
+        raise InputError(FAILURES[int(result.failure)])
+    state = result.state
+    found = jax.tree.map(np.asarray, result._replace(state=None))._replace(state=state)
+    for name in ("history", "pilot_history"):
+        rows = getattr(found, name, None)
+        if rows is not None and len(rows.active):
+            found = found._replace(**{name: TemperatureInfo(*(x[rows.active] for x in rows))})
+    numbers = ("log_z", "log_z_standard_error", "ess", "step_size", "beta")
+    numbers = [name for name in numbers if name in found._fields]
+    return found._replace(**{name: float(getattr(found, name)) for name in numbers})
+
+
+def _items(result: Any) -> list[Any]:
+    count = np.shape(result.log_z)
+    if len(count) != 1:
+        raise expected("result", "runs of one jax.vmap", f"log_z of shape {count}")
+    return [jax.tree.map(lambda x, i=i: x[i], result) for i in range(count[0])]
+
+
+def _unsettled(result: Any) -> str:
+    shape = list(np.shape(result.log_z))
+    many = f" of {shape} runs" if shape else ""
+    return f"{type(result).__name__}{many}, {result.exactness}\n  note: {result.notes[0]}"
+
+
+def sample_notes(result: SampleResult) -> tuple[str, ...]:
+    """What the reader of an annealed run with draws should know, in sentences."""
+    notes: tuple[str, ...] = ()
+    annealed, exact = len(result.history.beta) > 0, result.exactness in ("exact", "adapted")
+    if annealed:
+        notes = annealing_notes(
+            (result.kernel, result.exactness),
+            int(result.num_ancestors),
+            result.history,
+            float(result.log_z_standard_error),
+            len(result.weights),
+            result.island_log_z,
+        )
+    rates = np.asarray(result.acceptance_rate)
+    if np.any(np.isfinite(rates)) and int(result.state.num_steps):
+        notes = (*notes, *acceptance_note(float(rates.mean())))
+    if annealed and exact:
+        notes = (*notes, *separation_note(result.draws, result.history))
+    refused = int(np.sum(result.num_divergent))
+    if refused:
+        notes = (*notes, f"{refused} proposals were divergent or not finite, and were refused")
+    return notes
+
+
 def annealing_notes(
-    kernel: Kernel,
+    kernel: tuple[str, str],
     num_ancestors: int,
     history: TemperatureInfo,
     error: float,
     count: int,
     island_log_z: np.ndarray = NO_ISLANDS,
 ) -> tuple[str, ...]:
-    """What the reader of an annealing run should know, in sentences."""
+    """What the reader of an annealing run should know, in sentences.
+
+    Args:
+      kernel: its name, and how exact it is.
+      num_ancestors: first states that have descendants.
+      history: rows of the annealing whose weights count.
+      error: the standard error of log Z.
+      count: C.
+      island_log_z: `[I]`.
+    """
     notes = []
-    if kernel.exactness != "exact":
-        notes.append(
-            f"{kernel.name} does not leave the path invariant: its weights are a heuristic"
-        )
+    if kernel[1] not in ("exact", "adapted"):
+        notes.append(f"{kernel[0]} does not leave the path invariant: its weights are a heuristic")
     if count < 8:
         notes.append(
             f"{count} chain{'s' * (count > 1)}: too few to learn from each other or to tell the "

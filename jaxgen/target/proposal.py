@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import sequential_vmap
 from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import solve_triangular
 
@@ -108,6 +109,7 @@ def no_mixture(position: ArrayTree, num_chains: int) -> FittedMixture:
     )
 
 
+@sequential_vmap
 def fit_mixture(
     position: ArrayTree, log_weight: Array, inverse_mass: Array
 ) -> tuple[FittedMixture, Array]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import sequential_vmap
 from jax.flatten_util import ravel_pytree
 
 from jaxgen.core.errors import expected
@@ -115,6 +116,7 @@ def ensemble(position: ArrayTree, log_weight: Array, form: str) -> Array:
 _MEMORY, _FLOOR = 0.7, 0.25
 
 
+@sequential_vmap
 def score(gradient: ArrayTree, log_weight: Array, inverse_mass: Array, start: Array) -> Array:
     """The inverse of the chains' mean squared score, averaged over temperatures: `[D, D]`.
 
@@ -124,6 +126,9 @@ def score(gradient: ArrayTree, log_weight: Array, inverse_mass: Array, start: Ar
     (Titsias 2023). The directions in which the target is narrow dominate it, where they
     drown in the noise of a covariance; several modes or few ancestors do not disturb it; and
     the chains carry the gradients already.
+
+    Under `vmap` items follow each other: XLA's batched factorisations wait for each other
+    without end inside a loop on CPUs of few cores.
 
     Args:
       gradient: leaves `[C, ...]`, at the new temperature.

@@ -16,6 +16,7 @@ import numpy as np
 from jaxgen.core.errors import expected
 from jaxgen.core.lazy import blackjax
 from jaxgen.core.pytree import as_data, pytree, static
+from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import Array, Scalar
 
 __all__ = [
@@ -321,5 +322,7 @@ def as_rule(step_size: Any, first: float) -> StepRule:
 
 
 def _check_positive(name: str, value: Any) -> None:
+    if is_traced(value):
+        return
     if not (np.all(np.isfinite(value)) and np.all(np.asarray(value) > 0)):
         raise expected(name, "a positive number", value)

@@ -1,0 +1,22 @@
+"""Whether JAX is transforming the program at this moment, so that values cannot be read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+__all__ = ["is_traced"]
+
+
+def is_traced(*values: Any) -> bool:
+    """Whether a transformation of JAX is at work, or any array is a placeholder of one.
+
+    Inside `jax.jit` every new array is a placeholder; under `jax.vmap` alone only those that
+    depend on what is mapped.
+    """
+    if isinstance(jnp.zeros(()), Tracer):
+        return True
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
