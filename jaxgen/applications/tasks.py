@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import expected
+from jaxgen.core.pytree import with_structure
+from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import PRNGKey
-from jaxgen.diagnostics.moments import Moments, add, pooled, quantiles
+from jaxgen.diagnostics.moments import Moments, add, pooled, quantiles, weighted_quantiles
 from jaxgen.diagnostics.streaming import StreamedDraws, folding, histogram_quantiles
 from jaxgen.inference.sample import images, sample
 from jaxgen.kernels import HMC
@@ -74,6 +76,7 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
+@with_structure("level", "notes")
 class Reconstruction(NamedTuple):
     """What is known of an image after an observation; maps are `[H, W, channels]`.
 
@@ -308,6 +311,8 @@ def summarise(
       condition: the part of its condition that saw pixels.
       level: of the credible intervals.
     """
+    if is_traced(result.weights):
+        return _summarise_traced(result, posterior, condition, level)
     chosen = np.asarray(result.weights, np.float64)
     tail = (1 - level) / 2
     drawn = result.draws
@@ -364,6 +369,46 @@ def summarise(
     )
 
 
+def _summarise_traced(
+    result: SampleResult, posterior: Posterior, condition: Any, level: float
+) -> Reconstruction:
+    """The same inside a transformation of JAX, by `jax.numpy`, all draws in memory."""
+    stack = result.draws["image"]
+    chosen = result.weights
+    flat = stack.reshape(-1, *stack.shape[2:])
+    each = jnp.repeat(chosen / stack.shape[1], stack.shape[1])
+    mean = jnp.tensordot(each, flat, 1)
+    deviation = jnp.sqrt(jnp.tensordot(each, jnp.square(flat - mean[None]), 1))
+    tails = np.asarray([(1 - level) / 2, (1 + level) / 2])
+    low, high = weighted_quantiles(flat, tails, each)
+    squares, scales = (x.reshape(stack.shape[:2]).mean(1) for x in _residuals(condition, flat)[:2])
+    last = jax.tree.map(lambda x: x[:, -1], result.draws)
+    density = _densities(posterior, last["position"])
+    rank = jnp.lexsort((-density, -jnp.round(chosen, 9)))
+    unit, spread = _scale_of(condition)
+    residual, noise = jnp.sqrt(jnp.dot(chosen, squares)), jnp.dot(chosen, scales) * unit
+    is_learned = isinstance(condition, LearnedNoise | NoiseLevels)
+    misfit = residual / (spread if is_learned else noise)
+    return Reconstruction(
+        mean=mean,
+        deviation=deviation,
+        low=low,
+        high=high,
+        level=level,
+        samples=last["image"][rank],
+        sample_weights=chosen[rank],
+        noise=noise,
+        residual=residual,
+        misfit=misfit,
+        out_of_reach=misfit > (_UNEXPLAINED if is_learned else _TOO_FAR),
+        notes=(
+            "made under jax.jit or jax.vmap: look at out_of_reach, and at the notes of "
+            "result.settled()",
+        ),
+        result=result,
+    )
+
+
 @jax.jit
 def _densities(posterior: Posterior, positions: Any) -> Any:
     return jax.lax.map(posterior, positions, batch_size=16)
@@ -385,11 +430,17 @@ def _residuals(condition: Any, stack: Any) -> Any:
     return jax.lax.map(one, stack, batch_size=64)
 
 
-def _scale_of(condition: Any) -> tuple[float, float]:
+def _scale_of(condition: Any) -> tuple[Any, Any]:
     """The condition's noise, or its unit where it is learned; the deviation of what was seen."""
     base = _bare(condition)
-    seen = np.asarray(base.observed)
     kept = base.kept(base.observed)
+    if is_traced(base):
+        share = jnp.broadcast_to(1.0 if kept is None else 1.0 * (kept > 0), base.observed.shape)
+        share = share / jnp.sum(share)
+        mean = jnp.sum(share * base.observed)
+        spread = jnp.sqrt(jnp.sum(share * (base.observed - mean) ** 2))
+        return jnp.sqrt(jnp.mean(jnp.square(base.noise))), spread
+    seen = np.asarray(base.observed)
     seen = seen if kept is None else seen[np.broadcast_to(np.asarray(kept) > 0, seen.shape)]
     return float(np.sqrt(np.mean(np.square(np.asarray(base.noise))))), float(np.std(seen))
 

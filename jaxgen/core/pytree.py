@@ -19,7 +19,15 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-__all__ = ["StaticFunction", "as_data", "pytree", "replace", "short", "static"]
+__all__ = [
+    "StaticFunction",
+    "as_data",
+    "pytree",
+    "replace",
+    "short",
+    "static",
+    "with_structure",
+]
 
 T = TypeVar("T")
 
@@ -48,6 +56,33 @@ def pytree(cls: type[T]) -> type[T]:
     if frozen.__repr__ is object.__repr__:
         frozen.__repr__ = _repr  # type: ignore[method-assign, assignment]
     return jax.tree_util.register_dataclass(frozen)  # type: ignore[arg-type]
+
+
+def with_structure(*names: str) -> Callable[[type[T]], type[T]]:
+    """Register a NamedTuple so that some of its fields are structure, as strings must be.
+
+    Without it JAX takes every field of a NamedTuple for data, and a jitted function cannot
+    return one that holds a string.
+
+    Args:
+      names: of the fields that are no arrays; their values must be hashable.
+    """
+
+    def register(cls: Any) -> Any:
+        data = [name for name in cls._fields if name not in names]
+
+        def flatten(value: Any) -> tuple[Any, Any]:
+            children = [(jax.tree_util.GetAttrKey(n), getattr(value, n)) for n in data]
+            return children, tuple(getattr(value, n) for n in names)
+
+        def unflatten(structure: Any, children: Any) -> Any:
+            fields = dict(zip(data, children, strict=True))
+            return cls(**fields, **dict(zip(names, structure, strict=True)))
+
+        jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
+        return cls
+
+    return register
 
 
 def replace(obj: T, **changes: Any) -> T:

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import expected
+from jaxgen.core.tracing import is_traced
 
-__all__ = ["Moments", "add", "merge", "pooled", "quantiles", "r_hat"]
+__all__ = ["Moments", "add", "merge", "pooled", "quantiles", "r_hat", "weighted_quantiles"]
 
 
 class Moments(NamedTuple):
@@ -114,22 +116,28 @@ def quantiles(draws: Any, probabilities: Sequence[float], weights: Any = None) -
     w = np.asarray(weights, np.float64)
     if w.shape != x.shape[:1]:
         raise expected("weights", f"shape {x.shape[:1]} like the draws", w.shape)
-    w = w / w.sum()
+    return weighted_quantiles(x, wanted, w).astype(x.dtype)
+
+
+def weighted_quantiles(x: Any, probabilities: np.ndarray, weights: Any) -> Any:
+    """`quantiles` with weights `[N]`, in NumPy or inside a transformation of JAX."""
+    xp = jnp if is_traced(x, weights) else np
+    w = weights / weights.sum()
     flat = x.reshape(len(x), -1)
-    order = np.argsort(flat, axis=0)
-    flat = np.take_along_axis(flat, order, axis=0)
-    effective = 1.0 / np.sum(w**2)
-    position = np.cumsum(w[order], axis=0) * effective / (effective + 1)
-    result = np.empty((len(wanted), flat.shape[1]), x.dtype)
-    for i, probability in enumerate(wanted):
-        above = np.minimum(np.sum(position < probability, axis=0), len(x) - 1)
-        below = np.maximum(above - 1, 0)
-        at = [np.take_along_axis(position, k[None], 0)[0] for k in (below, above)]
-        value = [np.take_along_axis(flat, k[None], 0)[0] for k in (below, above)]
-        gap = np.where(at[1] > at[0], at[1] - at[0], 1.0)
-        share = np.clip((probability - at[0]) / gap, 0.0, 1.0)
-        result[i] = value[0] + share * (value[1] - value[0])
-    return result.reshape(len(wanted), *x.shape[1:])
+    order = xp.argsort(flat, axis=0)
+    flat = xp.take_along_axis(flat, order, axis=0)
+    effective = 1.0 / xp.sum(w**2)
+    position = xp.cumsum(w[order], axis=0) * effective / (effective + 1)
+    result = []
+    for probability in probabilities:
+        above = xp.minimum(xp.sum(position < probability, axis=0), len(x) - 1)
+        below = xp.maximum(above - 1, 0)
+        at = [xp.take_along_axis(position, k[None], 0)[0] for k in (below, above)]
+        value = [xp.take_along_axis(flat, k[None], 0)[0] for k in (below, above)]
+        gap = xp.where(at[1] > at[0], at[1] - at[0], 1.0)
+        share = xp.clip((probability - at[0]) / gap, 0.0, 1.0)
+        result.append(value[0] + share * (value[1] - value[0]))
+    return xp.stack(result).reshape(len(result), *x.shape[1:])
 
 
 def _like(weight: np.ndarray, x: np.ndarray) -> np.ndarray:

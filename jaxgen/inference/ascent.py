@@ -17,6 +17,9 @@ import numpy as np
 import optax
 
 from jaxgen.core.errors import InputError, expected
+from jaxgen.core.keys import as_key
+from jaxgen.core.pytree import with_structure
+from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import Array, ArrayTree, PRNGKey, Scalar
 from jaxgen.sampler.config import check_integer
 from jaxgen.sampler.sharding import over_chains
@@ -25,6 +28,7 @@ from jaxgen.target.posterior import Posterior
 __all__ = ["AscentResult", "ascend"]
 
 
+@with_structure("num_gradients", "num_evaluations", "exactness")
 class AscentResult(NamedTuple):
     """Where ascent arrived.
 
@@ -59,6 +63,8 @@ def ascend(
 ) -> AscentResult:
     """Maximise log p(condition | G(z)) + prior_weight * log p(z) from prior draws.
 
+    It may stand inside `jax.jit`, `jax.vmap` and their like; NaN then stays unnoticed.
+
     Args:
       key: consumed; chain i uses `fold_in(key, i)` alone.
       posterior: what to climb. Its prior may be known by its score only.
@@ -82,11 +88,13 @@ def ascend(
     """
     if not isinstance(posterior, Posterior):
         raise expected("posterior", "a Posterior", type(posterior).__name__)
+    key = as_key(key)
     posterior.check()
     check_integer("num_chains", num_chains, 1)
     check_integer("num_steps", num_steps, 1)
     check_integer("best_of", best_of, 1)
-    if clip is not None and not np.all(np.asarray(clip[0]) < np.asarray(clip[1])):
+    traced = is_traced(key, posterior, clip)
+    if clip is not None and not traced and not np.all(np.asarray(clip[0]) < np.asarray(clip[1])):
         raise expected("clip", "(low, high) with low < high", clip)
     position, objective, history = _ascend(
         key,
@@ -99,6 +107,8 @@ def ascend(
         best_of=best_of,
         tile=tile,
     )
+    if traced:
+        return AscentResult(position, objective, history, num_steps, best_of - 1)
     if not np.any(np.isfinite(objective)):
         raise InputError(
             "optimizer: expected a step at which the objective stays finite; got none on any "

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.kernels import ChainState, Kernel
 from jaxgen.sampler import program
@@ -87,12 +88,12 @@ def anneal(
     """
     count = count_items(items)
     size = count if batch is None else min(batch, count)
-    tables = np.broadcast_to(np.asarray(step_sizes, np.float32), (count, len(betas) - 1))
+    tables = jnp.broadcast_to(jnp.asarray(step_sizes, jnp.float32), (count, len(betas) - 1))
     starts, temperatures = range(0, count, size), len(betas) - 1
     parts = []
     for start in starts:
         index = np.minimum(np.arange(start, start + size), count - 1)
-        rules = PerTemperature(jnp.asarray(tables[index]))
+        rules = PerTemperature(tables[index])
         told = None
         if progress is not None:
             before = len(parts) * temperatures
@@ -100,7 +101,8 @@ def anneal(
         state, _ = _run(key, family, items, index, kernel, rules, betas, num_chains, moves, told)
         keep = slice(0, min(size, count - start))
         parts.append(jax.tree.map(lambda x, k=keep: x[k], _evidence(state)))
-    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    xp = _arrays_of(key, items)
+    return jax.tree.map(lambda *x: xp.concatenate(x), *parts)
 
 
 def pilot(
@@ -132,15 +134,16 @@ def pilot(
     count = count_items(items)
     size = count if batch is None else min(batch, count)
     tables, gradients = [], 0.0
+    xp = _arrays_of(key, items)
     for start in range(0, count, size):
         index = np.minimum(np.arange(start, start + size), count - 1)
         rule = DualAveraging(kernel.first_step_size)
         rule = jax.tree.map(lambda x, n=size: jnp.full(n, x, jnp.float32), rule)
         state, rows = _run(key, family, items, index, kernel, rule, coarse, num_chains, 2)
-        steps = np.log(np.maximum(rows.step_size[: count - start, _SETTLE - 1 :], 1e-6))
+        steps = xp.log(xp.maximum(rows.step_size[: count - start, _SETTLE - 1 :], 1e-6))
         tables.append(_interpolate(_smooth(steps), chosen, temperatures))
-        gradients = float(np.mean(state.num_gradients))
-    return np.exp(np.concatenate(tables)).astype(np.float32), gradients
+        gradients = xp.mean(xp.asarray(state.num_gradients))
+    return xp.exp(xp.concatenate(tables)).astype(np.float32), gradients
 
 
 def count_items(items: ArrayTree) -> int:
@@ -166,13 +169,16 @@ def _run(
     schedule = jnp.asarray(betas, jnp.float32)
     state = _start(keys, family, chosen, kernel, rules, num_chains=num_chains)
     rows, temperatures = [], len(betas) - 1
-    for done in range(0, temperatures, CHUNK):
-        order = Order.of(ANNEAL, CHUNK, moves)
-        state, row = _advance(state, family, chosen, kernel, rules, schedule, order, length=CHUNK)
-        rows.append(jax.device_get(row))
+    xp = _arrays_of(key, items, family)
+    # In a larger program nobody listens between two chunks.
+    chunk = CHUNK if xp is np else temperatures
+    for done in range(0, temperatures, chunk):
+        order = Order.of(ANNEAL, chunk, moves)
+        state, row = _advance(state, family, chosen, kernel, rules, schedule, order, length=chunk)
+        rows.append(jax.device_get(row) if xp is np else row)
         if progress is not None:
-            progress(min(done + CHUNK, temperatures))
-    columns = [np.concatenate(c, axis=1)[:, :temperatures] for c in zip(*rows, strict=True)]
+            progress(min(done + chunk, temperatures))
+    columns = [xp.concatenate(c, axis=1)[:, :temperatures] for c in zip(*rows, strict=True)]
     return state, type(rows[0])(*columns)
 
 
@@ -219,31 +225,38 @@ def _advance(
 
 def _evidence(state: RunState) -> Evidence:
     log_z, error, _ = jax.vmap(program.log_evidence)(state)
-    steps = np.maximum(np.asarray(state.num_steps), 1)[:, None]
+    xp = _arrays_of(state)
+    steps = xp.maximum(xp.asarray(state.num_steps), 1)[:, None]
     return Evidence(
-        log_z=np.asarray(log_z),
-        standard_error=np.asarray(error),
-        ess=np.asarray(jax.vmap(effective_sample_size)(state.log_weight)),
-        log_weight=np.asarray(state.log_weight),
-        position=jax.tree.map(np.asarray, state.chains.position),
-        acceptance_rate=np.mean(np.asarray(state.accepted) / steps, axis=1),
-        num_gradients=np.mean(np.asarray(state.num_gradients), axis=1),
-        num_divergent=np.sum(np.asarray(state.num_divergent), axis=1),
+        log_z=xp.asarray(log_z),
+        standard_error=xp.asarray(error),
+        ess=xp.asarray(jax.vmap(effective_sample_size)(state.log_weight)),
+        log_weight=xp.asarray(state.log_weight),
+        position=jax.tree.map(xp.asarray, state.chains.position),
+        acceptance_rate=xp.mean(xp.asarray(state.accepted) / steps, axis=1),
+        num_gradients=xp.mean(xp.asarray(state.num_gradients), axis=1),
+        num_divergent=xp.sum(xp.asarray(state.num_divergent), axis=1),
     )
 
 
-def _smooth(table: np.ndarray, width: int = 4) -> np.ndarray:
+def _arrays_of(*values: Any) -> Any:
+    """NumPy, or `jax.numpy` where a transformation of JAX is at work."""
+    return jnp if is_traced(*values) else np
+
+
+def _smooth(table: Any, width: int = 4) -> Any:
     """Running means over 2 width + 1 columns, shorter at the ends."""
-    total = np.cumsum(np.pad(table, ((0, 0), (1, 0))), axis=1)
+    xp = _arrays_of(table)
+    total = xp.cumsum(xp.pad(table, ((0, 0), (1, 0))), axis=1)
     last = table.shape[1]
     high = np.minimum(np.arange(last) + width + 1, last)
     low = np.maximum(np.arange(last) - width, 0)
-    return (total[:, high] - total[:, low]) / (high - low)
+    return (total[:, high] - total[:, low]) / (high - low)[None]
 
 
-def _interpolate(table: np.ndarray, chosen: np.ndarray, temperatures: int) -> np.ndarray:
-    wanted = np.arange(1, temperatures + 1)
-    return np.stack([np.interp(wanted, chosen, row) for row in table])
+def _interpolate(table: Any, chosen: np.ndarray, temperatures: int) -> Any:
+    wanted, xp = np.arange(1, temperatures + 1), _arrays_of(table)
+    return xp.stack([xp.interp(wanted, chosen, row) for row in table])
 
 
 def _tell(progress: Progress, before: int, total: int, done: int) -> None:

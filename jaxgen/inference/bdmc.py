@@ -18,7 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import expected
-from jaxgen.core.pytree import pytree
+from jaxgen.core.keys import as_key
+from jaxgen.core.pytree import pytree, with_structure
+from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import Array, ArrayTree, Density, PRNGKey
 from jaxgen.inference import batched as many
 from jaxgen.inference.ais import ais
@@ -112,8 +114,9 @@ def reverse_steps(step_sizes: Any) -> np.ndarray:
     Reverse temperature t stands at the forward beta_{T - t}. At beta = 0, where the forward
     run never moves, the step of beta_1 serves.
     """
-    table = np.asarray(step_sizes, np.float32)
-    return np.concatenate([table[..., :-1][..., ::-1], table[..., :1]], axis=-1)
+    xp = jnp if is_traced(step_sizes) else np
+    table = xp.asarray(step_sizes, np.float32)
+    return xp.concatenate([table[..., :-1][..., ::-1], table[..., :1]], axis=-1)
 
 
 def reverse_ais(
@@ -211,6 +214,11 @@ class Reversed:
         return reverse_path(self.paths(item[0]), item[1])
 
 
+_APART = "the bounds are {:.1f} nats apart: use more temperatures or moves"
+_TRACED = "made under jax.jit or jax.vmap: a gap above 1 asks for more temperatures or moves"
+
+
+@with_structure("notes")
 class BDMCResult(NamedTuple):
     """Bounds on N log evidences of simulated data, NumPy arrays.
 
@@ -293,6 +301,7 @@ def bdmc(
     Raises:
       InputError: for arguments that cannot be used.
     """
+    key = as_key(key)
     kernel = HMC(10) if kernel is None else kernel
     betas = check_betas(sigmoid(500) if betas is None else betas)
     backwards = reverse_betas(betas)
@@ -306,7 +315,8 @@ def bdmc(
     if step_sizes is None:
         step_sizes, spent = many.pilot(key_pilot, paths, images, kernel, betas, batch=batch)
     settings = {"num_chains": num_chains, "moves": moves, "batch": batch, "progress": progress}
-    table = np.broadcast_to(np.asarray(step_sizes, np.float32), (num_pairs, len(betas) - 1))
+    xp = jnp if is_traced(key, prior, generator, observation, encoder) else np
+    table = xp.broadcast_to(xp.asarray(step_sizes, np.float32), (num_pairs, len(betas) - 1))
     forward = many.anneal(key_forward, paths, images, kernel, betas, table, **settings)
     reverse = many.anneal(
         key_reverse,
@@ -319,23 +329,25 @@ def bdmc(
     )
     reverse = reverse._replace(log_z=-reverse.log_z)
     gaps = reverse.log_z - forward.log_z
-    error = float(np.std(gaps, ddof=1) / np.sqrt(num_pairs)) if num_pairs > 1 else float("nan")
-    gap = float(np.mean(gaps))
-    notes = []
-    if gap > 1:
-        notes.append(f"the bounds are {gap:.1f} nats apart: use more temperatures or moves")
+    error = xp.std(gaps, ddof=1) / np.sqrt(num_pairs) if num_pairs > 1 else np.nan
+    gap = xp.mean(gaps)
+    # Backwards the base is a network: a gradient more for each step.
+    spent = spent + forward.num_gradients.mean() + reverse.num_gradients.mean()
+    spent = spent + moves * (len(betas) - 1)
+    if xp is not np:
+        notes: tuple[str, ...] = (_TRACED,)
+    else:
+        gap, error, spent, images = float(gap), float(error), float(spent), np.asarray(images)
+        notes = (_APART.format(gap),) if gap > 1 else ()
     return BDMCResult(
         lower=forward.log_z,
         upper=reverse.log_z,
         gap=gap,
         gap_standard_error=error,
         latents=latents,
-        images=np.asarray(images),
+        images=images,
         forward=forward,
         reverse=reverse,
-        num_gradients=spent
-        + float(forward.num_gradients.mean())
-        # Backwards the base is a network: a gradient more for each step.
-        + float(reverse.num_gradients.mean() + moves * (len(betas) - 1)),
-        notes=tuple(notes),
+        num_gradients=spent,
+        notes=notes,
     )

@@ -17,6 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import expected
+from jaxgen.core.keys import as_key
+from jaxgen.core.pytree import with_structure
+from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import Array, PRNGKey
 from jaxgen.inference import batched as many
 from jaxgen.inference.batched import Evidence
@@ -30,6 +33,7 @@ from jaxgen.tempering.betas import check_betas, linear, sigmoid
 __all__ = ["LogLikelihood", "importance_loglik", "loglik"]
 
 
+@with_structure("exactness", "notes")
 class LogLikelihood(NamedTuple):
     """Log likelihoods of N images, in nats.
 
@@ -118,6 +122,7 @@ def loglik(
     Raises:
       InputError: for arguments that cannot be used.
     """
+    key = as_key(key)
     images = jnp.asarray(images, jnp.float32)
     if images.ndim != 4 or images.shape[0] < 1:
         raise expected("images", "[N, H, W, channels], N of at least 1", list(images.shape))
@@ -163,26 +168,40 @@ def loglik(
         )
         if adaptive:
             checked = _gap_of_estimate(key_check, checked, paths, kernel, settings)
-    count, log_prob = len(found.log_z), np.asarray(found.log_z, np.float64)
-    mean, errors = float(log_prob.mean()), np.asarray(found.standard_error, np.float64)
-    spread = float(np.std(log_prob, ddof=1) / math.sqrt(count)) if count > 1 else float("nan")
+    traced = is_traced(found)
+    xp, number = (jnp, jnp.asarray) if traced else (np, float)
+    # Sums over images in double precision, where there is one.
+    wide = None if traced else np.float64
+    count, log_prob = len(found.log_z), xp.asarray(found.log_z, wide)
+    mean, errors = number(log_prob.mean()), xp.asarray(found.standard_error, wide)
+    spread = number(xp.std(log_prob, ddof=1) / math.sqrt(count)) if count > 1 else float("nan")
     bits = -mean / (math.prod(images.shape[1:]) * math.log(2))
+    if traced:
+        notes: tuple[str, ...] = (_TRACED,)
+    else:
+        notes = _notes(found, observation, images, count_chains, checked)
     return LogLikelihood(
         log_prob=log_prob,
         standard_error=errors,
         ess=found.ess,
         mean=mean,
         mean_standard_error=spread,
-        estimation_error=float(np.sqrt(np.sum(errors**2)) / count),
+        estimation_error=number(xp.sqrt(xp.sum(errors**2)) / count),
         bits_per_dimension=bits if getattr(observation, "discrete", False) else bits + 8,
         gap=float("nan") if checked is None else checked.gap,
         gap_standard_error=float("nan") if checked is None else checked.gap_standard_error,
-        num_gradients=spent + float(found.num_gradients.mean()),
+        num_gradients=spent + number(found.num_gradients.mean()),
         exactness="adapted" if adaptive and kernel.exactness == "exact" else kernel.exactness,
-        notes=_notes(found, observation, images, count_chains, checked),
+        notes=notes,
         evidence=found,
         check=checked,
     )
+
+
+_TRACED = (
+    "made under jax.jit or jax.vmap: look at ess and standard_error; an ess near 1 asks for "
+    "more chains or moves"
+)
 
 
 def _anneal_each(
@@ -196,8 +215,8 @@ def _anneal_each(
     progress: many.Progress | None = None,
 ) -> Evidence:
     """Anneal to each image's posterior in two stages; image i uses `fold_in(key, i)`."""
-    rows = []
-    for index, image in enumerate(images):
+
+    def one(index: Any, image: Array) -> Evidence:
         result = sample(
             jax.random.fold_in(key, index),
             paths(image),
@@ -208,28 +227,36 @@ def _anneal_each(
             warmup=0,
             collect=None,
         )
-        rows.append(
-            Evidence(
-                log_z=np.asarray(result.log_z),
-                standard_error=np.asarray(result.log_z_standard_error),
-                ess=np.asarray(result.ess),
-                log_weight=result.log_weight,
-                position=jax.tree.map(np.asarray, result.position),
-                acceptance_rate=np.asarray(_mean_of_known(result.history.acceptance_rate)),
-                num_gradients=np.asarray(float(np.mean(result.num_gradients))),
-                num_divergent=np.asarray(int(np.sum(result.num_divergent))),
-            )
+        xp = jnp if is_traced(result.log_z) else np
+        return Evidence(
+            log_z=xp.asarray(result.log_z),
+            standard_error=xp.asarray(result.log_z_standard_error),
+            ess=xp.asarray(result.ess),
+            log_weight=result.log_weight,
+            position=jax.tree.map(xp.asarray, result.position),
+            acceptance_rate=xp.asarray(_mean_of_known(result.history)),
+            num_gradients=xp.asarray(xp.mean(result.num_gradients), float),
+            num_divergent=xp.asarray(xp.sum(result.num_divergent)),
         )
+
+    if is_traced(key, paths, images):
+        return jax.lax.map(lambda item: one(*item), (jnp.arange(images.shape[0]), images))
+    rows = []
+    for index, image in enumerate(images):
+        rows.append(one(index, image))
         if progress is not None:
             progress(index + 1, len(images))
     return jax.tree.map(lambda *x: np.stack(x), *rows)
 
 
-def _mean_of_known(rates: Any) -> float:
-    """The mean without NaN, which marks a pool's row, at which nothing moves."""
-    known = np.asarray(rates)
-    known = known[np.isfinite(known)]
-    return float(known.mean()) if known.size else float("nan")
+def _mean_of_known(history: Any) -> Any:
+    """The mean acceptance without NaN, which marks a pool's row, at which nothing moves."""
+    rates = history.acceptance_rate
+    if not is_traced(rates):
+        known = np.asarray(rates)[np.isfinite(rates)]
+        return float(known.mean()) if known.size else float("nan")
+    known = history.active & jnp.isfinite(rates)
+    return jnp.sum(jnp.where(known, rates, 0.0)) / jnp.sum(known)
 
 
 def _gap_of_estimate(
@@ -240,9 +267,10 @@ def _gap_of_estimate(
     found = _anneal_each(jax.random.fold_in(key, 1), paths, images, kernel, **settings)
     gaps = checked.upper - found.log_z
     count = len(gaps)
-    error = float(np.std(gaps, ddof=1) / math.sqrt(count)) if count > 1 else float("nan")
+    xp, number = (jnp, jnp.asarray) if is_traced(gaps) else (np, float)
+    error = number(xp.std(gaps, ddof=1) / math.sqrt(count)) if count > 1 else float("nan")
     return checked._replace(
-        lower=found.log_z, gap=float(np.mean(gaps)), gap_standard_error=error, forward=found
+        lower=found.log_z, gap=number(xp.mean(gaps)), gap_standard_error=error, forward=found
     )
 
 

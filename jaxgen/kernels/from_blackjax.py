@@ -120,7 +120,12 @@ class HMC(Kernel):
         kernel = blackjax().hmc.build_kernel()
         old = _stock(blackjax().mcmc.hmc.HMCState, state, beta)
         new, info = kernel(
-            key, old, _density(path, state, beta), tuning.step_size, _metric(tuning.inverse_mass), length
+            key,
+            old,
+            _density(path, state, beta),
+            tuning.step_size,
+            _metric(tuning.inverse_mass),
+            length,
         )
         return _finish(path, state, new, beta, info, num_gradients=length)
 

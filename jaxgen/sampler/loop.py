@@ -18,7 +18,7 @@ from jaxgen.core.errors import InputError, expected
 from jaxgen.core.types import PRNGKey
 from jaxgen.sampler import program
 from jaxgen.sampler.config import Setup
-from jaxgen.sampler.results import NO_HISTORY, Progress
+from jaxgen.sampler.results import FAILURES, NO_HISTORY, Progress
 from jaxgen.sampler.sharding import replicate
 from jaxgen.sampler.state import (
     ANNEAL,
@@ -353,8 +353,5 @@ def _progress(journey: Journey, setup: Setup, plan: Plan) -> Progress:
 
 
 def _check_alive(state: RunState) -> None:
-    if not np.any(np.isfinite(state.log_weight)):
-        raise InputError(
-            "condition: expected a finite log likelihood on at least one chain; got none. "
-            "Look at posterior.log_likelihood(posterior.prior.sample(key))"
-        )
+    if not np.any(np.isfinite(whole_log_weight(state.log_weight, state.log_z))):
+        raise InputError(FAILURES[1])

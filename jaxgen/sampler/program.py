@@ -504,6 +504,7 @@ def stale(
     return ~jnp.all(jnp.stack(same))
 
 
+@functools.partial(jax.jit, static_argnames="pool")
 def log_evidence(state: RunState, pool: int = 1) -> Evidence:
     """Estimate log Z at the present beta, see `jaxgen.tempering.resampling.evidence`.
 

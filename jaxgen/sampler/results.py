@@ -9,11 +9,13 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxgen.core.errors import InputError, expected
+from jaxgen.core.pytree import with_structure
 from jaxgen.core.types import Array, ArrayTree
 from jaxgen.sampler.state import BLANK, RunState, TemperatureInfo
 
 __all__ = [
     "FAILURES",
+    "UNSETTLED",
     "NO_HISTORY",
     "NO_ISLANDS",
     "AISResult",
@@ -49,6 +51,10 @@ _SEPARATE = 8.0
 _LEAST_ACCEPTANCE = 0.1
 
 
+# Names, notes and the tile are structure, so that `jax.jit` may return a result.
+_has_structure = with_structure("exactness", "notes", "tile", "kernel")
+
+
 class Progress(NamedTuple):
     """What a progress callback is told, between two chunks.
 
@@ -71,6 +77,7 @@ class Progress(NamedTuple):
     num_divergent: int
 
 
+@_has_structure
 class AISResult(NamedTuple):
     """Weighted draws from the end of an annealed path.
 
@@ -156,6 +163,7 @@ class AISResult(NamedTuple):
         )
 
 
+@_has_structure
 class SampleResult(NamedTuple):
     """Draws from the target by Markov chains, after annealing.
 
@@ -251,30 +259,6 @@ class SampleResult(NamedTuple):
             ],
             self.notes,
         )
-
-
-# Names, notes and the tile are part of a result's structure, so that `jax.jit` may return one.
-_STRUCTURE = ("exactness", "notes", "tile", "kernel")
-
-
-def _register(cls: Any) -> None:
-    names = [name for name in cls._fields if name not in _STRUCTURE]
-
-    def flatten(result: Any) -> tuple[Any, Any]:
-        children = [(jax.tree_util.GetAttrKey(n), getattr(result, n)) for n in names]
-        return children, tuple(getattr(result, n) for n in _STRUCTURE)
-
-    def unflatten(structure: Any, children: Any) -> Any:
-        return cls(
-            **dict(zip(names, children, strict=True)),
-            **dict(zip(_STRUCTURE, structure, strict=True)),
-        )
-
-    jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
-
-
-_register(AISResult)
-_register(SampleResult)
 
 
 def _readable(result: Any) -> Any:

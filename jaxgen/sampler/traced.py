@@ -266,7 +266,7 @@ def _run(key: PRNGKey, data: _Data, structure: _Structure) -> Outcome:
 
         def more(carry: _Carry) -> Array:
             state = carry.state
-            alive = jnp.any(jnp.isfinite(state.log_weight))
+            alive = _alive(state)
             anneals = (state.beta < last) & (state.temperature < most) & alive
             settles = (carry.slot < slots[i]) & ~((stage == PILOT) & arrived)
             return jnp.where(phase == ANNEAL, anneals, settles)
@@ -284,15 +284,19 @@ def _run(key: PRNGKey, data: _Data, structure: _Structure) -> Outcome:
                 length=1,
                 **numbers,
             )
-            draws = (i == len(segments) - 2) & (phase == DRAW)
-            where = jnp.where(draws, carry.slot, plan.draws)
-            kept = jax.tree.map(lambda b, x: b.at[where].set(x[0], mode="drop"), carry.kept, new)
-            carry = carry._replace(state=state, kept=kept, slot=carry.slot + 1)
+            carry = carry._replace(state=state, slot=carry.slot + 1)
+            if plan.draws > 0:
+                draws = (i == len(segments) - 2) & (phase == DRAW)
+                where = jnp.where(draws, carry.slot - 1, plan.draws)
+                kept = jax.tree.map(
+                    lambda b, x: b.at[where].set(x[0], mode="drop"), carry.kept, new
+                )
+                carry = carry._replace(kept=kept)
             return _write(carry, jax.tree.map(lambda x: x[0], rows))
 
         carry = jax.lax.while_loop(more, slot, carry)
         stuck = (phase == ANNEAL) & (carry.state.beta < last)
-        lost = ~jnp.any(jnp.isfinite(carry.state.log_weight))
+        lost = ~_alive(carry.state)
         failure = jnp.where(stuck, jnp.where(lost, 1, 2), 0)
         return carry._replace(failure=_first(carry.failure, failure)), evidence, arrived
 
@@ -343,6 +347,10 @@ def _check(carry: _Carry, rule: StepRule, kernel: Kernel) -> _Carry:
         bad = bad | (lost > 0.5)
     failure = jnp.where(bad & (state.num_steps >= 3), 3, 0)
     return carry._replace(failure=_first(carry.failure, failure))
+
+
+def _alive(state: RunState) -> Array:
+    return jnp.any(jnp.isfinite(whole_log_weight(state.log_weight, state.log_z)))
 
 
 def _first(failure: Array, new: Array) -> Array:

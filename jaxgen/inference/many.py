@@ -1,0 +1,122 @@
+"""Many posteriors that differ in data alone, sampled by one compiled program.
+
+    for each batch of items:   vmap(sample)(fold_in(key, i), make(item_i)),   i in the batch
+
+Labels, masks, observations, noise levels and weights are data, so a thousand classes or images
+are one program. Every item has temperatures, steps and inverse masses of its own; items of a
+batch wait for its slowest. The last batch is filled up with copies of the last item, so that
+nothing is compiled twice.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core.errors import InputError, expected
+from jaxgen.core.keys import as_key
+from jaxgen.core.pytree import as_data
+from jaxgen.core.types import ArrayTree, PRNGKey
+from jaxgen.inference.sample import sample
+from jaxgen.sampler.config import check_integer
+from jaxgen.sampler.results import SampleResult
+
+__all__ = ["sample_each"]
+
+# Items in one program: enough to share what a step costs beside the networks, few enough
+# that not many wait for the slowest.
+_BATCH = 16
+
+
+def sample_each(
+    key: PRNGKey,
+    make: Any,
+    items: ArrayTree,
+    kernel: Any = None,
+    *,
+    batch: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **settings: Any,
+) -> list[SampleResult]:
+    """Draw from `make(item)` for each item.
+
+    Args:
+      key: the run's key, or an integer; item i uses `fold_in(key, i)`, whatever the batch.
+      make: `item -> Posterior`, a function or a callable pytree; it is traced. A function is
+        recognised by itself, so define it once; what it closes over becomes a constant of the
+        program, so networks of many weights belong into a callable pytree.
+      items: a tree of arrays `[N, ...]`: labels, observations, masks, noise levels.
+      kernel: as in `sample`.
+      batch: items in one program, at most; 16 by default.
+      progress: called with (items done, N) after each batch.
+      settings: of `sample`, for all items; numbers, lists of numbers, names, functions.
+
+    Returns:
+      N results, each as `sample` returns it, with notes of its own.
+
+    Raises:
+      InputError: for items of different lengths, and for what `sample` refuses; it names the
+        item that failed.
+    """
+    key = as_key(key)
+    lengths = {leaf.shape[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(items)}
+    if len(lengths) != 1 or 0 in lengths:
+        raise expected("items", "arrays [N, ...] of one length N", f"lengths {sorted(lengths)}")
+    count = lengths.pop()
+    check_integer("batch", _BATCH if batch is None else batch, 1)
+    size = min(_BATCH if batch is None else batch, count)
+    make = as_data(make)
+    first = jax.tree.map(lambda x: x[0], items)
+    make(first).check()
+    frozen = tuple(sorted((name, _hashable(value)) for name, value in settings.items()))
+    results: list[SampleResult] = []
+    for start in range(0, count, size):
+        index = jnp.minimum(jnp.arange(start, start + size), count - 1)
+        chosen = jax.tree.map(lambda x, i=index: jnp.asarray(x)[i], items)
+        found = _on_host(_batch(key, index, make, chosen, kernel, frozen))
+        for position in range(min(size, count - start)):
+            one = jax.tree.map(lambda x, i=position: x[i], found)
+            try:
+                results.append(one.settled())
+            except InputError as error:
+                raise InputError(f"item {start + position}: {error}") from error
+        if progress is not None:
+            progress(min(start + size, count), count)
+    return results
+
+
+def _hashable(value: Any) -> Any:
+    """Lists of numbers, such as betas, as tuples."""
+    if isinstance(value, list | np.ndarray | jax.Array) and np.ndim(value):
+        return tuple(np.asarray(value).tolist())
+    return value
+
+
+def _on_host(result: SampleResult) -> SampleResult:
+    """The result as NumPy arrays; random keys, which NumPy does not know, stay as they are."""
+
+    def fetched(leaf: Any) -> Any:
+        key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return leaf if key else np.asarray(leaf)
+
+    return jax.tree.map(fetched, result)
+
+
+@functools.partial(jax.jit, static_argnames="settings")
+def _batch(
+    key: PRNGKey,
+    index: Any,
+    make: Any,
+    items: ArrayTree,
+    kernel: Any,
+    settings: tuple[tuple[str, Any], ...],
+) -> SampleResult:
+    def one(index: Any, item: ArrayTree) -> SampleResult:
+        return sample(jax.random.fold_in(key, index), make(item), kernel, **dict(settings))
+
+    return jax.vmap(one)(index, items)

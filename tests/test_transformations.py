@@ -1,0 +1,254 @@
+"""`sample`, `ais`, `bdmc`, `loglik`, `ascend` and `inpaint` are functions that JAX may transform."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+import jaxgen
+from jaxgen.core.errors import InputError
+from jaxgen.core.pytree import replace
+from tests.toys import LinearGaussian
+
+KEY = jax.random.key(5)
+TOY = LinearGaussian(4, noise=0.3, seed=1)
+NUMBERS = ("log_z", "log_z_standard_error", "log_weight", "position", "num_gradients")
+run = functools.partial(jaxgen.sample, num_chains=16, num_steps=4, warmup=3)
+
+
+def anneal(key, target):
+    betas = jaxgen.schedules.linear(8)
+    return jaxgen.ais(key, target, betas=betas, num_chains=16, step_size=0.2)
+
+
+def observed(y):
+    """The toy with another observation."""
+    condition = TOY.posterior.condition
+    return jaxgen.Posterior(
+        TOY.posterior.prior, TOY.posterior.generator, replace(condition, observed=y)
+    )
+
+
+def same_bits(a, b, names):
+    for name in names:
+        np.testing.assert_array_equal(np.asarray(getattr(a, name)), np.asarray(getattr(b, name)))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return run(KEY, TOY.posterior)
+
+
+@pytest.fixture(scope="module")
+def jitted():
+    return jax.jit(run)
+
+
+def test_jit_of_sample_gives_the_same_bits(plain, jitted):
+    result = jitted(KEY, TOY.posterior).settled()
+    same_bits(plain, result, (*NUMBERS, "draws", "acceptance_rate", "island_log_z", "weights"))
+    for name in ("history", "pilot_history"):
+        same_bits(getattr(plain, name), getattr(result, name), ("beta", "ess", "log_z"))
+    assert result.notes == plain.notes
+    assert repr(result) == repr(plain)
+
+
+def test_a_new_observation_compiles_nothing(jitted):
+    other = observed(TOY.posterior.condition.observed + 0.5)
+    before = jitted._cache_size()
+    jitted(KEY, other)
+    assert jitted._cache_size() == max(before, 1)
+
+
+@pytest.mark.parametrize("options", [{"betas": jaxgen.schedules.geometric(6, 0.01)}, {}])
+def test_jit_of_ais_gives_the_same_bits(options):
+    def function(key, target):
+        return jaxgen.ais(key, target, num_chains=16, step_size=0.2, moves=2, **options)
+
+    plain, jitted = function(KEY, TOY.posterior), jax.jit(function)(KEY, TOY.posterior).settled()
+    same_bits(plain, jitted, NUMBERS)
+    same_bits(plain.history, jitted.history, plain.history._fields)
+    assert (plain.notes, plain.exactness) == (jitted.notes, jitted.exactness)
+
+
+def test_vmap_over_keys_and_observations_finds_each_log_z():
+    image = TOY.posterior.condition.observed
+    seen = jnp.stack([image, image + 0.4, image - 0.7])
+    keys = jax.random.split(KEY, 3)
+    results = jax.vmap(lambda key, y: run(key, observed(y)))(keys, seen).unstacked()
+    for key, y, result in zip(keys, seen, results, strict=True):
+        alone = run(key, observed(y))
+        error = np.hypot(result.log_z_standard_error, alone.log_z_standard_error)
+        assert abs(result.log_z - alone.log_z) < 4 * error + 0.02
+        assert len(result.history.beta) > 0
+        assert np.all(result.history.beta > 0)
+
+
+def test_items_of_a_vmap_follow_their_own_temperatures():
+    def sharper(noise):
+        condition = replace(TOY.posterior.condition, noise=noise)
+        posterior = jaxgen.Posterior(TOY.posterior.prior, TOY.posterior.generator, condition)
+        return jaxgen.sample(KEY, posterior, num_chains=16, num_steps=0, warmup=0, pilot=False)
+
+    noise = jnp.asarray([1.0, 0.02])
+    wide, sharp = jax.jit(jax.vmap(sharper))(noise).unstacked()
+    assert len(sharp.history.beta) > len(wide.history.beta)
+    assert wide.num_gradients.mean() < sharp.num_gradients.mean()
+
+
+def test_scan_over_keys_gives_the_same_bits(plain):
+    def step(carry, key):
+        return carry, run(key, TOY.posterior).log_z
+
+    log_z = jax.lax.scan(step, 0, jnp.stack([KEY, jax.random.key(6)]))[1]
+    assert float(log_z[0]) == plain.log_z
+
+
+def test_an_exported_program_can_be_stored_and_called_again(plain):
+    def numbers(words, y):
+        result = run(jax.random.wrap_key_data(words), observed(y))
+        return result.draws, result.log_z, result.failure
+
+    words, seen = jax.random.key_data(KEY), TOY.posterior.condition.observed
+    stored = export.export(jax.jit(numbers))(words, seen).serialize()
+    draws, log_z, failure = export.deserialize(stored).call(words, seen)
+    np.testing.assert_allclose(draws, plain.draws, rtol=1e-4, atol=1e-4)
+    assert float(log_z) == pytest.approx(plain.log_z, abs=1e-4)
+    assert int(failure) == 0
+
+
+def test_what_cannot_be_raised_is_reported():
+    def nowhere(image):
+        return jnp.full((), -jnp.inf) + 0.0 * image.sum()
+
+    posterior = jaxgen.Posterior(TOY.posterior.prior, TOY.posterior.generator, nowhere)
+    result = jax.jit(run)(KEY, posterior)
+    assert int(result.failure) == 1
+    with pytest.raises(InputError, match="condition: expected a finite log likelihood"):
+        result.settled()
+
+
+def test_too_few_temperatures_are_reported():
+    adaptive = jaxgen.schedules.Adaptive(0.99, max_temperatures=2)
+    few = jax.jit(lambda k, p: jaxgen.ais(k, p, betas=adaptive, num_chains=16, step_size=0.2))
+    with pytest.raises(InputError, match="betas: the temperatures were spent"):
+        few(KEY, LinearGaussian(4, noise=0.01, seed=1).posterior).settled()
+
+
+@pytest.mark.parametrize("feature", [{"progress": print}, {"folder": "here"}, {"reduce": max}])
+def test_what_needs_the_host_is_refused_by_name(feature):
+    with pytest.raises(InputError, match=f"{next(iter(feature))}: expected None under jax.jit"):
+        jax.jit(lambda key: run(key, TOY.posterior, **feature))(KEY)
+
+
+def test_results_say_what_they_are_before_they_are_settled():
+    many = jax.vmap(lambda key: run(key, TOY.posterior))(jax.random.split(KEY, 2))
+    assert "SampleResult of [2] runs" in repr(many)
+    with pytest.raises(InputError, match="Use unstacked"):
+        many.settled()
+
+
+def test_an_integer_is_a_key(plain):
+    assert run(5, TOY.posterior).log_z == plain.log_z
+
+
+def test_ascend_under_jit_gives_the_same_bits():
+    climb = functools.partial(jaxgen.ascend, num_chains=4, num_steps=5)
+    plain, jitted = climb(KEY, TOY.posterior), jax.jit(climb)(KEY, TOY.posterior)
+    same_bits(plain, jitted, ("position", "objective", "history"))
+    assert jitted.exactness == "approximate"
+
+
+def decoder():
+    return TOY.posterior.prior, TOY.posterior.generator
+
+
+def test_loglik_under_jit():
+    prior, generator = decoder()
+    images = jnp.stack([TOY.posterior.condition.observed, TOY.posterior.condition.observed + 0.3])
+    noise = jaxgen.GaussianObservation(0.3)
+
+    def likelihood(key, images):
+        return jaxgen.loglik(key, generator, images, noise, prior=prior, num_chains=16)
+
+    plain, jitted = likelihood(KEY, images), jax.jit(likelihood)(KEY, images)
+    np.testing.assert_allclose(jitted.log_prob, plain.log_prob, rtol=1e-5)
+    assert float(jitted.mean) == pytest.approx(plain.mean, abs=1e-4)
+
+
+def test_bdmc_under_jit():
+    prior, generator = decoder()
+    noise = jaxgen.GaussianObservation(0.3)
+
+    def bounds(key):
+        betas, few = jaxgen.schedules.sigmoid(20), {"num_pairs": 3, "num_chains": 4}
+        return jaxgen.bdmc(key, prior, generator, noise, betas=betas, step_sizes=0.3, **few)
+
+    plain, jitted = bounds(KEY), jax.jit(bounds)(KEY)
+    np.testing.assert_allclose(jitted.lower, plain.lower, rtol=1e-3, atol=1e-3)
+    assert float(jitted.gap) == pytest.approx(plain.gap, abs=1e-2)
+
+
+def test_inpaint_under_jit_and_vmap():
+    prior, generator = decoder()
+    image = TOY.posterior.condition.observed
+    mask = jnp.ones(image.shape).at[0].set(0.0)
+
+    def complete(key, image, mask):
+        return jaxgen.tasks.inpaint(
+            key, generator, image, mask, prior=prior, noise=0.3, num_chains=16, num_steps=6
+        )
+
+    plain, jitted = complete(KEY, image, mask), jax.jit(complete)(KEY, image, mask)
+    for name in ("mean", "deviation", "low", "high", "samples", "residual", "misfit"):
+        np.testing.assert_allclose(getattr(jitted, name), getattr(plain, name), atol=2e-4)
+    pair = jax.vmap(complete, (0, None, None))(jax.random.split(KEY, 2), image, mask)
+    assert pair.mean.shape == (2, *image.shape)
+    assert not np.array_equal(pair.mean[0], pair.mean[1])
+
+
+def test_many_posteriors_are_one_program_whatever_the_batch():
+    image = TOY.posterior.condition.observed
+    seen = jnp.stack([image, image + 0.4, image - 0.7])
+    told = []
+    settings = {"num_chains": 16, "num_steps": 4, "warmup": 3}
+    pairs = jaxgen.sample_each(
+        KEY, observed, seen, batch=2, progress=lambda *x: told.append(x), **settings
+    )
+    assert told == [(2, 3), (3, 3)]
+    for index, (y, result) in enumerate(zip(seen, pairs, strict=True)):
+        alone = run(jax.random.fold_in(KEY, index), observed(y))
+        error = np.hypot(result.log_z_standard_error, alone.log_z_standard_error)
+        assert abs(result.log_z - alone.log_z) < 4 * error + 0.02
+        assert result.draws.shape == alone.draws.shape
+        assert isinstance(result.notes, tuple)
+
+
+def test_an_item_that_fails_is_named():
+    def make(scale):
+        condition = replace(TOY.posterior.condition, noise=scale)
+        return jaxgen.Posterior(TOY.posterior.prior, TOY.posterior.generator, condition)
+
+    adaptive = jaxgen.schedules.Adaptive(0.9, max_temperatures=4)
+    with pytest.raises(InputError, match="item 1: betas: the temperatures were spent"):
+        jaxgen.sample_each(
+            KEY,
+            make,
+            jnp.asarray([3.0, 1e-4]),
+            num_chains=16,
+            num_steps=0,
+            warmup=0,
+            pilot=False,
+            betas=adaptive,
+        )
+
+
+@pytest.mark.parametrize(
+    ("items", "got"), [({"a": jnp.zeros(2), "b": jnp.zeros(3)}, r"\[2, 3\]"), (1.0, r"\[0\]")]
+)
+def test_items_must_have_one_length(items, got):
+    with pytest.raises(InputError, match=f"items: .* got lengths {got}"):
+        jaxgen.sample_each(KEY, observed, items)
