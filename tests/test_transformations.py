@@ -1,4 +1,4 @@
-"""`sample`, `ais`, `bdmc`, `loglik`, `ascend` and `inpaint` are functions that JAX may transform."""
+"""`sample`, `ais`, `bdmc`, `loglik`, `ascend` and `inpaint` under JAX's transformations."""
 
 import functools
 
@@ -244,6 +244,14 @@ def test_an_item_that_fails_is_named():
             pilot=False,
             betas=adaptive,
         )
+
+
+def test_on_a_cpu_each_item_has_the_bits_of_sample():
+    image = TOY.posterior.condition.observed
+    seen = jnp.stack([image, image + 0.4, image - 0.7])
+    each = jaxgen.sample_each(KEY, observed, seen, num_chains=16, num_steps=4, warmup=3)
+    for index, (y, result) in enumerate(zip(seen, each, strict=True)):
+        same_bits(result, run(jax.random.fold_in(KEY, index), observed(y)), (*NUMBERS, "draws"))
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,19 @@
     for each batch of items:   vmap(sample)(fold_in(key, i), make(item_i)),   i in the batch
 
 Labels, masks, observations, noise levels and weights are data, so a thousand classes or images
-are one program. Every item has temperatures, steps and inverse masses of its own; items of a
-batch wait for its slowest. The last batch is filled up with copies of the last item, so that
-nothing is compiled twice.
+are one program. Every item has temperatures, steps and inverse masses of its own.
+
+A batch suits an accelerator, which is idle otherwise; its items wait for the slowest. A CPU is
+busy with the chains of one item, and gains nothing from a batch: there every item runs by
+itself, one on each core, and its bits are those of `sample`.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -28,8 +32,8 @@ from jaxgen.sampler.results import SampleResult
 
 __all__ = ["sample_each"]
 
-# Items in one program: enough to share what a step costs beside the networks, few enough
-# that not many wait for the slowest.
+# Items in one program on an accelerator: enough to fill it, few enough that not many wait for
+# the slowest.
 _BATCH = 16
 
 
@@ -52,7 +56,7 @@ def sample_each(
         program, so networks of many weights belong into a callable pytree.
       items: a tree of arrays `[N, ...]`: labels, observations, masks, noise levels.
       kernel: as in `sample`.
-      batch: items in one program, at most; 16 by default.
+      batch: items in one program, at most: by default 1 on a CPU, 16 elsewhere.
       progress: called with (items done, N) after each batch.
       settings: of `sample`, for all items; numbers, lists of numbers, names, functions.
 
@@ -68,26 +72,44 @@ def sample_each(
     if len(lengths) != 1 or 0 in lengths:
         raise expected("items", "arrays [N, ...] of one length N", f"lengths {sorted(lengths)}")
     count = lengths.pop()
-    check_integer("batch", _BATCH if batch is None else batch, 1)
-    size = min(_BATCH if batch is None else batch, count)
+    if batch is None:
+        batch = 1 if jax.default_backend() == "cpu" else _BATCH
+    check_integer("batch", batch, 1)
+    size = min(batch, count)
     make = as_data(make)
     first = jax.tree.map(lambda x: x[0], items)
     make(first).check()
     frozen = tuple(sorted((name, _hashable(value)) for name, value in settings.items()))
-    results: list[SampleResult] = []
-    for start in range(0, count, size):
-        index = jnp.minimum(jnp.arange(start, start + size), count - 1)
-        chosen = jax.tree.map(lambda x, i=index: jnp.asarray(x)[i], items)
+
+    def run(start: int) -> list[SampleResult]:
+        # The last batch is filled up with copies, so that nothing is compiled twice.
+        index = np.minimum(np.arange(start, start + size), count - 1)
+        chosen = jax.tree.map(lambda x: jnp.asarray(x)[index], items)
         found = _on_host(_batch(key, index, make, chosen, kernel, frozen))
-        for position in range(min(size, count - start)):
-            one = jax.tree.map(lambda x, i=position: x[i], found)
-            try:
-                results.append(one.settled())
-            except InputError as error:
-                raise InputError(f"item {start + position}: {error}") from error
-        if progress is not None:
-            progress(min(start + size, count), count)
+        here = range(min(size, count - start))
+        return [_settled(jax.tree.map(lambda x, i=i: x[i], found), start + i) for i in here]
+
+    workers = _cores() if size == 1 and jax.default_backend() == "cpu" else 1
+    results: list[SampleResult] = []
+    with ThreadPoolExecutor(workers) as pool:
+        for found in pool.map(run, range(0, count, size)):
+            results += found
+            if progress is not None:
+                progress(len(results), count)
     return results
+
+
+def _settled(result: SampleResult, item: int) -> SampleResult:
+    try:
+        return result.settled()
+    except InputError as error:
+        raise InputError(f"item {item}: {error}") from error
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _hashable(value: Any) -> Any:
@@ -119,4 +141,7 @@ def _batch(
     def one(index: Any, item: ArrayTree) -> SampleResult:
         return sample(jax.random.fold_in(key, index), make(item), kernel, **dict(settings))
 
-    return jax.vmap(one)(index, items)
+    if index.shape[0] > 1:
+        return jax.vmap(one)(index, items)
+    result = one(index[0], jax.tree.map(lambda x: x[0], items))
+    return jax.tree.map(lambda x: jnp.asarray(x)[None], result)

@@ -37,8 +37,8 @@ from jaxgen.tempering.resampling import effective_sample_size, whole_log_weight
 from jaxgen.tempering.step_size import StepRule
 
 __all__ = [
-    "Evidence",
     "SETTLE",
+    "Evidence",
     "InMemory",
     "Journey",
     "Plan",

@@ -15,9 +15,9 @@ from jaxgen.sampler.state import BLANK, RunState, TemperatureInfo
 
 __all__ = [
     "FAILURES",
-    "UNSETTLED",
     "NO_HISTORY",
     "NO_ISLANDS",
+    "UNSETTLED",
     "AISResult",
     "Progress",
     "SampleResult",
