@@ -377,8 +377,8 @@ def _summarise_traced(
     chosen = result.weights
     flat = stack.reshape(-1, *stack.shape[2:])
     each = jnp.repeat(chosen / stack.shape[1], stack.shape[1])
-    mean = jnp.tensordot(each, flat, 1)
-    deviation = jnp.sqrt(jnp.tensordot(each, jnp.square(flat - mean[None]), 1))
+    mean: Any = jnp.tensordot(each, flat, 1)
+    deviation: Any = jnp.sqrt(jnp.tensordot(each, jnp.square(flat - mean[None]), 1))
     tails = np.asarray([(1 - level) / 2, (1 + level) / 2])
     low, high = weighted_quantiles(flat, tails, each)
     squares, scales = (x.reshape(stack.shape[:2]).mean(1) for x in _residuals(condition, flat)[:2])
@@ -386,7 +386,8 @@ def _summarise_traced(
     density = _densities(posterior, last["position"])
     rank = jnp.lexsort((-density, -jnp.round(chosen, 9)))
     unit, spread = _scale_of(condition)
-    residual, noise = jnp.sqrt(jnp.dot(chosen, squares)), jnp.dot(chosen, scales) * unit
+    residual: Any = jnp.sqrt(jnp.dot(chosen, squares))
+    noise = jnp.dot(chosen, scales) * unit
     is_learned = isinstance(condition, LearnedNoise | NoiseLevels)
     misfit = residual / (spread if is_learned else noise)
     return Reconstruction(

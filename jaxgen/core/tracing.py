@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
-__all__ = ["is_traced"]
+__all__ = ["is_traced", "namespace"]
 
 
 def is_traced(*values: Any) -> bool:
@@ -20,3 +21,11 @@ def is_traced(*values: Any) -> bool:
     if isinstance(jnp.zeros(()), Tracer):
         return True
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
+
+
+def namespace(*values: Any) -> Any:
+    """NumPy, or `jax.numpy` where a transformation of JAX is at work.
+
+    For functions of few numbers that are NumPy's on the host, in its double precision.
+    """
+    return jnp if is_traced(*values) else np

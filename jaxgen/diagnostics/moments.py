@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import expected
-from jaxgen.core.tracing import is_traced
+from jaxgen.core.tracing import namespace
 
 __all__ = ["Moments", "add", "merge", "pooled", "quantiles", "r_hat", "weighted_quantiles"]
 
@@ -121,7 +120,7 @@ def quantiles(draws: Any, probabilities: Sequence[float], weights: Any = None) -
 
 def weighted_quantiles(x: Any, probabilities: np.ndarray, weights: Any) -> Any:
     """`quantiles` with weights `[N]`, in NumPy or inside a transformation of JAX."""
-    xp = jnp if is_traced(x, weights) else np
+    xp = namespace(x, weights)
     w = weights / weights.sum()
     flat = x.reshape(len(x), -1)
     order = xp.argsort(flat, axis=0)

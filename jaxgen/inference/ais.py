@@ -164,22 +164,24 @@ def ais(
 def _traced(found: traced.Outcome, setup: Setup, exactness: str) -> AISResult:
     """The result of a run under a transformation of JAX: arrays, and nothing else."""
     state, evidence = found.state, found.evidence
-    return AISResult(
-        position=state.chains.position,
-        log_weight=evidence.log_weight,
-        log_z=evidence.log_z,
-        log_z_standard_error=evidence.standard_error,
-        ess=effective_sample_size(evidence.log_weight),
-        beta=state.beta,
-        history=found.history,
-        acceptance_rate=jnp.mean(state.accepted / jnp.maximum(state.num_steps, 1)),
-        num_gradients=state.num_gradients,
-        num_divergent=jnp.sum(state.num_divergent),
-        exactness=exactness,
-        notes=UNSETTLED,
-        state=state,
-        tile=setup.tile,
-        island_log_z=evidence.island_log_z,
-        kernel=setup.kernel.name,
-        failure=found.failure,
-    )
+    # Placeholders of arrays stand where an ordinary run has arrays and numbers.
+    fields: dict[str, Any] = {
+        "position": state.chains.position,
+        "log_weight": evidence.log_weight,
+        "log_z": evidence.log_z,
+        "log_z_standard_error": evidence.standard_error,
+        "ess": effective_sample_size(evidence.log_weight),
+        "beta": state.beta,
+        "history": found.history,
+        "acceptance_rate": jnp.mean(state.accepted / jnp.maximum(state.num_steps, 1)),
+        "num_gradients": state.num_gradients,
+        "num_divergent": jnp.sum(state.num_divergent),
+        "exactness": exactness,
+        "notes": UNSETTLED,
+        "state": state,
+        "tile": setup.tile,
+        "island_log_z": evidence.island_log_z,
+        "kernel": setup.kernel.name,
+        "failure": found.failure,
+    }
+    return AISResult(**fields)

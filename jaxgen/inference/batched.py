@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.tracing import is_traced
+from jaxgen.core.tracing import namespace
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.kernels import ChainState, Kernel
 from jaxgen.sampler import program
@@ -101,7 +101,7 @@ def anneal(
         state, _ = _run(key, family, items, index, kernel, rules, betas, num_chains, moves, told)
         keep = slice(0, min(size, count - start))
         parts.append(jax.tree.map(lambda x, k=keep: x[k], _evidence(state)))
-    xp = _arrays_of(key, items)
+    xp = namespace(key, items)
     return jax.tree.map(lambda *x: xp.concatenate(x), *parts)
 
 
@@ -134,7 +134,7 @@ def pilot(
     count = count_items(items)
     size = count if batch is None else min(batch, count)
     tables, gradients = [], 0.0
-    xp = _arrays_of(key, items)
+    xp = namespace(key, items)
     for start in range(0, count, size):
         index = np.minimum(np.arange(start, start + size), count - 1)
         rule = DualAveraging(kernel.first_step_size)
@@ -169,7 +169,7 @@ def _run(
     schedule = jnp.asarray(betas, jnp.float32)
     state = _start(keys, family, chosen, kernel, rules, num_chains=num_chains)
     rows, temperatures = [], len(betas) - 1
-    xp = _arrays_of(key, items, family)
+    xp = namespace(key, items, family)
     # In a larger program nobody listens between two chunks.
     chunk = CHUNK if xp is np else temperatures
     for done in range(0, temperatures, chunk):
@@ -225,7 +225,7 @@ def _advance(
 
 def _evidence(state: RunState) -> Evidence:
     log_z, error, _ = jax.vmap(program.log_evidence)(state)
-    xp = _arrays_of(state)
+    xp = namespace(state)
     steps = xp.maximum(xp.asarray(state.num_steps), 1)[:, None]
     return Evidence(
         log_z=xp.asarray(log_z),
@@ -239,14 +239,9 @@ def _evidence(state: RunState) -> Evidence:
     )
 
 
-def _arrays_of(*values: Any) -> Any:
-    """NumPy, or `jax.numpy` where a transformation of JAX is at work."""
-    return jnp if is_traced(*values) else np
-
-
 def _smooth(table: Any, width: int = 4) -> Any:
     """Running means over 2 width + 1 columns, shorter at the ends."""
-    xp = _arrays_of(table)
+    xp = namespace(table)
     total = xp.cumsum(xp.pad(table, ((0, 0), (1, 0))), axis=1)
     last = table.shape[1]
     high = np.minimum(np.arange(last) + width + 1, last)
@@ -255,7 +250,7 @@ def _smooth(table: Any, width: int = 4) -> Any:
 
 
 def _interpolate(table: Any, chosen: np.ndarray, temperatures: int) -> Any:
-    wanted, xp = np.arange(1, temperatures + 1), _arrays_of(table)
+    wanted, xp = np.arange(1, temperatures + 1), namespace(table)
     return xp.stack([xp.interp(wanted, chosen, row) for row in table])
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from jaxgen.core.errors import expected
 from jaxgen.core.keys import as_key
 from jaxgen.core.pytree import pytree, with_structure
-from jaxgen.core.tracing import is_traced
+from jaxgen.core.tracing import namespace
 from jaxgen.core.types import Array, ArrayTree, Density, PRNGKey
 from jaxgen.inference import batched as many
 from jaxgen.inference.ais import ais
@@ -114,7 +114,7 @@ def reverse_steps(step_sizes: Any) -> np.ndarray:
     Reverse temperature t stands at the forward beta_{T - t}. At beta = 0, where the forward
     run never moves, the step of beta_1 serves.
     """
-    xp = jnp if is_traced(step_sizes) else np
+    xp = namespace(step_sizes)
     table = xp.asarray(step_sizes, np.float32)
     return xp.concatenate([table[..., :-1][..., ::-1], table[..., :1]], axis=-1)
 
@@ -315,7 +315,7 @@ def bdmc(
     if step_sizes is None:
         step_sizes, spent = many.pilot(key_pilot, paths, images, kernel, betas, batch=batch)
     settings = {"num_chains": num_chains, "moves": moves, "batch": batch, "progress": progress}
-    xp = jnp if is_traced(key, prior, generator, observation, encoder) else np
+    xp = namespace(key, prior, generator, observation, encoder)
     table = xp.broadcast_to(xp.asarray(step_sizes, np.float32), (num_pairs, len(betas) - 1))
     forward = many.anneal(key_forward, paths, images, kernel, betas, table, **settings)
     reverse = many.anneal(
@@ -329,7 +329,7 @@ def bdmc(
     )
     reverse = reverse._replace(log_z=-reverse.log_z)
     gaps = reverse.log_z - forward.log_z
-    error = xp.std(gaps, ddof=1) / np.sqrt(num_pairs) if num_pairs > 1 else np.nan
+    error: Any = xp.std(gaps, ddof=1) / np.sqrt(num_pairs) if num_pairs > 1 else np.nan
     gap = xp.mean(gaps)
     # Backwards the base is a network: a gradient more for each step.
     spent = spent + forward.num_gradients.mean() + reverse.num_gradients.mean()
@@ -337,7 +337,7 @@ def bdmc(
     if xp is not np:
         notes: tuple[str, ...] = (_TRACED,)
     else:
-        gap, error, spent, images = float(gap), float(error), float(spent), np.asarray(images)
+        gap, error, spent = float(gap), float(error), float(spent)
         notes = (_APART.format(gap),) if gap > 1 else ()
     return BDMCResult(
         lower=forward.log_z,
@@ -345,7 +345,7 @@ def bdmc(
         gap=gap,
         gap_standard_error=error,
         latents=latents,
-        images=images,
+        images=xp.asarray(images),
         forward=forward,
         reverse=reverse,
         num_gradients=spent,

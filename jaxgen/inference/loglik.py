@@ -19,7 +19,7 @@ import numpy as np
 from jaxgen.core.errors import expected
 from jaxgen.core.keys import as_key
 from jaxgen.core.pytree import with_structure
-from jaxgen.core.tracing import is_traced
+from jaxgen.core.tracing import is_traced, namespace
 from jaxgen.core.types import Array, PRNGKey
 from jaxgen.inference import batched as many
 from jaxgen.inference.batched import Evidence
@@ -169,7 +169,8 @@ def loglik(
         if adaptive:
             checked = _gap_of_estimate(key_check, checked, paths, kernel, settings)
     traced = is_traced(found)
-    xp, number = (jnp, jnp.asarray) if traced else (np, float)
+    xp = namespace(found)
+    number: Any = jnp.asarray if traced else float
     # Sums over images in double precision, where there is one.
     wide = None if traced else np.float64
     count, log_prob = len(found.log_z), xp.asarray(found.log_z, wide)
@@ -227,7 +228,7 @@ def _anneal_each(
             warmup=0,
             collect=None,
         )
-        xp = jnp if is_traced(result.log_z) else np
+        xp = namespace(result.log_z)
         return Evidence(
             log_z=xp.asarray(result.log_z),
             standard_error=xp.asarray(result.log_z_standard_error),
@@ -267,7 +268,8 @@ def _gap_of_estimate(
     found = _anneal_each(jax.random.fold_in(key, 1), paths, images, kernel, **settings)
     gaps = checked.upper - found.log_z
     count = len(gaps)
-    xp, number = (jnp, jnp.asarray) if is_traced(gaps) else (np, float)
+    xp = namespace(gaps)
+    number: Any = float if xp is np else jnp.asarray
     error = number(xp.std(gaps, ddof=1) / math.sqrt(count)) if count > 1 else float("nan")
     return checked._replace(
         lower=found.log_z, gap=number(xp.mean(gaps)), gap_standard_error=error, forward=found

@@ -207,29 +207,31 @@ def _traced(found: traced.Outcome, setup: Setup) -> SampleResult:
     history, before = (
         found.history._replace(active=found.history.active & part) for part in (final, ~final)
     )
-    return SampleResult(
-        draws=found.draws,
-        position=state.chains.position,
-        log_weight=evidence.log_weight,
-        weights=jax.nn.softmax(whole_log_weight(state.log_weight, state.log_z)),
-        log_z=evidence.log_z,
-        log_z_standard_error=evidence.standard_error,
-        ess=effective_sample_size(evidence.log_weight),
-        num_ancestors=evidence.num_ancestors,
-        history=history,
-        acceptance_rate=state.accepted / jnp.maximum(state.num_steps, 1),
-        step_size=jnp.mean(setup.rule.size(state.memory, clock(state))),
-        num_gradients=state.num_gradients,
-        num_divergent=state.num_divergent,
-        exactness=_exactness(setup),
-        notes=UNSETTLED,
-        state=state,
-        tile=setup.tile,
-        island_log_z=evidence.island_log_z,
-        pilot_history=before,
-        kernel=setup.kernel.name,
-        failure=found.failure,
-    )
+    # Placeholders of arrays stand where an ordinary run has arrays and numbers.
+    fields: dict[str, Any] = {
+        "draws": found.draws,
+        "position": state.chains.position,
+        "log_weight": evidence.log_weight,
+        "weights": jax.nn.softmax(whole_log_weight(state.log_weight, state.log_z)),
+        "log_z": evidence.log_z,
+        "log_z_standard_error": evidence.standard_error,
+        "ess": effective_sample_size(evidence.log_weight),
+        "num_ancestors": evidence.num_ancestors,
+        "history": history,
+        "acceptance_rate": state.accepted / jnp.maximum(state.num_steps, 1),
+        "step_size": jnp.mean(setup.rule.size(state.memory, clock(state))),
+        "num_gradients": state.num_gradients,
+        "num_divergent": state.num_divergent,
+        "exactness": _exactness(setup),
+        "notes": UNSETTLED,
+        "state": state,
+        "tile": setup.tile,
+        "island_log_z": evidence.island_log_z,
+        "pilot_history": before,
+        "kernel": setup.kernel.name,
+        "failure": found.failure,
+    }
+    return SampleResult(**fields)
 
 
 def _result(journey: loop.Journey, setup: Setup, draws: Any) -> SampleResult:
