@@ -12,6 +12,7 @@ from jaxgen.diagnostics import Diagnosis, diagnose
 from jaxgen.diagnostics.arviz import to_arviz
 from jaxgen.diagnostics.calibration import Calibration, calibrate
 from jaxgen.inference.ais import ais
+from jaxgen.inference.annealed import Annealed, annealed
 from jaxgen.inference.ascent import AscentResult, ascend
 from jaxgen.inference.bdmc import BDMCResult, bdmc, reverse_ais
 from jaxgen.inference.loglik import LogLikelihood, loglik
@@ -45,6 +46,7 @@ from jaxgen.tempering import step_size as adapt
 
 __all__ = [
     "AISResult",
+    "Annealed",
     "AnnealedPath",
     "Apply",
     "AscentResult",
@@ -78,6 +80,7 @@ __all__ = [
     "StoredRun",
     "adapt",
     "ais",
+    "annealed",
     "ascend",
     "baselines",
     "bdmc",

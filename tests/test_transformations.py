@@ -260,3 +260,39 @@ def test_on_a_cpu_each_item_has_the_bits_of_sample():
 def test_items_must_have_one_length(items, got):
     with pytest.raises(InputError, match=f"items: .* got lengths {got}"):
         jaxgen.sample_each(KEY, observed, items)
+
+
+def test_annealing_step_by_step_in_a_loop_of_ones_own():
+    algorithm = jaxgen.annealed(TOY.posterior, num_chains=32, moves=2)
+
+    @jax.jit
+    def whole(key):
+        def more(carry):
+            return carry[0].beta < 1.0
+
+        def step(carry):
+            state, count = carry
+            return algorithm.step(state)[0], count + 1
+
+        return jax.lax.while_loop(more, step, (algorithm.init(key), 0))
+
+    state, count = whole(KEY)
+    found = algorithm.evidence(state)
+    assert abs(found.log_z - TOY.log_z) < 4 * found.standard_error + 0.05
+    assert int(state.temperature) == int(count) > 1
+    # Further steps draw at the last beta, and weigh nothing anew.
+    moved, info = algorithm.step(state)
+    assert not bool(info.active)
+    assert float(info.beta) == 1.0
+    np.testing.assert_array_equal(moved.log_weight, state.log_weight)
+    assert not np.array_equal(moved.chains.position, state.chains.position)
+
+
+def test_annealed_with_a_list_of_betas_is_ais():
+    betas = jaxgen.schedules.linear(6)
+    options = {"num_chains": 16, "moves": 1, "step_size": 0.2, "resample": None}
+    algorithm = jaxgen.annealed(TOY.posterior, None, betas, precondition=False, **options)
+    state, rows = jax.lax.scan(lambda s, _: algorithm.step(s), algorithm.init(KEY), None, length=6)
+    reference = jaxgen.ais(KEY, TOY.posterior, betas=betas, **options)
+    np.testing.assert_array_equal(rows.beta, reference.history.beta)
+    np.testing.assert_allclose(state.log_weight, reference.log_weight, rtol=1e-4, atol=1e-4)

@@ -23,6 +23,7 @@ SCRIPTS = [
     "kill_resume",
     "log_z",
     "loglik",
+    "many_posteriors",
     "maskgan",
     "memory",
     "overhead",
