@@ -52,7 +52,7 @@ def ais(
     folder: str | PathLike[str] | None = None,
     resume: bool = False,
     checkpoint_every: float = 60.0,
-    progress: Callback | None = None,
+    progress: Callback | bool | None = None,
 ) -> AISResult:
     """Draw from the start, anneal to the target, and return weighted states.
 
@@ -85,7 +85,7 @@ def ais(
         the process (`jaxgen.Preempted`, KeyboardInterrupt).
       resume: go on from the folder's last checkpoint, bit for bit, if it holds one.
       checkpoint_every: seconds between two checkpoints.
-      progress: called with a `Progress` between chunks.
+      progress: called with a `Progress` between chunks; True writes a line to the terminal.
 
     Returns:
       An `AISResult`.

@@ -83,7 +83,7 @@ def sample(
     folder: str | PathLike[str] | None = None,
     resume: bool = False,
     checkpoint_every: float = 60.0,
-    progress: Callback | None = None,
+    progress: Callback | bool | None = None,
 ) -> SampleResult:
     """Draw from a posterior: `sample(key, posterior)` chooses everything else.
 
@@ -100,7 +100,7 @@ def sample(
       num_steps: kernel steps at the last beta after warm-up.
       thin: steps between two draws: S = num_steps // thin are kept for each chain.
       warmup: steps at the last beta in which the step size still adapts.
-      betas: as in `ais`; `schedules.Adaptive()` by default.
+      betas: as in `ais`; `schedules.Adaptive()`, or "adaptive", by default.
       moves: kernel steps at each temperature: by default 2 where there is a pilot, 1 for fewer
         than 8 chains, 3 otherwise.
       num_islands: I, a divisor of C: blocks of chains that are never resampled from each
@@ -113,7 +113,7 @@ def sample(
         weights of the second annealing are exact whatever the first one found. None does so
         where it can be done: adaptive betas, resampling, a kernel with gradients, at least
         16 chains and at most 1,024 latent dimensions.
-      step_size: a number, a rule of `jaxgen.adapt`, or None to adapt, then freeze.
+      step_size: a number, a rule of `jaxgen.adapt`, or None ("auto") to adapt, then freeze.
       resample: the scheme by which chains are resampled when the ESS falls below
         `resample_threshold * C`, and once at the end of annealing, so that draws have equal
         weights; None keeps importance weights instead.
@@ -138,7 +138,7 @@ def sample(
       folder, resume, checkpoint_every: as in `ais`; draws stream into the folder too, and
         can be read there at any time (`jaxgen.load_run`). More than a GiB of them is left
         there, and `draws` is None.
-      progress: called with a `Progress` between chunks.
+      progress: called with a `Progress` between chunks; True writes a line to the terminal.
 
     Returns:
       A `SampleResult`.

@@ -16,6 +16,7 @@ from jaxgen.core.errors import expected
 from jaxgen.core.tracing import is_traced
 from jaxgen.kernels import HMC, ChainState, Kernel
 from jaxgen.sampler import program
+from jaxgen.sampler.progress import ProgressLine
 from jaxgen.sampler.results import Progress
 from jaxgen.sampler.sharding import choose_tile, chosen_devices, local_chains, mesh_for, replicate
 from jaxgen.sampler.state import DRAW, FINAL, PILOT, Order, RunState, TemperatureInfo
@@ -201,7 +202,7 @@ def prepare(
     memory: int | None,
     devices: Sequence[Any] | None,
     shard_weights: bool,
-    progress: Callback | None,
+    progress: Callback | bool | None,
     collect: Any = None,
     reduce: Reduce | None = None,
     num_islands: int | None = None,
@@ -218,6 +219,8 @@ def prepare(
         path = target
     else:
         raise expected("target", "a Posterior or an AnnealedPath", type(target).__name__)
+    if isinstance(progress, bool):
+        progress = ProgressLine() if progress else None
     mover: Kernel = HMC(10, jitter=True) if kernel is None else kernel
     if not isinstance(mover, Kernel):
         raise expected("kernel", "a kernel of jaxgen.kernels", type(kernel).__name__)
@@ -243,7 +246,7 @@ def prepare(
     rule = as_rule(step_size, mover.first_step_size)
     rule.check()
     few = num_chains < LEAST_TO_LEARN
-    if few and betas is None:
+    if few and (betas is None or (isinstance(betas, str) and betas == "adaptive")):
         betas = geometric(*_FEW_CHAINS)
     schedule = _schedule(betas)
     if few and precondition is True:
@@ -334,8 +337,11 @@ def check_integer(name: str, value: Any, least: int) -> None:
 
 
 def _schedule(betas: Any) -> Any:
-    if betas is None:
+    if betas is None or (isinstance(betas, str) and betas == "adaptive"):
         return Adaptive()
+    if isinstance(betas, str):
+        hint = "jaxgen.schedules.by_name(...) makes the papers' lists"
+        raise expected("betas", 'inverse temperatures, Adaptive() or "adaptive"', repr(betas), hint)
     if isinstance(betas, Adaptive):
         if not is_traced(betas) and not 0 < float(betas.cess) < 1:
             raise expected("Adaptive.cess", "a fraction between 0 and 1", betas.cess)

@@ -18,6 +18,7 @@ from jaxgen.core.errors import InputError, expected
 from jaxgen.core.types import PRNGKey
 from jaxgen.sampler import program
 from jaxgen.sampler.config import Setup
+from jaxgen.sampler.progress import ProgressLine
 from jaxgen.sampler.results import FAILURES, NO_HISTORY, Progress
 from jaxgen.sampler.sharding import replicate
 from jaxgen.sampler.state import (
@@ -202,6 +203,8 @@ def go(journey: Journey, setup: Setup, plan: Plan, recorder: Recorder) -> Journe
             seconds = time.monotonic() - begun
             slots = 2 * slots if seconds < _SHORT else slots // 2 if seconds > _LONG else slots
             slots = max(1, min(slots, setup.length))
+    if isinstance(setup.progress, ProgressLine):
+        setup.progress.close()
     return journey
 
 

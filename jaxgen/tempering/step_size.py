@@ -313,10 +313,12 @@ class CoGeneration(StepRule):
 
 
 def as_rule(step_size: Any, first: float) -> StepRule:
-    """A rule as it is, a number as `Fixed`, None as `DualAveraging` from a first guess."""
+    """A rule as it is, a number as `Fixed`, None or "auto" as `DualAveraging`."""
     if isinstance(step_size, StepRule):
         return step_size
-    if step_size is None:
+    if isinstance(step_size, str) and step_size != "auto":
+        raise expected("step_size", 'a number, a rule of jaxgen.adapt or "auto"', repr(step_size))
+    if step_size is None or isinstance(step_size, str):
         return DualAveraging(jnp.asarray(first, jnp.float32))
     return Fixed(jnp.asarray(step_size, jnp.float32))
 

@@ -28,6 +28,7 @@ SLOW = (
     "getting-started.md",
     "how-to/generator.md",
     "how-to/other-samplers.md",
+    "how-to/transformations.md",
     "papers/ppgn.md",
 )
 

@@ -221,3 +221,19 @@ def test_clipped_draws_say_so(problem):
     assert np.isnan(result.log_z)
     assert any("heuristic" in note for note in result.notes)
     assert np.abs(result.draws).max() <= 1.0
+
+
+def test_words_for_the_defaults_and_a_line_of_progress(capsys):
+    target = LinearGaussian(3, noise=0.5, seed=2).posterior
+    options = {"num_chains": 16, "num_steps": 4, "warmup": 2}
+    plain = jaxgen.sample(7, target, **options)
+    words = jaxgen.sample(
+        jax.random.PRNGKey(7), target, betas="adaptive", step_size="auto", progress=True, **options
+    )
+    assert words.log_z == plain.log_z
+    lines = capsys.readouterr().err
+    assert lines.endswith("\n")
+    assert "draw: 4 of 4 steps, beta 1, acceptance" in lines
+    for name in ("betas", "step_size"):
+        with pytest.raises(InputError, match=f"{name}: expected .* got 'fast'"):
+            jaxgen.sample(7, target, **{name: "fast"})
