@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.keys import as_key
+from jaxgen.core.precision import at_precision, matmul_precision
 from jaxgen.core.types import Array, PRNGKey
 from jaxgen.kernels import Kernel
 from jaxgen.sampler import program
@@ -45,6 +46,7 @@ class Annealed(NamedTuple):
     evidence: Callable[[RunState], Evidence]
 
 
+@at_precision
 def annealed(
     target: Posterior | AnnealedPath,
     kernel: Kernel | None = None,
@@ -57,6 +59,7 @@ def annealed(
     resample_threshold: float = 0.5,
     precondition: bool | str = True,
     tile: int | None = None,
+    precision: str = "highest",
 ) -> Annealed:
     """Return the functions that anneal to a target, one temperature a step.
 
@@ -69,6 +72,8 @@ def annealed(
       schedule: inverse temperatures `[T + 1]`, or `schedules.Adaptive()`, the default.
       num_chains, moves, step_size, resample, resample_threshold, precondition: as in `ais`.
       tile: chains in one batch.
+      precision: of matrix products: "highest" (float32 on every device) or "fast", as JAX is
+        set up.
 
     Raises:
       InputError: for arguments that cannot be used.
@@ -87,40 +92,43 @@ def annealed(
         memory=None,
         devices=jax.devices()[:1],
         shard_weights=False,
+        precision=precision,
         progress=None,
     )
     last = 1.0 if isinstance(setup.schedule, Adaptive) else setup.schedule[-1]
 
     def init(key: PRNGKey) -> RunState:
         """Draw the chains at beta = 0."""
-        return program.initial_state(
-            as_key(key),
-            setup.path,
-            setup.kernel,
-            setup.rule,
-            num_chains=num_chains,
-            num_islands=setup.islands,
-            precondition=setup.precondition,
-            tile=setup.tile,
-        )
+        with matmul_precision(precision):
+            return program.initial_state(
+                as_key(key),
+                setup.path,
+                setup.kernel,
+                setup.rule,
+                num_chains=num_chains,
+                num_islands=setup.islands,
+                precondition=setup.precondition,
+                tile=setup.tile,
+            )
 
     def step(state: RunState) -> tuple[RunState, TemperatureInfo]:
         """Go on by one temperature."""
         phase: Array = jnp.where(state.beta < last, ANNEAL, DRAW)
         order = Order.of(ANNEAL, 1, setup.moves, setup.threshold, FINAL)._replace(phase=phase)
-        state, rows, _ = program.advance(
-            state,
-            setup.path,
-            setup.kernel,
-            setup.rule,
-            setup.schedule,
-            order,
-            resample=setup.resample,
-            precondition=setup.precondition,
-            collect=setup.collect,
-            tile=setup.tile,
-            length=1,
-        )
+        with matmul_precision(precision):
+            state, rows, _ = program.advance(
+                state,
+                setup.path,
+                setup.kernel,
+                setup.rule,
+                setup.schedule,
+                order,
+                resample=setup.resample,
+                precondition=setup.precondition,
+                collect=setup.collect,
+                tile=setup.tile,
+                length=1,
+            )
         info = jax.tree.map(lambda x: x[0], rows)
         return state, info._replace(beta=state.beta.astype(np.float32))
 

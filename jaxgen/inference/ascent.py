@@ -18,6 +18,7 @@ import optax
 
 from jaxgen.core.errors import InputError, expected
 from jaxgen.core.keys import as_key
+from jaxgen.core.precision import at_precision
 from jaxgen.core.pytree import with_structure
 from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import Array, ArrayTree, PRNGKey, Scalar
@@ -49,6 +50,7 @@ class AscentResult(NamedTuple):
     exactness: str = "approximate"
 
 
+@at_precision
 def ascend(
     key: PRNGKey,
     posterior: Posterior,
@@ -60,6 +62,7 @@ def ascend(
     clip: tuple[Any, Any] | None = None,
     best_of: int = 1,
     tile: int | None = None,
+    precision: str = "highest",
 ) -> AscentResult:
     """Maximise log p(condition | G(z)) + prior_weight * log p(z) from prior draws.
 
@@ -78,6 +81,8 @@ def ascend(
         after each step (Xu et al., Alg. 1).
       best_of: start each chain from the best of so many prior draws, by the objective.
       tile: chains moved in one batch; None for all.
+      precision: of matrix products: "highest" (float32 on every device) or "fast", as JAX is
+        set up.
 
     Returns:
       An `AscentResult`.

@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxgen.core.errors import expected
 from jaxgen.core.keys import as_key
+from jaxgen.core.precision import at_precision
 from jaxgen.core.pytree import pytree, with_structure
 from jaxgen.core.tracing import namespace
 from jaxgen.core.types import Array, ArrayTree, Density, PRNGKey
@@ -261,6 +262,7 @@ def _simulate(keys: Array, paths: DecoderPaths) -> tuple[ArrayTree, Array]:
     return jax.vmap(one)(keys)
 
 
+@at_precision
 def bdmc(
     key: PRNGKey,
     prior: Any,
@@ -275,6 +277,7 @@ def bdmc(
     moves: int = 1,
     step_sizes: Any = None,
     batch: int | None = None,
+    precision: str = "highest",
     progress: many.Progress | None = None,
 ) -> BDMCResult:
     """Simulate pairs (z, x) from the model and bound log p(x) from both sides.
@@ -293,6 +296,8 @@ def bdmc(
       step_sizes: a number, or a table `[T]` or `[N, T]`; None learns one in a pilot run and
         freezes it for both directions.
       batch: pairs in one program; None for all.
+      precision: of matrix products: "highest" (float32 on every device) or "fast", as JAX is
+        set up.
       progress: called with (temperatures done, in all) of each direction.
 
     Returns:

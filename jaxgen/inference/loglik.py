@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxgen.core.errors import expected
 from jaxgen.core.keys import as_key
+from jaxgen.core.precision import at_precision
 from jaxgen.core.pytree import with_structure
 from jaxgen.core.tracing import is_traced, namespace
 from jaxgen.core.types import Array, PRNGKey
@@ -72,6 +73,7 @@ class LogLikelihood(NamedTuple):
     check: BDMCResult | None
 
 
+@at_precision
 def loglik(
     key: PRNGKey,
     generator: Any,
@@ -86,6 +88,7 @@ def loglik(
     moves: int | None = None,
     check: int = 0,
     batch: int | None = 64,
+    precision: str = "highest",
     progress: many.Progress | None = None,
 ) -> LogLikelihood:
     """Estimate log p(x) under a decoder for every image.
@@ -113,6 +116,8 @@ def loglik(
         by bidirectional Monte Carlo, and the gap is what the estimate lies below on average;
         0 for none.
       batch: images in one program, with a list of betas.
+      precision: of matrix products: "highest" (float32 on every device) or "fast", as JAX is
+        set up.
       progress: called with (temperatures done, in all), or with (images done, in all) without
         a list of betas.
 
@@ -136,7 +141,11 @@ def loglik(
     adaptive = betas is None
     if adaptive:
         kernel = HMC(10, jitter=True) if kernel is None else kernel
-        settings: dict[str, Any] = {"num_chains": num_chains or 64, "moves": moves}
+        settings: dict[str, Any] = {
+            "num_chains": num_chains or 64,
+            "moves": moves,
+            "precision": precision,
+        }
         found = _anneal_each(key_run, paths, images, kernel, progress=progress, **settings)
         spent = 0.0
     else:
@@ -165,6 +174,7 @@ def loglik(
             num_chains=16 if adaptive else count_chains,
             moves=1 if adaptive else settings["moves"],
             batch=batch,
+            precision=precision,
         )
         if adaptive:
             checked = _gap_of_estimate(key_check, checked, paths, kernel, settings)
@@ -213,6 +223,7 @@ def _anneal_each(
     *,
     num_chains: int,
     moves: int | None,
+    precision: str,
     progress: many.Progress | None = None,
 ) -> Evidence:
     """Anneal to each image's posterior in two stages; image i uses `fold_in(key, i)`."""
@@ -227,6 +238,7 @@ def _anneal_each(
             num_steps=0,
             warmup=0,
             collect=None,
+            precision=precision,
         )
         xp = namespace(result.log_z)
         return Evidence(

@@ -18,12 +18,20 @@ import numpy as np
 
 from jaxgen.core.errors import expected
 from jaxgen.core.keys import as_key
+from jaxgen.core.precision import at_precision
 from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import ArrayTree, PRNGKey
 from jaxgen.kernels import ChainState, Kernel
 from jaxgen.sampler import loop, traced
 from jaxgen.sampler.checkpoint import recording
-from jaxgen.sampler.config import Callback, Reduce, Setup, check_integer, prepare
+from jaxgen.sampler.config import (
+    Callback,
+    Reduce,
+    Setup,
+    check_integer,
+    precision_note,
+    prepare,
+)
 from jaxgen.sampler.results import UNSETTLED, SampleResult, sample_notes
 from jaxgen.sampler.state import RunState, TemperatureInfo, clock
 from jaxgen.sampler.traced import refuse_under_trace
@@ -54,6 +62,7 @@ def images(path: AnnealedPath, chain: ChainState) -> Any:
     return {"position": chain.position, "image": posterior.image(chain.position)}
 
 
+@at_precision
 def sample(
     key: PRNGKey,
     target: Posterior | AnnealedPath,
@@ -83,6 +92,7 @@ def sample(
     folder: str | PathLike[str] | None = None,
     resume: bool = False,
     checkpoint_every: float = 60.0,
+    precision: str = "highest",
     progress: Callback | bool | None = None,
 ) -> SampleResult:
     """Draw from a posterior: `sample(key, posterior)` chooses everything else.
@@ -138,6 +148,8 @@ def sample(
       folder, resume, checkpoint_every: as in `ais`; draws stream into the folder too, and
         can be read there at any time (`jaxgen.load_run`). More than a GiB of them is left
         there, and `draws` is None.
+      precision: "highest" multiplies matrices in float32 whatever the device; "fast" as JAX is
+        set up, which is bfloat16 on a TPU. A note says where that moves log p by more than 0.1.
       progress: called with a `Progress` between chunks; True writes a line to the terminal.
 
     Returns:
@@ -165,6 +177,7 @@ def sample(
         memory=memory,
         devices=devices,
         shard_weights=shard_weights,
+        precision=precision,
         progress=progress,
         collect=collect,
         reduce=reduce,
@@ -192,7 +205,7 @@ def sample(
         journey = loop.go(journey, setup, plan, recorder)
         draws = journey.reduced if reduce is not None else recorder.draws()
     result = _result(journey, setup, draws)
-    return result._replace(notes=(*result.notes, *recorder.notes))
+    return result._replace(notes=(*result.notes, *precision_note(setup), *recorder.notes))
 
 
 def _exactness(setup: Setup) -> str:
@@ -229,6 +242,7 @@ def _traced(found: traced.Outcome, setup: Setup) -> SampleResult:
         "island_log_z": evidence.island_log_z,
         "pilot_history": before,
         "kernel": setup.kernel.name,
+        "precision": setup.precision,
         "failure": found.failure,
     }
     return SampleResult(**fields)
@@ -262,6 +276,7 @@ def _result(journey: loop.Journey, setup: Setup, draws: Any) -> SampleResult:
         island_log_z=evidence.island_log_z,
         pilot_history=before,
         kernel=setup.kernel.name,
+        precision=setup.precision,
     )
     # Of what `reduce` has made of the draws nothing is known.
     notes = sample_notes(result if setup.reduce is None else result._replace(draws=None))

@@ -52,7 +52,7 @@ _LEAST_ACCEPTANCE = 0.1
 
 
 # Names, notes and the tile are structure, so that `jax.jit` may return a result.
-_has_structure = with_structure("exactness", "notes", "tile", "kernel")
+_has_structure = with_structure("exactness", "notes", "tile", "kernel", "precision")
 
 
 class Progress(NamedTuple):
@@ -101,6 +101,7 @@ class AISResult(NamedTuple):
       tile: chains in one batch; results agree to the last bit for the same tile.
       island_log_z: `[I]` what each island of chains found of log Z by itself.
       kernel: the kernel's name.
+      precision: of matrix products, as it was asked for.
       failure: 0; under a transformation of JAX, which cannot raise, a number of `FAILURES`.
     """
 
@@ -120,6 +121,7 @@ class AISResult(NamedTuple):
     tile: int
     island_log_z: np.ndarray = NO_ISLANDS
     kernel: str = ""
+    precision: str = "highest"
     failure: Any = 0
 
     def settled(self) -> AISResult:
@@ -193,6 +195,7 @@ class SampleResult(NamedTuple):
         annealing, found of log Z by itself.
       pilot_history: the rough annealing before it, with rows as in `history`; empty if none.
       kernel: the kernel's name.
+      precision: of matrix products, as it was asked for.
       failure: 0; under a transformation of JAX, which cannot raise, a number of `FAILURES`.
     """
 
@@ -216,6 +219,7 @@ class SampleResult(NamedTuple):
     island_log_z: np.ndarray = NO_ISLANDS
     pilot_history: TemperatureInfo = NO_HISTORY
     kernel: str = ""
+    precision: str = "highest"
     failure: Any = 0
 
     def settled(self) -> SampleResult:

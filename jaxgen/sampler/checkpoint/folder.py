@@ -482,6 +482,8 @@ def _identity(setup: Setup, plan: Plan, key: Any) -> dict[str, Any]:
     names = ("num_chains", "moves", "threshold", "resample", "precondition", "collect", "tile")
     names = (*names, "islands", "pool", "pilot")
     own = {name: getattr(setup, name) for name in (*names, "reduce")}
+    if setup.precision != "highest":  # what folders of before that setting have run at
+        own["precision"] = setup.precision
     return {"key": key, "plan": plan, **setup.given, **own}
 
 
