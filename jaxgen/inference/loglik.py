@@ -25,8 +25,10 @@ from jaxgen.core.types import Array, PRNGKey
 from jaxgen.inference import batched as many
 from jaxgen.inference.batched import Evidence
 from jaxgen.inference.bdmc import BDMCResult, DecoderPaths, bdmc
+from jaxgen.inference.many import sample_each
 from jaxgen.inference.sample import sample
 from jaxgen.kernels import HMC, Kernel
+from jaxgen.sampler.results import SampleResult
 from jaxgen.target.observations import Observation
 from jaxgen.target.priors import Gaussian
 from jaxgen.tempering.betas import check_betas, linear, sigmoid
@@ -93,8 +95,8 @@ def loglik(
 ) -> LogLikelihood:
     """Estimate log p(x) under a decoder for every image.
 
-    By default images are annealed one after the other, by one compiled program, in the two
-    stages of `jaxgen.sample`: its temperatures follow each image, and its error rests on
+    By default every image is annealed by itself, one on each core, in the two stages of
+    `jaxgen.sample`: its temperatures follow each image, and its error rests on
     islands that never meet. With a list of betas all images run in one program with
     temperatures and steps fixed beforehand (a short pilot run learns the steps), and each
     exp(log_prob) is unbiased.
@@ -227,39 +229,38 @@ def _anneal_each(
     progress: many.Progress | None = None,
 ) -> Evidence:
     """Anneal to each image's posterior in two stages; image i uses `fold_in(key, i)`."""
+    settings: dict[str, Any] = {
+        "num_chains": num_chains,
+        "moves": moves,
+        "precision": precision,
+        "num_steps": 0,
+        "warmup": 0,
+        "collect": None,
+    }
+    if not is_traced(key, paths, images):
+        results = sample_each(key, paths, images, kernel, progress=progress, **settings)
+        return jax.tree.map(lambda *x: np.stack(x), *map(_evidence_of, results))
 
     def one(index: Any, image: Array) -> Evidence:
-        result = sample(
-            jax.random.fold_in(key, index),
-            paths(image),
-            kernel,
-            num_chains=num_chains,
-            moves=moves,
-            num_steps=0,
-            warmup=0,
-            collect=None,
-            precision=precision,
-        )
-        xp = namespace(result.log_z)
-        return Evidence(
-            log_z=xp.asarray(result.log_z),
-            standard_error=xp.asarray(result.log_z_standard_error),
-            ess=xp.asarray(result.ess),
-            log_weight=result.log_weight,
-            position=jax.tree.map(xp.asarray, result.position),
-            acceptance_rate=xp.asarray(_mean_of_known(result.history)),
-            num_gradients=xp.asarray(xp.mean(result.num_gradients), float),
-            num_divergent=xp.asarray(xp.sum(result.num_divergent)),
+        return _evidence_of(
+            sample(jax.random.fold_in(key, index), paths(image), kernel, **settings)
         )
 
-    if is_traced(key, paths, images):
-        return jax.lax.map(lambda item: one(*item), (jnp.arange(images.shape[0]), images))
-    rows = []
-    for index, image in enumerate(images):
-        rows.append(one(index, image))
-        if progress is not None:
-            progress(index + 1, len(images))
-    return jax.tree.map(lambda *x: np.stack(x), *rows)
+    return jax.lax.map(lambda item: one(*item), (jnp.arange(images.shape[0]), images))
+
+
+def _evidence_of(result: SampleResult) -> Evidence:
+    xp = namespace(result.log_z)
+    return Evidence(
+        log_z=xp.asarray(result.log_z),
+        standard_error=xp.asarray(result.log_z_standard_error),
+        ess=xp.asarray(result.ess),
+        log_weight=result.log_weight,
+        position=jax.tree.map(xp.asarray, result.position),
+        acceptance_rate=xp.asarray(_mean_of_known(result.history)),
+        num_gradients=xp.asarray(xp.mean(result.num_gradients), float),
+        num_divergent=xp.asarray(xp.sum(result.num_divergent)),
+    )
 
 
 def _mean_of_known(history: Any) -> Any:

@@ -29,6 +29,7 @@ from jaxgen.core.types import ArrayTree, PRNGKey
 from jaxgen.inference.sample import sample
 from jaxgen.sampler.config import check_integer
 from jaxgen.sampler.results import SampleResult
+from jaxgen.target.posterior import Posterior
 
 __all__ = ["sample_each"]
 
@@ -51,9 +52,10 @@ def sample_each(
 
     Args:
       key: the run's key, or an integer; item i uses `fold_in(key, i)`, whatever the batch.
-      make: `item -> Posterior`, a function or a callable pytree; it is traced. A function is
-        recognised by itself, so define it once; what it closes over becomes a constant of the
-        program, so networks of many weights belong into a callable pytree.
+      make: `item -> Posterior` (or `AnnealedPath`), a function or a callable pytree; it is
+        traced. A function is recognised by itself, so define it once; what it closes over
+        becomes a constant of the program, so networks of many weights belong into a callable
+        pytree.
       items: a tree of arrays `[N, ...]`: labels, observations, masks, noise levels.
       kernel: as in `sample`.
       batch: items in one program, at most: by default 1 on a CPU, 16 elsewhere.
@@ -78,7 +80,9 @@ def sample_each(
     size = min(batch, count)
     make = as_data(make)
     first = jax.tree.map(lambda x: x[0], items)
-    make(first).check()
+    target = make(first)
+    if isinstance(target, Posterior):
+        target.check()
     frozen = tuple(sorted((name, _hashable(value)) for name, value in settings.items()))
 
     def run(start: int) -> list[SampleResult]:
