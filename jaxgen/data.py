@@ -139,7 +139,7 @@ def read_idx(path: str | Path) -> np.ndarray:
 
 
 def ring_modes() -> Array:
-    """The five modes of `toy_ring`, `[5, 2]`: on the unit circle, the first at (1, 0)."""
+    """Return the five modes of `toy_ring`, `[5, 2]`: on the unit circle, the first at (1, 0)."""
     angle = 2.0 * jnp.pi * jnp.arange(5) / 5
     return jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 

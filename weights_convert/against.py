@@ -21,7 +21,7 @@ from flax import nnx
 
 from jaxgen.core.errors import InputError, expected
 from jaxgen.models.ported import PORTED
-from weights_convert.tfjs import read_npz
+from weights_convert.archives import read_npz
 from weights_convert.torch_parity import LayerError, layer_errors, layer_sources
 
 __all__ = ["compare_with_module", "compare_with_pairs", "load_module", "read_pairs"]
@@ -32,7 +32,7 @@ _MOST_NUMBERS = 1 << 27
 
 
 def read_pairs(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and outputs from an npz, as the source framework has them: images (N, C, H, W).
+    """Read inputs and outputs from an npz, as the source framework has them: images (N, C, H, W).
 
     Raises:
       InputError: if there is not one array of each, both for the same number of samples.
@@ -62,7 +62,7 @@ def read_pairs(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def compare_with_pairs(done: Any, path: str | Path) -> list[LayerError]:
-    """The error of the output over all pairs; see `read_pairs`.
+    """Return the error of the output over all pairs; see `read_pairs`.
 
     Args:
       done: the conversion, with its weights.
@@ -88,7 +88,7 @@ def compare_with_pairs(done: Any, path: str | Path) -> list[LayerError]:
 
 
 def load_module(text: str) -> Any:
-    """The torch module that `module.py:Net` names, made without arguments.
+    """Return the torch module that `module.py:Net` names, made without arguments.
 
     Its code is run: it has to be your own.
 

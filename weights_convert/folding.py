@@ -31,7 +31,7 @@ _UNDO = "remove it in torch (torch.nn.utils.parametrize.remove_parametrizations)
 
 
 def folded(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The state dict with plain weights, each where the first of its parts stood.
+    """Return the state dict with plain weights, each where the first of its parts stood.
 
     Raises:
       InputError: for a parametrisation of another kind, parts that do not fit, or a square
@@ -52,7 +52,7 @@ def folded(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _one_spelling(
     state: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The state dict with the old names, and part -> the weight that it belongs to."""
+    """Return the state dict with the old names, and part -> the weight that it belongs to."""
     renamed: dict[str, np.ndarray] = {}
     for key, value in state.items():
         if "parametrizations." not in key:

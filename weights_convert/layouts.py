@@ -39,7 +39,7 @@ Transform = Callable[[np.ndarray], np.ndarray]
 
 
 def identity(array: np.ndarray) -> np.ndarray:
-    """The array as it is."""
+    """Return the array as it is."""
     return array
 
 

@@ -26,7 +26,7 @@ _KINDS = frozenset(("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", 
 
 
 def read_numpy_pickle(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The arrays of a pickle file, by their path: "params/Conv_0/kernel", "3" in a list.
+    """Return the arrays of a pickle file, by their path: "params/Conv_0/kernel", "3" in a list.
 
     Raises:
       InputError: for another kind of file; `restricted_pickle.Forbidden` for one that names
@@ -105,7 +105,7 @@ def _scalar(dtype: Any, raw: Any) -> _Array:
 
 
 def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any, *_axes: Any) -> _Array:
-    """An array of protocol 5: its bytes, type, shape and order."""
+    """Return an array of protocol 5: its bytes, type, shape and order."""
     if order not in ("C", "F") or any(axis is not None for axis in _axes):
         raise PickleError("an array in an unknown order")
     made = _Array()

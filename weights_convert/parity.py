@@ -22,9 +22,9 @@ from flax import nnx
 
 from jaxgen.core.errors import InputError, expected
 from jaxgen.models.caffe.graph import Graph
+from weights_convert.archives import read_npz
 from weights_convert.layouts import hwc_to_chw
 from weights_convert.report import plain
-from weights_convert.tfjs import read_npz
 
 __all__ = [
     "TOLERANCE",
@@ -153,7 +153,7 @@ def compare(
     tolerance: float = TOLERANCE,
     notes: Mapping[str, str] | None = None,
 ) -> list[LayerParity]:
-    """A row for each layer of the graph.
+    """Return a row for each layer of the graph.
 
     Args:
       graph: the converted network.
@@ -191,7 +191,7 @@ def compare(
 
 
 def parity_table(rows: Sequence[LayerParity], title: str = "Parity") -> Any:
-    """The rows as a `rich` table."""
+    """Return the rows as a `rich` table."""
     from rich.table import Table
     from rich.text import Text
 
@@ -209,7 +209,7 @@ def parity_table(rows: Sequence[LayerParity], title: str = "Parity") -> Any:
 
 
 def _error(ours: np.ndarray, judge: np.ndarray) -> float | None:
-    """The relative error of one top; None if the shapes cannot be the same blob."""
+    """Return the relative error of one top; None if the shapes cannot be the same blob."""
     if ours.ndim == 3:
         ours = hwc_to_chw(ours)
     if ours.size != judge.size:

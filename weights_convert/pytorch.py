@@ -63,7 +63,7 @@ class Converted(NamedTuple):
 def load_state(
     source: str | Path, key: str | None = None, prefix: str = "", buffers: str | None = None
 ) -> dict[str, np.ndarray]:
-    """A file's state dict, without `module.`, `_orig_mod.` and counters of training.
+    """Return a file's state dict, without `module.`, `_orig_mod.` and counters of training.
 
     Args:
       source: the file; nothing in it is run.
@@ -114,7 +114,7 @@ def _converted(
     ignore: Sequence[str] = (),
     keep_softmax: bool = False,
 ) -> Converted:
-    """The conversion, its module still without weights."""
+    """Return the conversion, its module still without weights."""
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
     options = dict(options or {})
     unknown = [name for name in options if name not in recipe.options]
@@ -258,7 +258,7 @@ def _without_softmax(
 
 
 def _several_networks(state: Mapping[str, np.ndarray]) -> str:
-    """A hint where a file holds several networks side by side, as Lightning's do."""
+    """Return a hint where a file holds several networks side by side, as Lightning's do."""
     counts: dict[str, int] = {}
     for key in state:
         first = key.partition(".")[0]

@@ -18,7 +18,7 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of the command."""
+    """Add the arguments of the command."""
     add = parser.add_argument
     add("file", help=".pth, .pt, .th, .ckpt or .safetensors")
     add("--recipe", help=f"one of {', '.join(RECIPES)}; `recipes NAME` lists its options")
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _say(args: argparse.Namespace, done: Converted) -> None:
-    """What was read, and what was taken for granted because the file does not say it."""
+    """Print what was read, and what was taken for granted because the file does not say it."""
     count = sum(array.size for array in done.arrays.values())
     print(
         f"{plain(args.file)}: {len(done.state)} tensors -> {len(done.arrays)} arrays, "
@@ -101,7 +101,7 @@ def _say(args: argparse.Namespace, done: Converted) -> None:
 
 
 def _comparisons(args: argparse.Namespace, done: Converted):
-    """(what it was compared with, its rows), each printed."""
+    """Yield (what it was compared with, its rows), each printed."""
     from weights_convert.torch_parity import table
 
     if args.verify:

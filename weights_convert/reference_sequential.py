@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 
 
 def sequential(layers: Sequence[Settings], shapes: Sequence[Shape], path: Any) -> Any:
-    """The torch modules of a description that `check_layers` completed.
+    """Return the torch modules of a description that `check_layers` completed.
 
     Args:
       layers: the completed description.

@@ -16,7 +16,7 @@ _KEPT: list[Any] = []  # torch forgets a library's operators with the library
 
 
 def need_torch() -> Any:
-    """The torch module.
+    """Return the torch module.
 
     Raises:
       ImportError: saying how to get it.
@@ -31,7 +31,7 @@ def need_torch() -> Any:
 
 
 def need_torchvision() -> Any:
-    """The torchvision package, its models at least.
+    """Return the torchvision package, its models at least.
 
     Its compiled operators (for detection) belong to one build of torch. The classifiers need
     none of them, so with another build they are declared, without an implementation.

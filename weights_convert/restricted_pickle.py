@@ -94,7 +94,7 @@ _HOSTILE = re.compile(
 
 
 def forbidden(name: str, label: str, at: str = "") -> Forbidden:
-    """The error for a name that would have to be imported."""
+    """Return the error for a name that would have to be imported."""
     return Forbidden(
         f"{name}: {at}the file wants to use {label[:200]!r}, which is not among the names a file "
         "of weights needs. Nothing was run. Save the weights alone, "
@@ -208,7 +208,7 @@ class _Machine:
         return made
 
     def raw_line(self, longest: int = _MAX_LINE) -> bytes:
-        """The bytes up to the next end of a line, which is passed over."""
+        """Return the bytes up to the next end of a line, which is passed over."""
         at = self.position
         stop = min(self.end, at + longest)
         while at < stop:
@@ -332,7 +332,7 @@ class _Machine:
     # What may be a placeholder -------------------------------------------------------
 
     def new_object(self, cls: Any) -> None:
-        """An instance of a class, made without a call: a placeholder, or refused."""
+        """Make an instance of a class without a call: a placeholder, or refuse it."""
         if not isinstance(cls, _Global) or not self.placeholders:
             raise self.fail("an object of a class, which this kind of file has none of")
         self.stack.append(Placeholder(cls.label))

@@ -70,7 +70,7 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def complete(description: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The configuration of `jaxgen.models.ported.sequential.Sequential`.
+    """Return the configuration of `jaxgen.models.ported.sequential.Sequential`.
 
     Sizes that the description leaves out are read from the state dict.
 
@@ -154,7 +154,7 @@ def groups(state: Mapping[str, np.ndarray]) -> dict[str, str]:
 
 
 def _from_weights(kind: str, source: str, state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What the weights of a layer say of its settings."""
+    """Return what the weights of a layer say of its settings."""
     weight = state.get(f"{source}.weight")
     bias = f"{source}.bias" in state
     if kind in ("batch_norm", "instance_norm", "group_norm"):
@@ -183,7 +183,7 @@ def _agree(given: Any, read: Any) -> bool:
 
 
 def one_or_two(numbers: Sequence[int]) -> Any:
-    """A pair of sizes as a setting: one number where they are equal."""
+    """Return a pair of sizes as a setting: one number where they are equal."""
     sizes = [int(n) for n in numbers]
     return sizes[0] if len(set(sizes)) == 1 else sizes
 

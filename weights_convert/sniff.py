@@ -79,7 +79,7 @@ _TAR = Kind(
 
 
 def sniff(path: Path) -> Kind | None:
-    """What a file is, if it is none of those that are read; None if nothing is known.
+    """Return what a file is, if it is none of those that are read; None if nothing is known.
 
     Raises:
       InputError: if it cannot be read.
@@ -107,7 +107,7 @@ def sniff(path: Path) -> Kind | None:
 
 
 def refuse(path: Path, wanted: str) -> InputError | None:
-    """The error for a file that is something known; None if nothing is known of it."""
+    """Return the error for a file that is something known; None if nothing is known of it."""
     kind = sniff(path)
     if kind is None:
         return None
@@ -140,7 +140,7 @@ def check_directory(path: Path) -> None:
 
 
 def _zip(path: Path) -> Kind | None:
-    """What a zip is, by the names in it."""
+    """Return what a zip is, by the names in it."""
     check_directory(path)
     try:
         with zipfile.ZipFile(path) as archive:

@@ -21,14 +21,14 @@ _IDLE = ("identity", "dropout", "flatten")
 
 
 def said(layers: Sequence[str]) -> str:
-    """What the metadata says of the output where layers were cut."""
+    """Return what the metadata says of the output where layers were cut."""
     return f"logits; the source's last softmax ({', '.join(layers)}) was cut"
 
 
 def cut_from_layers(
     layers: Sequence[Mapping[str, Any]], output_shape: Sequence[int]
 ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """A list of `jaxgen.models.ported.sequential` without its last softmax.
+    """Return a list of `jaxgen.models.ported.sequential` without its last softmax.
 
     Args:
       layers: the description, completed.
@@ -50,7 +50,7 @@ def cut_from_layers(
 def cut_from_graph(
     description: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """A graph's description without the softmax layers whose tops are its outputs.
+    """Return a graph's description without the softmax layers whose tops are its outputs.
 
     Args:
       description: see `jaxgen.models.caffe.graph`.

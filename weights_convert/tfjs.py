@@ -9,14 +9,10 @@ graph's tensors, `/` in their names written as `|`.
 from __future__ import annotations
 
 import argparse
-import ast
 import hashlib
 import json
 import math
 import re
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,27 +24,23 @@ from flax import nnx
 from jaxgen.core.errors import InputError, expected
 from jaxgen.models.ported import PORTED, build, leaves
 from jaxgen.models.weights import fill
+from weights_convert.archives import read_npz
 from weights_convert.report import plain
 from weights_convert.rules import Rule, apply_rules
-from weights_convert.sniff import check_directory, sniff
+from weights_convert.sniff import sniff
 from weights_convert.writing import destination, write_new
 
 __all__ = ["NETWORKS", "add_arguments", "convert_tfjs", "read_manifest", "read_npz", "run"]
 
 _MAX_JSON = 4 * 1024 * 1024
 _MAX_BYTES = 512 * 1024**2  # of all shards, of all tensors; the largest known has 92 MB
-_MAX_NPZ = 512 * 1024**2
 _MAX_TENSORS = 20_000
-_ZIP_TROUBLE = (
-    zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, IndexError,
-    NotImplementedError, OverflowError, RuntimeError,
-)  # fmt: skip
 _DTYPES = {"float32": "<f4", "int32": "<i4", "uint8": "u1", "bool": "?"}
 _STORED = {"uint8": "u1", "uint16": "<u2", "float16": "<f2"}
 
 
 def read_manifest(path: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a weights manifest or of a `model.json` that holds one, dequantised.
+    """Return the tensors of a weights manifest or of a `model.json` that holds one, dequantised.
 
     Raises:
       InputError: naming the file and the tensor; nothing outside the manifest's folder is
@@ -115,47 +107,6 @@ def _check_volume(path: Path, plans: Sequence[tuple[Any, Sequence[tuple[Any, ...
             f"{path}: {len(entries)} tensors of {made} bytes in shards of {sum(sizes)}; the "
             f"limits are {_MAX_TENSORS} and {_MAX_BYTES}"
         )
-
-
-def read_npz(path: str | Path, *, slashes: bool = True) -> dict[str, np.ndarray]:
-    """The arrays of an npz file, objects refused; `|` in names becomes `/` if `slashes`.
-
-    Raises:
-      InputError: for a damaged file or an entry whose header claims more than it holds.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: expected an npz; there is no such file")
-    arrays: dict[str, np.ndarray] = {}
-    check_directory(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            claimed = sum(entry.file_size for entry in entries)
-            if claimed > _MAX_NPZ or len(entries) > _MAX_TENSORS:
-                raise InputError(
-                    f"{path}: {len(entries)} arrays of {claimed} bytes; the limits are "
-                    f"{_MAX_TENSORS} and {_MAX_NPZ}"
-                )
-            for entry in entries:
-                if entry.flag_bits & 0x1:
-                    raise InputError(f"{path}: {entry.filename[:80]!r} is encrypted")
-                with archive.open(entry) as file:
-                    shape, fortran, dtype = _npy_header(file, path, entry.filename)
-                    length = math.prod(shape) * dtype.itemsize
-                    if dtype.hasobject or length > entry.file_size:
-                        raise InputError(f"{path}: {entry.filename[:80]!r}: {dtype}, {shape[:8]}")
-                    raw = file.read(length)
-                if len(raw) != length:
-                    raise InputError(f"{path}: {entry.filename[:80]!r}: truncated")
-                array = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
-                name = entry.filename.removesuffix(".npy")
-                arrays[name.replace("|", "/") if slashes else name] = array
-    except _ZIP_TROUBLE as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: damaged npz: {str(error)[:200]}") from None
-    return arrays
 
 
 @dataclass(frozen=True)
@@ -225,7 +176,7 @@ def convert_tfjs(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `python -m weights_convert tfjs`."""
+    """Add the arguments of `python -m weights_convert tfjs`."""
     parser.add_argument("file", help="the weights manifest, or the npz of ProGAN's tensors")
     parser.add_argument("--network", required=True, help=f"one of {', '.join(NETWORKS)}")
     parser.add_argument("--out", required=True, help="the safetensors file to write")
@@ -245,7 +196,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read_files(source: Path) -> list[Path]:
-    """The file and, of a manifest, its shards."""
+    """Return the file and, of a manifest, its shards."""
     if source.suffix == ".npz" or source.stat().st_size > _MAX_JSON:
         return [source]
     try:
@@ -284,23 +235,6 @@ def _shards(path: Path, names: Sequence[str]) -> bytes:
             raise InputError(f"{path}: shard {shard} is missing")
         parts.append(shard.read_bytes())
     return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _npy_header(file: Any, path: Path, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
-    head = file.read(8)
-    if head[:6] != b"\x93NUMPY" or head[6] not in (1, 2, 3):
-        raise InputError(f"{path}: {name[:80]!r}: no npy header")
-    size = int.from_bytes(file.read(2 if head[6] == 1 else 4), "little")
-    if size > 10_000:
-        raise InputError(f"{path}: {name[:80]!r}: an npy header of {size} bytes")
-    try:
-        fields = ast.literal_eval(file.read(size).decode("latin-1").strip())
-        shape, dtype = tuple(fields["shape"]), np.dtype(str(fields["descr"]))
-        if not all(type(n) is int and 0 <= n < 2**40 for n in shape):
-            raise ValueError("shape")
-        return shape, bool(fields["fortran_order"]), dtype
-    except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError) as error:
-        raise InputError(f"{path}: {name[:80]!r}: npy header: {str(error)[:100]}") from None
 
 
 def _full_conv_to_dense(kernel: np.ndarray) -> np.ndarray:

@@ -13,7 +13,6 @@ import json
 import math
 import mmap
 import os
-import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxgen.core.errors import InputError
+from weights_convert.archives import opened_zip
 from weights_convert.restricted_pickle import Attributes, PickleError, Placeholder, load
 from weights_convert.sniff import refuse
 from weights_convert.torch_tree import state_dict, tidy, under_prefix
@@ -38,11 +38,6 @@ _MAX_VOLUME = 2**48
 _MAX_ENTRIES = 100_000
 _MAX_HEADER_BYTES = 16 * 1024 * 1024
 _MAX_REPEATED = 1 << 27  # bytes that tensors may show more than the file holds
-
-_ZIP_TROUBLE = (
-    zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OverflowError, OSError,
-    IndexError, struct.error,
-)  # fmt: skip
 
 _STORAGES: dict[str, np.dtype] = {
     "DoubleStorage": np.dtype("<f8"),
@@ -94,7 +89,7 @@ class Tensor:
 
 
 def read_file(path: str | os.PathLike[str], key: str | None = None) -> dict[str, np.ndarray]:
-    """The tensors of a PyTorch or safetensors file, as read-only views of the file.
+    """Return the tensors of a PyTorch or safetensors file, as read-only views of the file.
 
     Args:
       path: a `.pth`, `.pt`, `.th`, `.ckpt` or `.safetensors` file; the content decides.
@@ -146,7 +141,7 @@ def release_pages(arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _check_volume(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Expanded and shared tensors show more numbers than the file holds: bound how many."""
+    """Bound how many more numbers expanded and shared tensors show than the file holds."""
     shown = sum(math.prod(t.shape) * t.storage.dtype.itemsize for t in tensors.values())
     held = {t.storage.key: t.storage.count * t.storage.dtype.itemsize for t in tensors.values()}
     if shown > 2 * sum(held.values()) + _MAX_REPEATED:
@@ -157,7 +152,7 @@ def _check_volume(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _short(value: Any) -> str:
-    """A name from a file, safe to print and of bounded length."""
+    """Return a name from a file, safe to print and of bounded length."""
     return repr(value[:80]) if isinstance(value, str) else type(value).__name__
 
 
@@ -212,19 +207,19 @@ def _rebuild_parameter(tensor: Any, *_rest: Any) -> Tensor:
 
 
 def _default_dict(*_factory: Any) -> Attributes:
-    """A defaultdict; what it makes of missing keys is of no interest."""
+    """Return a defaultdict; what it makes of missing keys is of no interest."""
     return Attributes()
 
 
 def _set(items: Any = ()) -> list[Any]:
-    """A set as the list that it is written as: nothing here needs to hash its members."""
+    """Return a set as the list that it is written as: nothing here needs to hash its members."""
     if not isinstance(items, list | tuple):
         raise PickleError("a set that is not made of a list")
     return list(items)
 
 
 def _rebuild_from_type(function: Any, _type: Any, arguments: Any, _state: Any) -> Tensor:
-    """A tensor of a subclass, or one with attributes of its own, which are dropped."""
+    """Rebuild a tensor of a subclass, or one with attributes of its own, which are dropped."""
     build = {id(f): f for f in (_rebuild_tensor, _rebuild_parameter)}.get(
         id(getattr(function, "function", None))
     )
@@ -270,7 +265,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 def _storage(identifier: Any) -> Any:
-    """A persistent identifier: ("storage", type, key, device, count[, view])."""
+    """Read a persistent identifier: ("storage", type, key, device, count[, view])."""
     length = len(identifier) if isinstance(identifier, tuple) else 0
     if length == 4 and identifier[0] == "module":
         return identifier[1]  # a class, with its source code, which older versions kept
@@ -292,7 +287,7 @@ def _storage(identifier: Any) -> Any:
 
 
 def _view(tensor: Tensor, name: str, path: Path, find: Any) -> np.ndarray:
-    """The array a tensor stands for, a view of the mapped file."""
+    """Return the array a tensor stands for, a view of the mapped file."""
     storage = tensor.storage
     if math.prod(tensor.shape) == 0:
         return np.zeros(tensor.shape, storage.dtype)
@@ -313,11 +308,8 @@ def _view(tensor: Tensor, name: str, path: Path, find: Any) -> np.ndarray:
 
 def _read_zip(path: Path, data: memoryview):
     """`archive/data.pkl` and one stored entry `archive/data/KEY` per storage."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except _ZIP_TROUBLE as error:
-        raise InputError(f"{path}: damaged zip: {str(error)[:200]}") from None
+    with opened_zip(path, _MAX_ENTRIES) as (_, entries):
+        pass  # only the list is wanted; the bytes are read from the map, checked by ourselves
     places = _zip_places(path, data, entries)
     pickles = [name for name in places if name.rsplit("/", 1)[-1] == "data.pkl"]
     if len(pickles) != 1:
@@ -346,8 +338,6 @@ def _read_zip(path: Path, data: memoryview):
 
 def _zip_places(path: Path, data: memoryview, entries: list[zipfile.ZipInfo]):
     """Entry name -> (start, length, crc), every one checked to lie apart in the file."""
-    if len(entries) > _MAX_ENTRIES:
-        raise InputError(f"{path}: a zip of {len(entries)} entries; {_MAX_ENTRIES} is the limit")
     places: dict[str, tuple[int, int, int]] = {}
     spans: list[tuple[int, int]] = []
     for entry in entries:
@@ -384,7 +374,7 @@ def _zip_places(path: Path, data: memoryview, entries: list[zipfile.ZipInfo]):
 
 
 def _entry(path: Path, data: memoryview, places, name: str, default: bytes | None = None):
-    """The bytes of an entry, after its checksum was found right."""
+    """Return the bytes of an entry, after its checksum was found right."""
     if name not in places:
         if default is not None:
             return memoryview(default)
@@ -473,7 +463,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read_safetensors(path: Path, data: memoryview) -> dict[str, np.ndarray]:
-    """An 8-byte length, a JSON header, the data; tensors may not overlap."""
+    """Read safetensors: an 8-byte length, a JSON header, the data; tensors may not overlap."""
     length = int.from_bytes(data[:8], "little")
     if length > min(len(data) - 8, _MAX_HEADER_BYTES):
         raise InputError(f"{path}: a header of {length} bytes in a file of {len(data)}")

@@ -147,7 +147,7 @@ _WAYS_OUT = {
 def translate(
     kind: str, settings: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any], dict[str, Any], list[str]]:
-    """A layer of a description in the terms of `jaxgen.models.ported.sequential`.
+    """Return a layer of a description in the terms of `jaxgen.models.ported.sequential`.
 
     Args:
       kind: a class of `torch.nn`, or a type here, whose settings are taken as they are.

@@ -38,7 +38,7 @@ class LayerError(NamedTuple):
 
 
 def activations(module: nnx.Module, *inputs: Any) -> tuple[Any, dict[str, Any]]:
-    """The output, and what every sub-module returned: dotted path -> its last output."""
+    """Return the output, and what every sub-module returned: dotted path -> its last output."""
     graphdef, state = nnx.split(module)
 
     @jax.jit
@@ -153,7 +153,7 @@ def layer_errors(
 
 
 def table(rows: list[LayerError]) -> str:
-    """The rows as text, largest error last."""
+    """Return the rows as text, largest error last."""
     width = max(len(row.layer) for row in rows)
     lines = [f"{row.layer:<{width}}  {row.error:8.1e}  {row.shape}" for row in rows]
     worst = max(rows, key=lambda row: row.error)

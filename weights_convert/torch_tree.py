@@ -32,7 +32,7 @@ _COUNTERS = ("num_batches_tracked", "n_averaged")
 
 
 def state_dict(tree: Any, name: str, tensor: type, key: str | None = None) -> dict[str, Any]:
-    """The one mapping from names to tensors in a checkpoint.
+    """Return the one mapping from names to tensors in a checkpoint.
 
     Args:
       tree: what the file holds.
@@ -71,7 +71,7 @@ def state_dict(tree: Any, name: str, tensor: type, key: str | None = None) -> di
 
 
 def tidy(state: Mapping[str, np.ndarray], name: str = "state dict") -> dict[str, np.ndarray]:
-    """The state dict without what wrappers and training left in it.
+    """Return the state dict without what wrappers and training left in it.
 
     `_orig_mod.` (torch.compile) goes wherever it stands, a leading `module.` (DataParallel,
     AveragedModel) when every key has it, `num_batches_tracked` and `n_averaged` always. Half
@@ -98,7 +98,7 @@ def tidy(state: Mapping[str, np.ndarray], name: str = "state dict") -> dict[str,
 
 
 def under_prefix(state: Mapping[str, Any], prefix: str, name: str) -> dict[str, Any]:
-    """The entries whose names begin with a prefix, without it; a last dot may be left out.
+    """Return the entries whose names begin with a prefix, without it; a last dot may be left out.
 
     Raises:
       InputError: if there are none, with the prefixes that there are.
@@ -118,7 +118,7 @@ def under_prefix(state: Mapping[str, Any], prefix: str, name: str) -> dict[str, 
 
 
 def _items(value: Any) -> Mapping[Any, Any] | None:
-    """The entries of a dictionary, or of an object of an unknown class that is one."""
+    """Return the entries of a dictionary, or of an object of an unknown class that is one."""
     if isinstance(value, dict):
         return value
     if isinstance(value, Placeholder):
@@ -132,7 +132,7 @@ def _items(value: Any) -> Mapping[Any, Any] | None:
 
 
 def _module_state(value: Any, budget: list[int], depth: int = 0) -> dict[str, Any] | None:
-    """The state dict of a pickled `torch.nn.Module`, read off its attributes; else None.
+    """Return the state dict of a pickled `torch.nn.Module`, read off its attributes; else None.
 
     `budget` bounds the number of modules in all: a file can share one a million times.
     """
@@ -162,7 +162,7 @@ def _module_state(value: Any, budget: list[int], depth: int = 0) -> dict[str, An
 
 
 def _at(tree: Any, key: str) -> Iterator[Any]:
-    """What lies at a dotted path; names with dots are tried as well, the longest first."""
+    """Yield what lies at a dotted path; names with dots are tried as well, the longest first."""
     items = _items(tree)
     if items is None:
         return
@@ -182,7 +182,7 @@ def _walk(tree: Any, path: tuple[Any, ...]) -> Any:
 
 
 def _state_dicts(tree: Any, tensor: type, path: tuple, budget: list[int]) -> Iterator[tuple]:
-    """The paths of all mappings from names to tensors, those of optimisers left out.
+    """Yield the paths of all mappings from names to tensors, those of optimisers left out.
 
     A mapping that holds others as well as tensors, such as a mean latent beside a generator's
     weights, is a wrapper. `budget` bounds the visits: a file can share or nest mappings at will.
@@ -202,7 +202,7 @@ def _state_dicts(tree: Any, tensor: type, path: tuple, budget: list[int]) -> Ite
 
 
 def _checked(found: Any, name: str, tensor: type) -> dict[str, Any]:
-    """A mapping, every entry of which is a tensor."""
+    """Return a mapping, every entry of which is a tensor."""
     items = _items(found)
     if items is None:
         raise _no_state_dict(found, name, tensor)
@@ -228,5 +228,5 @@ def _no_state_dict(value: Any, name: str, tensor: type) -> InputError:
 
 
 def _short(value: Any) -> str:
-    """A name from a file, safe to print and of bounded length."""
+    """Return a name from a file, safe to print and of bounded length."""
     return repr(value[:80]) if isinstance(value, str) else f"a {getattr(value, 'kind', 'number')}"

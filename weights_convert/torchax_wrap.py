@@ -42,7 +42,7 @@ class TorchNetwork:
     image_out: bool = static(default=False)
 
     def __call__(self, x: Array) -> Array:
-        """The output for one sample; use `jax.vmap` for many."""
+        """Return the output for one sample; use `jax.vmap` for many."""
         if self.image_in:
             if x.ndim != 3:
                 raise expected("x", "one image [H, W, C] (use jax.vmap for many)", x.shape)

@@ -23,7 +23,7 @@ PathLike = str | os.PathLike[str]
 
 
 def destination(path: PathLike, *, sources: Iterable[PathLike] = (), force: bool = False) -> Path:
-    """The file to write, after a check that writing it destroys nothing.
+    """Return the file to write, after a check that writing it destroys nothing.
 
     Args:
       path: the file to write.

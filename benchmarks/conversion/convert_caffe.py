@@ -113,7 +113,7 @@ def _agreement(cv2, files, preprocessing, images, blob, labels, top) -> dict[str
 
 
 def layer_parity(smoke: bool) -> dict[str, Any]:
-    """The worst layer of each definition."""
+    """Return the worst layer of each definition."""
     result: dict[str, Any] = {}
     chosen = {"GoogLeNet": DEFINITIONS["GoogLeNet"]} if smoke else DEFINITIONS
     for name, file in chosen.items():

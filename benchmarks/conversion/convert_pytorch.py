@@ -82,7 +82,7 @@ def accuracy(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def parity(args: argparse.Namespace) -> dict[str, Any]:
-    """The worst layer of every recipe."""
+    """Return the worst layer of every recipe."""
     result: dict[str, Any] = {}
 
     def record(name: str, done: Any) -> None:
@@ -147,7 +147,7 @@ def random_arrays(module: Any) -> dict[str, np.ndarray]:
 
 
 def faces(args: argparse.Namespace) -> dict[str, Any]:
-    """A picture of 16 faces, what the expression network says of them, and times."""
+    """Return a picture of 16 faces, what the expression network says of them, and times."""
     from PIL import Image
 
     from jaxgen.models.ported.faceapi import EXPRESSIONS
@@ -218,7 +218,7 @@ def size(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def rezipped(stream: bytes) -> bytes:
-    """A sound zip around a damaged pickle stream, so that the damage gets past the checksum."""
+    """Return a sound zip around a damaged pickle stream: the damage gets past the checksum."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("archive/data.pkl", stream)

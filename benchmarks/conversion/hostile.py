@@ -66,7 +66,7 @@ def field(number: int, content: bytes) -> bytes:
 
 
 def stored(tree: bytes, blobs: dict[str, bytes] | None = None, **names: bytes) -> bytes:
-    """A file as torch.save writes it, around any pickle."""
+    """Return a file as torch.save writes it, around any pickle."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("archive/data.pkl", tree)
@@ -84,7 +84,7 @@ def text(value: str) -> bytes:
 
 def tensor(key: str, count: int, shape: Any, stride: Any, offset: int = 0,
            kind: str = "FloatStorage") -> bytes:  # fmt: skip
-    """The instructions that build one tensor."""
+    """Return the instructions that build one tensor."""
     place = b"(" + text("storage") + f"ctorch\n{kind}\n".encode() + text(key) + text("cpu")
     place += number(count) + b"tQ"
     both = b"".join(b"(" + b"".join(map(number, n)) + b"t" for n in (shape, stride))
@@ -283,7 +283,7 @@ def tensors() -> Iterator[Case]:
 
 
 def zips() -> Iterator[Case]:
-    """Archives that are bombs, overlap, or are something else."""
+    """Yield archives that are bombs, overlap, or are something else."""
 
     def bomb(name: str, size: int = 3 << 30, level: int = 9) -> bytes:
         buffer = io.BytesIO()
@@ -303,7 +303,7 @@ def zips() -> Iterator[Case]:
         return buffer.getvalue()
 
     def flooded(entries: int) -> bytes:
-        """A central directory of a million entries that all point at one place."""
+        """Return a central directory of a million entries that all point at one place."""
         record = b"PK\x01\x02" + bytes(24) + struct.pack("<HHH", 1, 0, 0) + bytes(12) + b"a"
         body = record * entries
         return b"PK\x03\x04" + bytes(26) + body + b"PK\x05\x06" + struct.pack(
@@ -692,7 +692,7 @@ def descriptions() -> Iterator[Case]:
 
 
 def others() -> Iterator[Case]:
-    """What people hand over by mistake."""
+    """Yield what people hand over by mistake."""
     files = {
         "a web page": b"<!DOCTYPE html><html><title>Sign in</title></html>",
         "a pointer of LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n",
@@ -785,7 +785,7 @@ def attack(case: Case, root: Path, fork: bool) -> Result:
 
 
 def _spawned(argv: list[str], folder: Path, output: int) -> int:
-    """A process that starts as a user's does."""
+    """Return a process that starts as a user's does."""
     process = subprocess.Popen(
         [sys.executable, "-m", "weights_convert", *argv], cwd=folder, stdin=subprocess.DEVNULL,
         stdout=output, stderr=subprocess.STDOUT, preexec_fn=_limit,
@@ -796,7 +796,7 @@ def _spawned(argv: list[str], folder: Path, output: int) -> int:
 
 
 def _forked(argv: list[str], folder: Path, output: int) -> int:
-    """A copy of this process, which has imported the package: a second sooner a case."""
+    """Return a copy of this process, which has imported the package: a second sooner a case."""
     from weights_convert.cli import main as command
 
     if pid := os.fork():
@@ -822,7 +822,7 @@ def _forked(argv: list[str], folder: Path, output: int) -> int:
 
 
 def _limit() -> None:
-    """A machine is not to be brought down by the benchmark: at most 12 GB of address space."""
+    """Limit the address space to 12 GB, so that the benchmark does not bring the machine down."""
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -78,7 +78,7 @@ def grammar():
 
 
 def words_of(path, length):
-    """The words of a text of at most `length` letters, as often as they occur in it."""
+    """Return the words of a text of at most `length` letters, as often as they occur in it."""
     found = re.findall(r"[a-z]+", Path(path).read_text().lower())
     return [word for word in found if len(word) <= length]
 
@@ -110,7 +110,7 @@ def train(args, form, seed, make, draw, batcher, arrays, updates, samples):
 
 
 def classifier(images, labels, updates):
-    """A perceptron on binarised images, trained by Adam: images -> log probabilities."""
+    """Return a perceptron on binarised images, trained by Adam: images -> log probabilities."""
     graph, params = nnx.split(MLP((784, 256, 10), "relu", rngs=nnx.Rngs(0)))
     optimiser = optax.adam(1e-3)
 
@@ -142,7 +142,7 @@ def binary(images):
 
 
 def judged(log_p, x):
-    """What a classifier says of images, see the module."""
+    """Return what a classifier says of images, see the module."""
     logs = log_p(x)
     p = jnp.exp(logs)
     mean = jnp.mean(p, axis=0)

@@ -103,7 +103,7 @@ def main():
 
 
 def draw(path, captions, shown):
-    """A row of images under each caption."""
+    """Draw a row of images under each caption."""
     import matplotlib
 
     matplotlib.use("Agg")

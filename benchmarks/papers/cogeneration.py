@@ -26,7 +26,6 @@ The stages are snapshots of the recipe, trained by
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -45,6 +44,7 @@ from jaxgen.target.conditions import LowResolution, ObservedPixels
 STAGES = ("500", "1500", "4000", "shipped")
 TASKS = ("hole", "half", "superres")
 METHODS = ("ours", "ours_tight", "gd", "gd_5000", "paper", "unannealed")
+KEY = ("stage", "task", "kind", "seed", "index", "method")  # what tells rows apart
 NOISE = {"hole": 0.1, "half": 0.1, "superres": 0.05}
 TIGHT = 0.02
 PRIOR = jaxgen.Gaussian.standard(64)
@@ -52,7 +52,7 @@ RESTARTS = CHAINS = 24
 
 
 def generator_at(stage, folder):
-    """The network of a training stage."""
+    """Return the network of a training stage."""
     if stage == "shipped":
         return jaxgen.load("fashion-mnist/dcgan")
     path = Path(folder) / f"fashion_mnist_dcgan_{stage}.safetensors"
@@ -77,7 +77,7 @@ def mask_of(task):
 
 
 def condition(image, task, noise):
-    """What a baseline is shown."""
+    """Return what a baseline is shown."""
     image = jnp.asarray(image)
     if task == "superres":
         view = jaxgen.target.conditions.average_pool(image, 4)
@@ -87,7 +87,7 @@ def condition(image, task, noise):
 
 
 def posterior(generator, image, task, noise=None):
-    """A baseline's target."""
+    """Return a baseline's target."""
     noise = NOISE[task] if noise is None else noise
     return jaxgen.Posterior(PRIOR, generator, condition(image, task, noise))
 
@@ -99,7 +99,7 @@ def errors(image, truth, task):
 
 
 def mean_errors(images, truth, task):
-    """The mean over images of their errors."""
+    """Return the mean over images of their errors."""
     return np.mean([errors(image, truth, task) for image in images], axis=0)
 
 
@@ -180,7 +180,7 @@ def truths(kind, seed, generator, count):
     return np.asarray(data.to_unit(jnp.asarray(chosen))).reshape(count, 28, 28, 1)
 
 
-def run(args, rows, done, write):
+def run(args, rows):
     """Every row that is not there yet, seeds outermost so that a stopped run is balanced."""
     kinds = ("drawn",) if args.smoke else args.kinds.split(",")
     rates = {}
@@ -192,7 +192,7 @@ def run(args, rows, done, write):
                     for index, truth in enumerate(truths(kind, seed, generator, args.images)):
                         for method in args.methods:
                             name = (stage, task, kind, seed, index, method)
-                            if name in done:
+                            if name in rows:
                                 continue
                             slow = method in ("paper", "unannealed")
                             if slow and (seed != args.seed or index or stage not in args.paper):
@@ -206,18 +206,11 @@ def run(args, rows, done, write):
                             begun = time.perf_counter()
                             key = jax.random.fold_in(jax.random.key(seed), index)
                             found, facts = solve(method, key, generator, truth, task, rate, args)
-                            row = dict(
-                                zip(
-                                    ("stage", "task", "kind", "seed", "index", "method"),
-                                    name,
-                                    strict=True,
-                                )
-                            )
+                            row = dict(zip(KEY, name, strict=True))
                             row["errors"] = {k: [float(x) for x in v] for k, v in found.items()}
                             row |= facts | {"rate": rate}
                             row["seconds"] = round(time.perf_counter() - begun, 1)
-                            write(row)
-                            rows.append(row)
+                            rows.add(row)
 
 
 def tuned(generator, task, args):
@@ -341,18 +334,8 @@ def main():
     if args.smoke:
         args.images, args.seeds, args.stage_names = 1, 1, ("shipped",)
         args.methods = ("ours", "gd", "paper")
-    rows, done = [], set()
-    if args.rows and Path(args.rows).exists():
-        rows = [json.loads(line) for line in Path(args.rows).read_text().splitlines()]
-        names = ("stage", "task", "kind", "seed", "index", "method")
-        done = {tuple(row[name] for name in names) for row in rows}
-
-    def write(row):
-        if args.rows:
-            with Path(args.rows).open("a") as file:
-                file.write(json.dumps(row) + "\n")
-
-    run(args, rows, done, write)
+    rows = common.Rows(args.rows, *KEY)
+    run(args, rows)
     entries = table(rows)
     show(entries)
     ours = [row for row in rows if row["method"] == "ours"]

@@ -75,7 +75,7 @@ class Face:
 
 
 def pair(image, crop):
-    """A square of an image, clipped to [0, 1] and resized, and its mirror image."""
+    """Return a square of an image, clipped to [0, 1] and resized, and its mirror image."""
     top, left, side = (n * image.shape[0] // 128 for n in crop)
     seen = jnp.clip(image[top : top + side, left : left + side], 0, 1)
     seen = jax.image.resize(seen, (SIZE, SIZE, 3), "linear")
@@ -99,7 +99,7 @@ def condition_of(nets, words):
 
 @jax.jit
 def measured(nets, image):
-    """What the networks say of an image, by crop: probabilities `[1 + held out, K]`, age."""
+    """Return what the networks say of an image, by crop: probabilities `[1 + held out, K]`, age."""
     seen = jnp.concatenate([pair(image, crop) for crop in (CROP, *HELD_OUT)])
     found = {kind: net(seen) for kind, net in nets.items()}
     found = {kind: x.reshape(-1, 2, x.shape[-1]).mean(axis=1) for kind, x in found.items()}
@@ -111,7 +111,7 @@ def measured(nets, image):
 
 
 def probability(facts, words, held_out=False):
-    """The probability of all words under what was conditioned on, or under other crops."""
+    """Return the probability of all words under what was conditioned on, or under other crops."""
     result = 1.0
     for word in words.split(" + "):
         kind, names, _ = kind_of(word)
@@ -145,29 +145,15 @@ def solve(method, key, posterior, args):
     }
 
 
-class Rows:
-    """Finished rows by name, kept in a file where there is one."""
-
-    def __init__(self, path):
-        self.path = None if path is None else Path(path)
-        lines = []
-        if self.path is not None and self.path.exists():
-            lines = self.path.read_text().splitlines()
-        self.rows = {row["name"]: row for row in map(json.loads, lines)}
-
-    def get(self, name, make):
-        """The row of this name; made where it is not there yet."""
-        if name not in self.rows:
-            begin, cpu = time.perf_counter(), time.process_time()
-            row = {"name": name, **make()}
-            row["seconds"] = round(time.perf_counter() - begin, 1)
-            row["cpu_seconds"] = round(time.process_time() - cpu, 1)
-            self.rows[name] = row
-            if self.path is not None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with self.path.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-        return self.rows[name]
+def timed(rows, name, make):
+    """Return the row of this name; where it is not there yet it is made, and timed."""
+    if name in rows:
+        return rows[name]
+    begin, cpu = time.perf_counter(), time.process_time()
+    row = {"name": name, **make()}
+    row["seconds"] = round(time.perf_counter() - begin, 1)
+    row["cpu_seconds"] = round(time.process_time() - cpu, 1)
+    return rows.add(row)
 
 
 def looked_at(nets, draw, latents):
@@ -181,7 +167,7 @@ def looked_at(nets, draw, latents):
 
 
 def chosen(rows, words, method, chains):
-    """The chains' latents and facts by one method, in one row."""
+    """Return the chains' latents and facts by one method, in one row."""
     if method in ("map", "ours"):
         return rows[f"{words}, {method}"]
     pool = rows["prior"]
@@ -195,7 +181,7 @@ def chosen(rows, words, method, chains):
 
 
 def spread(latents):
-    """The mean angle between latents, over that of independent ones (a right angle)."""
+    """Return the mean angle between latents, over that of independent ones (a right angle)."""
     unit = np.asarray(latents) / np.linalg.norm(latents, axis=1, keepdims=True)
     cosine = (unit @ unit.T)[np.triu_indices(len(unit), 1)]
     return float(np.mean(np.arccos(np.clip(cosine, -1, 1))) / (np.pi / 2)) if cosine.size else 0.0
@@ -238,7 +224,7 @@ def cost(rows, conditions, args):
 
 
 def figure(path, draw, rows, conditions, chains):
-    """A row of first draws, then for each condition one of `best`, `map` and `ours`."""
+    """Draw a row of first draws, then for each condition one of `best`, `map` and `ours`."""
     shown = [("prior draws", chosen(rows, conditions[0], "prior", chains))]
     for words in conditions:
         for method, name in (("best", "best prior draws"), ("map", "ascent"), ("ours", "ours")):
@@ -255,7 +241,7 @@ def figure(path, draw, rows, conditions, chains):
 
 
 def load(args):
-    """(generator, its prior, {"expression", "sex": network})."""
+    """Return (generator, its prior, {"expression", "sex": network})."""
     if not args.smoke:
         nets = {"expression": jaxgen.load(args.expression), "sex": jaxgen.load(args.age_gender)}
         return jaxgen.load(args.network), jaxgen.Sphere.of(512), nets
@@ -307,8 +293,8 @@ def main():
         ]
         return looked_at(nets, draw, starts) | {"seed": args.seed}
 
-    rows = Rows(args.rows)
-    first = rows.get("prior", pool)
+    rows = common.Rows(args.rows, "name")
+    first = timed(rows, "prior", pool)
     if (len(first["facts"]), first["seed"]) != (args.chains * args.gradients, args.seed):
         raise SystemExit(f"{args.rows}: made with other gradients, chains or seed")
     for words in conditions:
@@ -319,16 +305,16 @@ def main():
                 position, facts = solve(method, key, posterior, args)
                 return looked_at(nets, draw, position) | facts
 
-            rows.get(f"{words}, {method}", run)
-        print(json.dumps({words: summary(rows.rows, words, args.chains)}), flush=True)
+            timed(rows, f"{words}, {method}", run)
+        print(json.dumps({words: summary(rows, words, args.chains)}), flush=True)
     if args.figure:
-        figure(args.figure, draw, rows.rows, conditions, args.chains)
+        figure(args.figure, draw, rows, conditions, args.chains)
     common.report(
         "expressions",
         gradients_a_chain=args.gradients,
         chains=args.chains,
-        cpu_seconds_a_gradient=cost(rows.rows, conditions, args),
-        rows=[{"condition": w, **summary(rows.rows, w, args.chains)} for w in conditions],
+        cpu_seconds_a_gradient=cost(rows, conditions, args),
+        rows=[{"condition": w, **summary(rows, w, args.chains)} for w in conditions],
     )
 
 

@@ -48,7 +48,7 @@ REDUNDANCY = {"box": 50.0, "superres": 4.0}
 
 
 def box(seed, size):
-    """The paper's mask: a box with sides of 30 to 60 pixels (of 128), anywhere inside."""
+    """Return the paper's mask: a box with sides of 30 to 60 pixels (of 128), anywhere inside."""
     rng = np.random.default_rng(seed)
     low, high = 30 * size // 128, 60 * size // 128
     height, width = rng.integers(low, high + 1, 2)
@@ -238,7 +238,7 @@ def main():
 
 
 def attempt(method, key, posterior, args, name):
-    """A method's result, from `--work` where it is there already."""
+    """Return a method's result, from `--work` where it is there already."""
     path = Path(args.work) / f"{name}-{method}.npz" if args.work else None
     if path is not None and path.exists():
         with np.load(path) as file:
@@ -258,7 +258,7 @@ def attempt(method, key, posterior, args, name):
 
 @jax.jit
 def seen_as(posterior, image):
-    """The log likelihood of what was seen, given an image."""
+    """Return the log likelihood of what was seen, given an image."""
     return posterior.condition(image)
 
 

@@ -38,7 +38,7 @@ from jaxgen.sequences.infilling import ParticleGibbs, Redraw, TokenPosterior, in
 
 
 def masked(key, writer, length):
-    """A sequence that the model wrote, half of it hidden at random places."""
+    """Return a sequence that the model wrote, half of it hidden at random places."""
     draw, hide = jax.random.split(key)
     tokens = np.asarray(jax.jit(writer.sample, static_argnums=(1, 2))(draw, 1, length)[0])
     observed = np.asarray(jax.random.permutation(hide, np.arange(length) % 2 == 0))
@@ -57,7 +57,7 @@ def enumerated(posterior):
 
 
 def methods(posterior, evaluations, tried, chains, particles):
-    """Settings by name, each of about the same number of model steps."""
+    """Return settings by name, each of about the same number of model steps."""
     hidden = ~posterior.observed
     looks = int(np.sum(hidden[:-1] & ~hidden[1:])) * min(tried, posterior.vocabulary)
     length = posterior.length

@@ -25,7 +25,6 @@ authors report that their own program may not get as far again.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -57,7 +56,7 @@ def made_up(rng):
 
 
 def split(tokens, rng):
-    """The language model's windows, the infiller's, and those that neither sees."""
+    """Return the language model's windows, the infiller's, and those that neither sees."""
     tokens = tokens[rng.permutation(len(tokens))]
     unseen = max(100, len(tokens) // 10)
     half = (len(tokens) - unseen) // 2
@@ -75,7 +74,7 @@ def batches(data, key):
 
 
 def rounds(infiller, discriminator, critic, config, warm_up):
-    """READS updates of the discriminator, one of the critic and, later, one of the infiller.
+    """Make READS updates of the discriminator, one of the critic and, later, one of the infiller.
 
     The state is (networks, how many rounds were played): the infiller is held for `warm_up`.
     """
@@ -218,7 +217,7 @@ def run(args, seed, tokens, vocabulary):
 
 
 def marked(vocabulary, tokens, blanks):
-    """The words, with brackets around what was filled in."""
+    """Return the words, with brackets around what was filled in."""
     words = [vocabulary.decode([token]) for token in tokens]
     where = np.flatnonzero(blanks)
     words[where[0]] = "[" + words[where[0]]
@@ -263,16 +262,10 @@ def main():
         parser.error("--text FILE is needed (or --smoke)")
     vocabulary = Vocabulary.build(sentences, args.vocabulary)
     tokens = windows(vocabulary.encode(sentences), LENGTH)
-    rows = []
-    if args.rows and Path(args.rows).exists():
-        rows = [json.loads(line) for line in Path(args.rows).read_text().splitlines()]
+    rows = common.Rows(args.rows, "seed")
     for seed in range(args.seed, args.seed + args.seeds):
-        if seed in {row["seed"] for row in rows}:
-            continue
-        rows.append(run(args, seed, tokens, vocabulary))
-        if args.rows:
-            with Path(args.rows).open("a") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
+        if seed not in rows:
+            rows.add(run(args, seed, tokens, vocabulary))
     names = ("real", "likelihood", "maskgan", "by_frequency", "even")
     common.report(
         "maskgan",
@@ -285,7 +278,7 @@ def main():
         lr=args.lr,
         perplexity={x: round(float(np.mean([r[x]["perplexity"] for r in rows])), 2) for x in names},
         bleu2={x: round(float(np.mean([r[x]["bleu2"] for r in rows])), 4) for x in names},
-        rows=rows,
+        rows=list(rows),
     )
 
 

@@ -29,7 +29,6 @@ ppgn-joint, dae-codes, dae-images) wrote them.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -56,12 +55,12 @@ class Identity:
     """Where codes are images."""
 
     def __call__(self, image):
-        """The image."""
+        """Return the image."""
         return image
 
 
 def network(name, folder):
-    """A network of jaxgen's, or, where the folder has one of that name, that one."""
+    """Return a network of jaxgen's, or, where the folder has one of that name, that one."""
     if folder is not None:
         path = folder / f"fashion_mnist_{name.replace('-', '_')}.safetensors"
         if path.exists():
@@ -90,7 +89,7 @@ class Study:
         return np.asarray(batched(self.nets["judge"].at("features"), images))
 
     def model(self, variant):
-        """The variant's networks, and what its codes start from."""
+        """Return the variant's networks, and what its codes start from."""
         nets, cnn = self.nets, self.nets["cnn"]
         if variant == "ppgn-x":
             grey = jaxgen.Gaussian(jnp.full((28, 28, 1), 0.5), jnp.full((28, 28, 1), 0.1))
@@ -116,7 +115,7 @@ def kmeans(x, count, steps=15, seed=0):
 
 
 def rule_of(study, variant, epsilon1, epsilon3, gradient):
-    """The authors' rule; in images a pixel goes at most a few hundredths a step."""
+    """Return the authors' rule; in images a pixel goes at most a few hundredths a step."""
     if variant == "ppgn-x":
         first, last, high = 0.05, 0.005, 1.0
     else:
@@ -223,28 +222,23 @@ def main():
         args.chains, args.steps = 3, 12
     study = Study(args)
     key = jax.random.key(args.seed)
-    done = {}
-    if args.rows is not None and args.rows.exists():
-        done = {row["name"]: row for row in map(json.loads, args.rows.read_text().splitlines())}
+    done = common.Rows(args.rows, "name")
     for name, setting in settings().items():
         if name in done or (args.smoke and name.startswith(("epsilon", "gradient s"))):
             continue
         line, strip = run(study, key, *setting)
-        done[name] = {"name": name, **line, "strip": strip}
-        if args.rows is not None:
-            with args.rows.open("a") as file:
-                file.write(json.dumps(done[name]) + "\n")
+        done.add({"name": name, **line, "strip": strip})
         print(name, line, file=sys.stderr, flush=True)
     if args.figure is not None:
         from jaxgen.plotting.pictures import class_grid
 
-        strips = [np.reshape(row["strip"], (-1, 28, 28, 1)) for row in done.values()]
+        strips = [np.reshape(row["strip"], (-1, 28, 28, 1)) for row in done]
         title = f"{data.CLASS_NAMES[args.shown]}, one chain of {args.steps} steps"
-        class_grid(strips, list(done), title=title).save(args.figure)
+        class_grid(strips, [row["name"] for row in done], title=title).save(args.figure)
     few = min(args.chains, 10)  # as many a class as the chains gave, or nearly
     images = np.concatenate([np.asarray(x[:few]) for x in study.real.values()])
     real = measure(study, images, np.repeat(args.classes, few))
-    rows = [{k: v for k, v in row.items() if k != "strip"} for row in done.values()]
+    rows = [{k: v for k, v in row.items() if k != "strip"} for row in done]
     rows.append({"name": "real", **{k: round(float(v), 4) for k, v in real.items()}})
     common.report(
         "ppgn", chains=args.chains, steps=args.steps, mean_code=study.mean_code, rows=rows

@@ -59,7 +59,7 @@ class Chains(NamedTuple):
     count: int
 
     def run(self, labels, *, model=None, start=None, fold=0, **change):
-        """A `Walk` of `count` chains; `change` is of the rule."""
+        """Return a `Walk` of `count` chains; `change` is of the rule."""
         return walk(
             jax.random.fold_in(self.key, fold),
             model or self.model,
@@ -82,7 +82,7 @@ class Chains(NamedTuple):
 
 
 def joint(study, key, steps, count):
-    """The chains of the examples, with their rule."""
+    """Return the chains of the examples, with their rule."""
     step = STEP * study.mean_code
     rule = Rule.ppgn(
         EPSILON1, EPSILON3, first_step=step, last_step=0.1 * step, gradient="log_softmax"
@@ -128,7 +128,7 @@ def class_after_class(chains, labels):
 
 
 def hidden_units(chains, count):
-    """The channels whose share real images drive highest, each of another kind of image."""
+    """Return the channels whose share real images drive highest, each of another kind of image."""
     unit = Unit(chains.study.nets["cnn"].at("conv4"), (3, 3))
     real = jnp.concatenate(list(chains.study.real.values()))
     shares = np.asarray(jax.nn.softmax(batched(unit, real)))
@@ -155,7 +155,7 @@ def hidden_units(chains, count):
 
 
 def inpainting(chains, classes, epsilon4):
-    """A hidden square of 12 x 12: truth, what is seen, and three ways to fill it."""
+    """Return a hidden square of 12 x 12: truth, what is seen, and three ways to fill it."""
     mask = np.zeros((28, 28, 1), np.float32)
     mask[8:20, 8:20] = 1
     ways = {

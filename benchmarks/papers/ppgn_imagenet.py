@@ -59,7 +59,7 @@ class Cropped:
 
 
 def network(files, output, folder, random):
-    """(the network up to a blob, the shape of its input) of [prototxt, caffemodel]."""
+    """Return (the network up to a blob, the shape of its input) of [prototxt, caffemodel]."""
     prototxt = files[0]
     if random:
         model = Path(folder) / f"{Path(prototxt).stem}.caffemodel"

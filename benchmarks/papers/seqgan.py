@@ -21,7 +21,6 @@ rounds of one policy step and 15 passes of the discriminator. `--passes`, `--rou
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -45,7 +44,7 @@ SEQUENCES, LENGTH, BATCH = 10_000, 20, 64
 
 
 def oracle(path):
-    """The published LSTM: an embedding, then (W, U, b) of the four gates, then the output."""
+    """Return the published LSTM: an embedding, (W, U, b) of the four gates, and the output."""
     arrays = read_numpy_pickle(path)
     if len(arrays) != 15:
         raise InputError(f"{path}: expected 15 arrays of an oracle; got {len(arrays)}")
@@ -92,7 +91,7 @@ def text_task(path, size):
 
 
 def run(args, seed, teacher, filters):
-    """The figure after maximum likelihood, and after each round of the game."""
+    """Return the figure after maximum likelihood, and after each round of the game."""
     keys = jax.random.split(jax.random.key(seed), 6)
     if args.text:
         task = text_task(args.text, args.vocabulary)
@@ -188,16 +187,10 @@ def main():
     else:
         parser.error("--oracle FILE or --text FILE is needed (or --smoke)")
     filters = [(width, max(1, count // args.narrow)) for width, count in ORACLE_FILTERS]
-    rows = []
-    if args.rows and Path(args.rows).exists():
-        rows = [json.loads(line) for line in Path(args.rows).read_text().splitlines()]
+    rows = common.Rows(args.rows, "seed")
     for seed in range(args.seed, args.seed + args.seeds):
-        if seed in {row["seed"] for row in rows}:
-            continue
-        rows.append(run(args, seed, teacher, filters))
-        if args.rows:
-            with Path(args.rows).open("a") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
+        if seed not in rows:
+            rows.add(run(args, seed, teacher, filters))
     names = ("reference", "likelihood", "adversarial")
     common.report(
         "seqgan",
@@ -210,7 +203,7 @@ def main():
         filters=sum(count for _, count in filters),
         change=[round(row["adversarial"] - row["likelihood"], 4) for row in rows],
         **{name: round(float(np.mean([row[name] for row in rows])), 4) for name in names},
-        rows=rows,
+        rows=list(rows),
     )
 
 

@@ -45,7 +45,7 @@ DESCENT = optax.sgd(0.01 * 2 * VARIANCE)
 
 
 def second_coordinate(x):
-    """What is observed of a point x."""
+    """Return what is observed of a point x."""
     return x[1:]
 
 
@@ -65,7 +65,7 @@ def points(posterior, z):
 
 
 def at_optimum(posterior, z, weights=None):
-    """The (weighted) fraction of latents `[N, 2]` within 0.2 of the mode (1, 0)."""
+    """Return the (weighted) fraction of latents `[N, 2]` within 0.2 of the mode (1, 0)."""
     near = np.linalg.norm(points(posterior, z) - [1.0, 0.0], axis=-1) < 0.2
     return float(np.mean(near) if weights is None else np.asarray(weights) @ near)
 
@@ -86,7 +86,7 @@ def default(posterior, key):
 
 
 def paper(posterior, key, temperatures):
-    """The paper's settings; weights, which the paper does not use, are shown apart."""
+    """Return the paper's settings; weights, which the paper does not use, are shown apart."""
     result = jaxgen.ais(
         key,
         posterior,
@@ -130,14 +130,14 @@ EDGES = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, np.inf)
 
 
 def histogram(posterior, z, weights=None):
-    """The (weighted) fraction of chains at distances from (1, 0), between `EDGES`."""
+    """Return the (weighted) fraction of chains at distances from (1, 0), between `EDGES`."""
     distance = np.linalg.norm(points(posterior, z) - [1.0, 0.0], axis=-1)
     weights = np.full(len(distance), 1 / len(distance)) if weights is None else weights
     return np.histogram(distance, EDGES, weights=np.asarray(weights))[0]
 
 
 def restarts(posterior, key, steps, count=5):
-    """The best of `count` descents that share `steps` steps, by what was seen alone."""
+    """Return the best of `count` descents that share `steps` steps, by what was seen alone."""
     position, objective = [], []
     for k in range(count):
         found = jaxgen.ascend(
@@ -155,7 +155,7 @@ def restarts(posterior, key, steps, count=5):
 
 
 def modes_of(posterior, smoke):
-    """The regions of latents that hold 99% of the posterior: (labels on a grid, their mass)."""
+    """Return (labels on a grid, masses) of the regions that hold 99% of the posterior."""
     from scipy import ndimage
 
     half, count = 4.5, 301 if smoke else 2401
@@ -177,7 +177,7 @@ def modes_of(posterior, smoke):
 
 
 def coverage(regions, z):
-    """The share of the regions with more than 1% of the mass that hold a chain."""
+    """Return the share of the regions with more than 1% of the mass that hold a chain."""
     labels, mass, (half, count) = regions
     cell = np.clip(np.round((np.asarray(z) + half) / (2 * half) * (count - 1)), 0, count - 1)
     found = set(labels[cell[:, 1].astype(int), cell[:, 0].astype(int)].tolist())
@@ -209,7 +209,7 @@ def at_equal_cost(posterior, key, regions):
 
 
 def averaged(results):
-    """The mean over seeds of what `at_equal_cost` found."""
+    """Return the mean over seeds of what `at_equal_cost` found."""
 
     def mean(*values):
         return np.round(np.mean(values, axis=0), 3).tolist()

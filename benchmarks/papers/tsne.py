@@ -71,7 +71,7 @@ def _parts(count, classes):
 
 
 def scikit_tsne():
-    """The class, asked for before any chain runs."""
+    """Return the class, asked for before any chain runs."""
     try:
         from sklearn.manifold import TSNE
     except ImportError as error:

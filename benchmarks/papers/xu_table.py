@@ -27,7 +27,6 @@ Latents go to `--rows FILE` as they are made; a run that was stopped goes on fro
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -208,11 +207,7 @@ def measure(looks, real, exact, latents):
 
 def cells(args, networks, key, path):
     """Every (method, budget, class) once: from the file where it is there, else made now."""
-    done = {}
-    if path is not None and path.exists():
-        for line in path.read_text().splitlines():
-            row = json.loads(line)
-            done[row["method"], row["budget"], row["label"], row["chains"]] = row
+    done = common.Rows(path, "method", "budget", "label", "chains")
     for budget, chains in args.sizes:
         for method in METHODS:
             for label in args.classes:
@@ -222,19 +217,14 @@ def cells(args, networks, key, path):
                     # The same key for all methods: they start from the same draws.
                     run_key = jax.random.fold_in(jax.random.fold_in(key, budget), label)
                     z, gradients = run(method, run_key, networks, label, budget, chains)
-                    done[name] = {
-                        "method": method,
-                        "budget": budget,
-                        "label": label,
-                        "chains": chains,
+                    row = {
+                        **dict(zip(done.key, name, strict=True)),
                         "gradients": gradients,
                         "cpu_seconds": round(time.process_time() - begin, 2),
                         "z": np.round(np.asarray(z, np.float64), 4).tolist(),
                     }
-                    if path is not None:
-                        with path.open("a") as file:
-                            file.write(json.dumps(done[name]) + "\n")
-                    print(name, done[name]["cpu_seconds"], file=sys.stderr, flush=True)
+                    done.add(row)
+                    print(name, row["cpu_seconds"], file=sys.stderr, flush=True)
     return done
 
 

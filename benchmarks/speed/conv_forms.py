@@ -31,7 +31,7 @@ CASES = {
 
 
 def functions(case: str, batch: int, form: Form) -> tuple[Callable, Callable, tuple]:
-    """A jitted call and a jitted loop of one case, and their arguments."""
+    """Return a jitted call and a jitted loop of one case, and their arguments."""
     function, side, channels, features, kernel, stride, padding = CASES[case]
     x = jax.random.normal(jax.random.key(0), (batch, side, side, channels))
     w = 0.1 * jax.random.normal(jax.random.key(1), (kernel, kernel, channels, features))
@@ -49,7 +49,7 @@ def functions(case: str, batch: int, form: Form) -> tuple[Callable, Callable, tu
 
 
 def best_times(case: str, batch: int, rounds: int) -> dict[str, dict[str, float]]:
-    """The shortest time of each form, called and in a loop, over interleaved rounds."""
+    """Return the shortest time of each form, called and in a loop, over interleaved rounds."""
     runs = {}
     for form in ("matmul", "xla"):
         call, loop, arguments = functions(case, batch, form)

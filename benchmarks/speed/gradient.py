@@ -328,7 +328,7 @@ class TorchSide:
 
 # ------------------------------------------------------------------------------------ processes
 def work(side: str, target: str, smoke: bool) -> None:
-    """A worker: reads orders from stdin, a line of JSON each, and answers with another."""
+    """Read orders from stdin, a line of JSON each, and answer each with another: a worker."""
     answers, sys.stdout = sys.stdout, sys.stderr
     worker = JaxSide(target, smoke) if side == "jax" else TorchSide(target, smoke)
     rng = np.random.default_rng(1)
@@ -369,7 +369,7 @@ class Worker:
 
 
 def compare(ours: Worker, theirs: Worker) -> float:
-    """The largest difference of values and gradients, over the largest entry."""
+    """Return the largest difference of values and gradients, over the largest entry."""
     worst = 0.0
     pairs = zip(ours.ask(do="check"), theirs.ask(do="check"), strict=True)
     for mine, other in pairs:
@@ -381,7 +381,7 @@ def compare(ours: Worker, theirs: Worker) -> float:
 
 
 def measure(target: str, args: Any) -> list[dict[str, Any]]:
-    """A row for each batch size."""
+    """Return a row for each batch size."""
     kinds = ["nchw", "last"] + ["compiled-nchw", "compiled-last"] * args.compile
     times: dict[tuple[int, str, str], list[float]] = {}
     worst, compiling = 0.0, {}
@@ -412,7 +412,7 @@ def measure(target: str, args: Any) -> list[dict[str, Any]]:
 
 
 def row(target: str, batch: int, times: Any, worst: float, compiling: Any) -> dict[str, Any]:
-    """The best tile of each side by its least time, and the ratios."""
+    """Return the best tile of each side by its least time, and the ratios."""
 
     def best(side: str, *starts: str) -> tuple[str, float, float]:
         found = [

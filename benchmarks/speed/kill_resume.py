@@ -55,14 +55,14 @@ np.savez(out, **arrays)
 
 
 def sample(folder, sizes, killed):
-    """The child that calls `jaxgen.sample`, and the file it leaves."""
+    """Return the child that calls `jaxgen.sample`, and the file it leaves."""
     out = folder.with_suffix(".npz")
     place = str(folder) if killed else ""
     return [sys.executable, "-c", CHILD, place, str(out), *map(str, sizes)], out
 
 
 def command(folder, sizes, killed):
-    """The command line, and the file of draws it leaves."""
+    """Return the command line, and the file of draws it leaves."""
     words = [
         *["sample", "--class", "3", "--quiet", "--checkpoint-every", "0.01", "--out"],
         str(folder),
@@ -85,7 +85,7 @@ def arrays_in(path):
 
 
 def start(words):
-    """The child, with its announcements on a pipe."""
+    """Return the child, with its announcements on a pipe."""
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -28,7 +28,7 @@ from jaxgen import kernels, schedules
 
 
 def chains(count):
-    """A few temperatures of many chains; returns bytes of the run's state."""
+    """Return a few temperatures of many chains; returns bytes of the run's state."""
     posterior = jaxgen.Posterior(
         jaxgen.Gaussian.standard(64),
         jaxgen.load("fashion-mnist/dcgan"),
@@ -47,7 +47,7 @@ def chains(count):
 
 
 def second_coordinate(point):
-    """What is observed of the toy."""
+    """Return what is observed of the toy."""
     return point[1:]
 
 

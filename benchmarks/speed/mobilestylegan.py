@@ -81,7 +81,7 @@ def fetched() -> list[str]:
 
 
 def timed(title: str, network: Any, latent: int) -> dict[str, Callable[[], Any]]:
-    """A forward pass and a gradient of one latent, ready to run."""
+    """Return a forward pass and a gradient of one latent, ready to run."""
     z = jax.random.normal(jax.random.key(0), (latent,))
     forward = jax.jit(lambda network, z: network(z))
     gradient = jax.jit(jax.grad(lambda z, network: jnp.sum(jnp.square(network(z)))))

@@ -81,7 +81,7 @@ def stock(path, positions, kernel, betas, reinitialise):
 
 
 def ours(path, kernel, betas, num_chains):
-    """The annealing program of jaxgen, all temperatures in one chunk."""
+    """Return the annealing program of jaxgen, all temperatures in one chunk."""
     rule = adapt.Fixed(jnp.float32(0.02 if isinstance(kernel, kernels.MALA) else 0.05))
     state = engine.initial_state(jax.random.key(0), path, kernel, rule, num_chains=num_chains)
     order = Order.of(ANNEAL, len(betas), 1)

@@ -56,7 +56,7 @@ Run = Callable[[int], Any]
 
 # ------------------------------------------------------------------------------- the posterior
 def toy_network() -> Any:
-    """An MLP 2-128-128-2 with random weights, frozen."""
+    """Return an MLP 2-128-128-2 with random weights, frozen."""
     from flax import nnx
 
     from jaxgen import freeze
@@ -66,12 +66,12 @@ def toy_network() -> Any:
 
 
 def second_coordinate(x: Any) -> Any:
-    """What is observed of a point."""
+    """Return what is observed of a point."""
     return x[1:]
 
 
 def posterior(case: str) -> Any:
-    """The posterior of a case."""
+    """Return the posterior of a case."""
     import jax.numpy as jnp
 
     import jaxgen
@@ -287,7 +287,7 @@ def torch_loop(case: str, kernel: str, chains: int, threads: int) -> Run:
 
 
 def torch_log_likelihood(case: str) -> Any:
-    """The likelihood's twin in torch, of latents `[N, D]`."""
+    """Return the likelihood's twin in torch, of latents `[N, D]`."""
     import torch
     import torch.nn.functional as F
 
@@ -316,7 +316,7 @@ def torch_log_likelihood(case: str) -> Any:
 
 # ------------------------------------------------------------------------------------ processes
 def make(peer: str, case: str, kernel: str, chains: int) -> Run:
-    """The peer's `run(steps)`."""
+    """Return the peer's `run(steps)`."""
     if peer.startswith("torch"):
         return torch_loop(case, kernel, chains, int(peer[-1]))
     makers = {"jaxgen": ours, "jaxgen-2": ours, "blackjax": stock, "tfp": tfp, "numpyro": numpyro}
@@ -324,7 +324,7 @@ def make(peer: str, case: str, kernel: str, chains: int) -> Run:
 
 
 def work(args: Any) -> None:
-    """A worker: a line in, a run, a line out."""
+    """Run once for each line that comes in, and answer with a line: a worker."""
     answers, sys.stdout = sys.stdout, sys.stderr
 
     def answer(**line: Any) -> None:
@@ -346,7 +346,7 @@ def work(args: Any) -> None:
 
 
 def start(peer: str, case: str, kernel: str, chains: int, steps: int) -> subprocess.Popen:
-    """A worker's process."""
+    """Return a worker's process."""
     command = [sys.executable, __file__, "--worker", peer, "--case", case, "--kernel", kernel]
     command += ["--chains", str(chains), "--steps", str(steps)]
     flags = "--xla_force_host_platform_device_count=2" if peer == "jaxgen-2" else ""
@@ -389,7 +389,7 @@ def compare(case: str, kernel: str, args: Any) -> dict[str, Any]:
 
 
 def ratios(row: dict[str, Any]) -> dict[str, Any]:
-    """The peers' times over jaxgen's best, least against least and median against median."""
+    """Return the peers' times over jaxgen's best, least against least and median against median."""
     result: dict[str, Any] = {}
     for kind in ("min_ms", "median_ms"):
         mine = min(row[p][kind] for p in ("jaxgen", "jaxgen-2") if kind in row.get(p, {}))

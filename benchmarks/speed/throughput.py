@@ -42,7 +42,7 @@ BUDGET, FEWEST, MOST = 16384, 4, 200
 
 
 def peak_memory_mb() -> float:
-    """The most memory that this process has held: after its start, where the system says."""
+    """Return the most memory that this process has held: after its start, where the system says."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return round(next(int(x.split()[1]) for x in lines if x.startswith("VmHWM")) / 1024, 1)
@@ -127,7 +127,7 @@ def work(args: Any) -> None:
 
 
 def measure(chains: int, dtype: str, args: Any) -> dict[str, Any]:
-    """A row, measured in processes of its own with an empty compilation cache."""
+    """Return a row, measured in processes of its own with an empty compilation cache."""
     steps = args.steps or max(FEWEST, min(MOST, BUDGET // chains))
     command = [sys.executable, __file__, "--worker", "--one", str(chains), "--dtype", dtype]
     command += ["--steps", str(steps), "--rounds", str(args.rounds), "--tile", str(args.tile)]

@@ -12,7 +12,6 @@ With --rows FILE finished rows are kept, and a later run goes on after them.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -26,23 +25,12 @@ import numpy as np
 
 import jaxgen
 from jaxgen import kernels, schedules
-from jaxgen.core.pytree import pytree
 from jaxgen.diagnostics import effective_sizes, split_rhat
 from jaxgen.diagnostics.calibration import calibrate, density, latent
 from jaxgen.inference.bdmc import DecoderPaths
 from jaxgen.models.registry import describe
+from jaxgen.posteriors.linear_gaussian import Affine
 from jaxgen.target.observations import GaussianObservation
-
-
-@pytree
-class Affine:
-    """G(z) = A z as an image of one column."""
-
-    matrix: jax.Array
-
-    def __call__(self, z):
-        """One column."""
-        return (self.matrix @ z)[:, None, None]
 
 
 def settings(name, smoke):
@@ -78,13 +66,14 @@ def settings(name, smoke):
 
 
 def problem(name, mask_rows, noise):
-    """The model, and which of its pixels are hidden."""
+    """Return the model, and which of its pixels are hidden."""
     if name == "linear":
         rng = np.random.default_rng(0)
         matrix = jnp.asarray(rng.normal(size=(8, 5)) / np.sqrt(5), jnp.float32)
         prior = jaxgen.Gaussian.standard(5)
         mask = jnp.asarray((np.arange(8) < 6)[:, None], jnp.float32)
-        return DecoderPaths(prior, Affine(matrix), GaussianObservation(0.3, mask)), mask
+        generator = Affine(matrix, jnp.zeros(8))
+        return DecoderPaths(prior, generator, GaussianObservation(0.3, mask)), mask
     info = describe(name)
     sigma = noise if noise is not None else info.metadata.get("sigma", 0.1)
     mask = np.ones(info.output_shape[:2], np.float32)
@@ -95,7 +84,7 @@ def problem(name, mask_rows, noise):
 
 
 def one(args, model, name):
-    """A row: one model under one setting."""
+    """Return a row: one model under one setting."""
     begun = time.perf_counter()
     paths, mask = problem(model, 14, args.noise)
     hidden = jnp.asarray(np.flatnonzero(np.asarray(mask).reshape(-1) == 0))
@@ -161,20 +150,13 @@ def main():
     options.add_argument("--all-draws", action="store_true", help="rank among all draws")
     options.add_argument("--rows", help="file of finished rows, to be continued")
     args = options.parse_args()
-    done = {}
-    if args.rows and Path(args.rows).is_file():
-        for line in Path(args.rows).read_text().splitlines():
-            row = json.loads(line)
-            done[row["model"], row["settings"]] = row
+    done = common.Rows(args.rows, "model", "settings")
     rows = []
     for model in args.models.split(",")[: 1 if args.smoke else None]:
         names = args.settings.split(",")[:1] if model == "linear" else args.settings.split(",")
         for name in names:
             if (model, name) not in done:
-                done[model, name] = one(args, model, name)
-                if args.rows:
-                    with Path(args.rows).open("a") as file:
-                        file.write(json.dumps(done[model, name]) + "\n")
+                done.add(one(args, model, name))
             rows.append(done[model, name])
     common.report("calibration", rows=rows)
 

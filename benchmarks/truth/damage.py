@@ -96,12 +96,12 @@ CHANGES = {
 
 
 def tilt(z):
-    """A skewed log likelihood."""
+    """Return a skewed log likelihood."""
     return jnp.sum(1.5 * z - jnp.exp(z))
 
 
 def run(folder, function=tilt, **more):
-    """A small run of a few checkpoints."""
+    """Return a small run of a few checkpoints."""
     start = jaxgen.Gaussian.standard(5)
     path = AnnealedPath(LogProb(start), as_data(function), start)
     options = {"num_chains": 8, "num_steps": 12, "thin": 1, "warmup": 3, "checkpoint_every": 0}
@@ -118,7 +118,7 @@ def bits(result):
 
 
 def half(folder):
-    """A run that dies among its draws."""
+    """Start a run that dies among its draws."""
     checkpoint = RunFolder.checkpoint
 
     def dying(self, journey):
@@ -179,14 +179,14 @@ def damaged(root, count, rng):
 
 
 def made(text):
-    """The function of a module of that text."""
+    """Return the function of a module of that text."""
     module = types.ModuleType("mine")
     exec(compile(HEAD + text, "mine.py", "exec"), vars(module))
     return module.f
 
 
 def changed(root, kinds):
-    """The kinds of changes that were refused by name."""
+    """Return the kinds of changes that were refused by name."""
     refused = []
     for kind in kinds:
         old, new, word = CHANGES[kind]

@@ -37,7 +37,7 @@ PAIRS = {
 
 
 def start(words, place):
-    """A command, with what it prints on a pipe."""
+    """Return a command, with what it prints on a pipe."""
     command = [sys.executable, "-m", "jaxgen.cli", *words]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -54,7 +54,7 @@ def class_draws(posterior: Any, key: Any, count: int) -> Any:
 
 
 def classes(draws: int, seed: int) -> dict[str, Any]:
-    """The answers of every class posterior."""
+    """Return the answers of every class posterior."""
     names = [name for name in images.POSTERIORS if name.startswith("dcgan-class-")]
     labels = [int(name.rsplit("-", 1)[1]) for name in names]
     posterior, size = images.class_posterior(0), 10_000
@@ -211,7 +211,7 @@ def fitted(cloud: np.ndarray) -> Any:
 
 
 def means(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean over `[S, C, d]`, and its standard error from the scatter of chains."""
+    """Return the mean over `[S, C, d]`, and its standard error from the scatter of chains."""
     by_chain = draws.mean(axis=0)
     return by_chain.mean(0), by_chain.std(0, ddof=1) / np.sqrt(len(by_chain))
 
@@ -225,7 +225,7 @@ def bound(log_weight: np.ndarray) -> tuple[float, float]:
 
 
 def pixels(name: str, seed: int, scale: float) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """What was found of a posterior given pixels, and its answer where the methods agree."""
+    """Return what was found of a posterior given pixels, and its answer where the methods agree."""
     posterior, latent = images.simulated(name)
     size = len(latent)
     keys = jax.random.split(jax.random.key(seed), 10)

@@ -67,7 +67,7 @@ def _moves() -> tuple[Any, Any]:
 
 
 def _parameters(step_size: Any, mass: Any, moves: Any) -> dict[str, Any]:
-    """A leading axis of one: shared by all particles."""
+    """Return a leading axis of one: shared by all particles."""
     return {"step_size": step_size[None], "mass": mass[None], "moves": moves[None]}
 
 

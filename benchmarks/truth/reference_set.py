@@ -64,7 +64,7 @@ def ours(reference: Any, key: Any, options: dict[str, Any]) -> Answer:
 
 
 def scored(reference: Any, answer: Answer) -> dict[str, Any]:
-    """The figures of one run."""
+    """Return the figures of one run."""
     deviation = np.sqrt(reference.variance)
     off = (answer.weights @ answer.draws - reference.mean) / deviation
     row = {
@@ -142,7 +142,7 @@ def summarised(rows: list[dict[str, Any]], reference: Any) -> dict[str, Any]:
 
 
 def exact_mode_error(masses: np.ndarray, draws: int = 64) -> float:
-    """The mean of half the sum of |share - mass| for independent exact draws."""
+    """Return the mean of half the sum of |share - mass| for independent exact draws."""
     counts = np.random.default_rng(0).multinomial(draws, masses / masses.sum(), size=200)
     return float(0.5 * np.abs(counts / draws - masses).sum(axis=1).mean())
 
@@ -151,26 +151,16 @@ def _share(flags: np.ndarray, among: np.ndarray) -> float | None:
     return float(np.mean(flags[among])) if among.any() else None
 
 
-class Rows:
-    """A file of JSON lines, one a run; a run is known by posterior, method, options and key."""
+class Rows(common.Rows):
+    """A row a run, which is known by its posterior, method, options and key."""
 
     def __init__(self, path: str | None) -> None:
-        self.path = None if path is None else Path(path)
-        self.rows: list[dict[str, Any]] = []
-        if self.path is not None and self.path.exists():
-            self.rows = [json.loads(line) for line in self.path.read_text().splitlines() if line]
+        super().__init__(path, "name", "method", "options", "key")
 
     def of(self, name: str, method: str, options: str) -> list[dict[str, Any]]:
-        """The rows of a posterior and a method."""
+        """Return the rows of a posterior and a method."""
         wanted = (name, method, options)
-        return [r for r in self.rows if (r["name"], r["method"], r["options"]) == wanted]
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Keep a row, and write it at once."""
-        self.rows.append(row)
-        if self.path is not None:
-            with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+        return [r for r in self if (r["name"], r["method"], r["options"]) == wanted]
 
 
 def run(name: str, method: str, keys: list[int], rows: Rows, args: Any) -> None:
@@ -213,7 +203,7 @@ def run(name: str, method: str, keys: list[int], rows: Rows, args: Any) -> None:
 
 
 def program(name: str) -> str:
-    """What decides which compiled program runs a posterior: its structure and its shapes."""
+    """Return what decides which compiled program runs a posterior: its structure and its shapes."""
     leaves, tree = jax.tree.flatten(posteriors.get(name).posterior)
     return f"{[np.shape(leaf) for leaf in leaves]} {tree}"
 
@@ -263,7 +253,7 @@ def table(names: list[str], methods: list[str], rows: Rows, options: str) -> lis
 
 
 def overall(lines: list[dict[str, Any]], method: str) -> dict[str, Any]:
-    """What is to be shown of all posteriors together, for one method."""
+    """Return what is to be shown of all posteriors together, for one method."""
     every = [line for line in lines if line["method"] == method]
     mine = [line for line in every if line["refused"] < line["keys"]]
     wrong, right = (np.array([line[which] for line in mine]) for which in ("wrong", "right"))

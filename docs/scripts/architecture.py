@@ -45,7 +45,7 @@ def arrows(package: Path = PACKAGE) -> dict[str, set[str]]:
 
 
 def floors(below: dict[str, set[str]]) -> dict[str, int]:
-    """The floor of each room: one above the highest that it imports. Circles are refused."""
+    """Return the floor of each room: one above the highest that it imports. Circles are refused."""
     known: dict[str, int] = {}
 
     def floor(room: str, seen: tuple[str, ...] = ()) -> int:
@@ -73,7 +73,7 @@ def needed(below: dict[str, set[str]]) -> dict[str, set[str]]:
 
 
 def draw(below: dict[str, set[str]]) -> str:
-    """The drawing: a row for each floor, the ground floor at the bottom."""
+    """Return the drawing: a row for each floor, the ground floor at the bottom."""
     level = floors(below)
     top = max(level.values())
     places = {}

@@ -21,7 +21,7 @@ COLUMNS, ROWS = 110, 40
 
 
 def screen(raw: bytes) -> list[str]:
-    """The lines that a terminal shows after these bytes: Rich's few movements are followed."""
+    """Return the lines that a terminal shows after these bytes, Rich's movements followed."""
     lines, at, column = [""], 0, 0
     for part in re.findall(r"\x1b\[[?\d;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", raw.decode()):
         if part == "\n":

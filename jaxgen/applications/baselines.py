@@ -114,7 +114,7 @@ def tune(
     num_chains: int = 4,
     **more: Any,
 ) -> float:
-    """The rate with the best mean objective on some posteriors that are not judged later."""
+    """Return the rate with the best mean objective on some posteriors that are not judged later."""
     if not posteriors or not rates:
         raise expected("posteriors, rates", "at least one of each", "none")
 
@@ -145,7 +145,7 @@ def cogeneration(
     num_leapfrog: int = 20,
     annealed: bool = True,
 ) -> Estimate:
-    """The co-generation authors' sampler: AIS with HMC, the prior tempered away.
+    """Return the co-generation authors' sampler: AIS with HMC, the prior tempered away.
 
     Raw sigmoid(-5, 5) betas, 500 of them as in their code for images, one HMC step at each,
     one step size for all chains. Their likelihood has no noise level:

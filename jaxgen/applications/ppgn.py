@@ -18,6 +18,7 @@ them accepts or rejects: all are approximate, and DGN-AM is ascent.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, Literal, NamedTuple
 
@@ -87,7 +88,7 @@ class Unit:
     position: tuple[Any, Any]
 
     def __call__(self, image: Array) -> Array:
-        """The activations at the position: `[channels]`."""
+        """Return the activations at the position: `[channels]`."""
         return self.network(image)[self.position[0], self.position[1]]
 
 
@@ -190,13 +191,13 @@ class Rule:
 
     @classmethod
     def ppgn(cls, epsilon1: float = 1e-5, epsilon3: float = 1e-17, **more: Any) -> Rule:
-        """The program of PPGN: the step over mean |d|, codes in [0, 30] (fc6 after ReLU)."""
+        """Return the program of PPGN: the step over mean |d|, codes in [0, 30] (fc6 after ReLU)."""
         given = {"low": 0.0, "high": 30.0, "gradient": "ppgn", "compat": "ppgn", **more}
         return cls(epsilon1=epsilon1, epsilon3=epsilon3, **given)
 
     @classmethod
     def dgnam(cls, first_step: float = 8.0, high: Any = np.inf, **more: Any) -> Rule:
-        """The program of DGN-AM: 200 steps of 8 -> 1e-10, logits, both gradients normalised.
+        """Return the program of DGN-AM: 200 steps of 8 -> 1e-10, logits, both gradients normalised.
 
         Give `high`, the bounds of the units (mean + 3 deviations over real images there).
         """
@@ -355,7 +356,7 @@ def update(
 
 
 def class_gradient(logits: Array, label: Array, kind: ClassGradient) -> Array:
-    """The gradient with respect to the logits of what a class is climbed by (Table S2).
+    """Return the gradient with respect to the logits of what a class is climbed by (Table S2).
 
     With s = softmax(logits), c the label and e_c its unit vector: "logit" e_c, "softmax"
     s_c (e_c - s), "log_softmax" e_c - s, "ppgn" (1 - s_c) e_c.
@@ -401,7 +402,7 @@ def _walk(
                     epsilon1 = jnp.where(due, new, epsilon1)
             # With a second class the program's step would pass its last value: held here.
             step = first + (last - first) * jnp.minimum(i / num_steps, 1.0)
-            mine = _with(rule, epsilon1)
+            mine = dataclasses.replace(rule, epsilon1=epsilon1)
             noise = normal_like(step_key, code)
             new, probability = update(model, mine, code, classes[i], step, noise)
             return (new, epsilon1), (code, probability)
@@ -410,7 +411,7 @@ def _walk(
         begin = (drawn, jnp.asarray(rule.epsilon1, jnp.float32))
 
         def group(carry: Any, first: Array) -> Any:
-            """The first of `every` steps is kept: memory is that of the kept codes."""
+            """Return the first of `every` steps is kept: memory is that of the kept codes."""
             carry, kept = jax.lax.scan(body, carry, first + jnp.arange(every))
             return carry, jax.tree.map(lambda x: x[0], kept)
 
@@ -427,12 +428,6 @@ def _walk(
     return over_chains(one, (keys, start), tile)
 
 
-def _with(rule: Rule, epsilon1: Array) -> Rule:
-    """The rule with another epsilon1 (a traced number, which `replace` need not check)."""
-    fields = {name: getattr(rule, name) for name in rule.__dataclass_fields__}  # type: ignore[attr-defined]
-    return Rule(**{**fields, "epsilon1": epsilon1})
-
-
 def _clamp(model: PlugAndPlay, image: Array) -> Array:
     """x <- M x + (1 - M) x_real (Eq. 25)."""
     if model.mask is None:
@@ -447,6 +442,6 @@ def _unit(d: Array) -> Array:
 
 
 def _taken(rule: Rule, code: Array, move: Array) -> Array:
-    """The code after a move, clipped and decayed; as it was if the move is not finite."""
+    """Return the code after a move, clipped and decayed; as it was if the move is not finite."""
     new = jnp.clip(code + move, rule.low, rule.high) * rule.decay
     return jnp.where(jnp.all(jnp.isfinite(new)), new, code)

@@ -34,6 +34,7 @@ from jaxgen.target.conditions import (
     ObservedPixels,
     Operator,
 )
+from jaxgen.target.evaluation import evaluate
 from jaxgen.target.path import tempered_prior_path
 from jaxgen.target.posterior import Posterior
 from jaxgen.target.priors import Gaussian
@@ -167,7 +168,7 @@ def reconstruct(
     noise: float | str = 0.1,
     **more: Any,
 ) -> Reconstruction:
-    """An image from a function of it: p(z) N(observation; A(G(z)), noise^2).
+    """Return an image from a function of it: p(z) N(observation; A(G(z)), noise^2).
 
     Args:
       key: consumed.
@@ -202,7 +203,7 @@ def learned(
     redundancy: float | None = None,
     image_shape: tuple[int, ...] | None = None,
 ) -> Any:
-    """A condition whose noise is the number given, or integrated out by its name.
+    """Return a condition whose noise is the number given, or integrated out by its name.
 
     Args:
       condition: what was seen, and the unit of its noise.
@@ -231,7 +232,7 @@ def learned(
 
 
 def cogen_settings(num_chains: int = 10, name: str = "cogen-images") -> dict[str, Any]:
-    """The co-generation authors' sampler, as `sample` takes it.
+    """Return the co-generation authors' sampler, as `sample` takes it.
 
     Raw sigmoid betas with one HMC step of 20 leapfrogs at each, one step size for all
     chains times 1.02 or 0.98, no preconditioning, no resampling, no weights; the path
@@ -303,7 +304,7 @@ def _solve(
 def summarise(
     result: SampleResult, posterior: Posterior, condition: Any, *, level: float = 0.9
 ) -> Reconstruction:
-    """A run's draws as a `Reconstruction`.
+    """Return a run's draws as a `Reconstruction`.
 
     Args:
       result: from `sample(collect=images)`.
@@ -335,7 +336,7 @@ def summarise(
         raise expected("result", "draws with images", "others", "Give collect=jaxgen.images")
     whole: Moments = pooled(moments, chosen)
 
-    density = np.asarray(_densities(posterior, jax.tree.map(jnp.asarray, last["position"])))
+    density = evaluate(posterior, last["position"], batch=16).log_density
     order = np.lexsort((-density, -chosen.round(9)))
 
     unit, spread = _scale_of(condition)
@@ -383,7 +384,7 @@ def _summarise_traced(
     low, high = weighted_quantiles(flat, tails, each)
     squares, scales = (x.reshape(stack.shape[:2]).mean(1) for x in _residuals(condition, flat)[:2])
     last = jax.tree.map(lambda x: x[:, -1], result.draws)
-    density = _densities(posterior, last["position"])
+    density = jax.lax.map(posterior, last["position"], batch_size=16)
     rank = jnp.lexsort((-density, -jnp.round(chosen, 9)))
     unit, spread = _scale_of(condition)
     residual: Any = jnp.sqrt(jnp.dot(chosen, squares))
@@ -411,11 +412,6 @@ def _summarise_traced(
 
 
 @jax.jit
-def _densities(posterior: Posterior, positions: Any) -> Any:
-    return jax.lax.map(posterior, positions, batch_size=16)
-
-
-@jax.jit
 def _residuals(condition: Any, stack: Any) -> Any:
     """Each image's mean squared residual, and noise scale in units of the condition's."""
     base = _bare(condition)
@@ -432,7 +428,7 @@ def _residuals(condition: Any, stack: Any) -> Any:
 
 
 def _scale_of(condition: Any) -> tuple[Any, Any]:
-    """The condition's noise, or its unit where it is learned; the deviation of what was seen."""
+    """Return the condition's noise (its unit if learned) and the deviation of what was seen."""
     base = _bare(condition)
     kept = base.kept(base.observed)
     if is_traced(base):
@@ -447,10 +443,10 @@ def _scale_of(condition: Any) -> tuple[Any, Any]:
 
 
 def _bare(condition: Any) -> Any:
-    """The condition under a learned noise level."""
+    """Return the condition under a learned noise level."""
     return condition.condition if isinstance(condition, LearnedNoise | NoiseLevels) else condition
 
 
 def unit_noise(noise: float | str) -> Any:
-    """The condition's noise; for a learned one, the unit that its scales multiply."""
+    """Return the condition's noise; for a learned one, the unit that its scales multiply."""
     return jnp.asarray(0.1 if isinstance(noise, str) else noise, jnp.float32)

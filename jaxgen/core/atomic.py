@@ -21,7 +21,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
-    """A file to write to under another name, which is given its own when all went well.
+    """Yield a file under another name, which is given its own name when all went well.
 
     A run that is killed meanwhile, or an exception, leaves what was at `path` as it was.
     """
@@ -75,7 +75,7 @@ def acquire(path: str | Path) -> int:
 
 
 def local_folder(folder: str | os.PathLike[str], argument: str) -> Path:
-    """The absolute path of a folder, with `~` expanded, wherever the process goes later.
+    """Return the absolute path of a folder, with `~` expanded, wherever the process goes later.
 
     Raises:
       InputError: for an address such as gs://bucket/run, and for what is no path.

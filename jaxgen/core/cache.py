@@ -107,7 +107,7 @@ def _forget_what_cannot_be_read(folder: Path) -> None:
 
 
 def _machine() -> str:
-    """A name for the kind of processor.
+    """Return a name for the kind of processor.
 
     Programs for one CPU may use instructions that another, in the same cluster with the
     same home folder, does not have.

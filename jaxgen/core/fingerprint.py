@@ -73,7 +73,7 @@ def describe(value: Any, name: str = "") -> dict[str, str]:
 
 
 def difference(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """A line for each name in which two descriptions differ."""
+    """Return a line for each name in which two descriptions differ."""
     lines = []
     for name in sorted(old.keys() | new.keys()):
         was, now = _placeless(old.get(name, "nothing")), _placeless(new.get(name, "nothing"))
@@ -83,7 +83,7 @@ def difference(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 
 
 def digest(tree: Any) -> str:
-    """A tree of arrays in one line: how many numbers, and the SHA-256 of all."""
+    """Return a tree of arrays in one line: how many numbers, and the SHA-256 of all."""
     return _Describer().sum(tree)
 
 
@@ -142,10 +142,11 @@ class _Describer:
             return self.describe(value.func, name)
         if isinstance(value, _BUILT_IN):
             return self._built_in(value, name)
-        if callable(value) and _in_library(type(value)) and hasattr(value, "__wrapped__"):
-            inner = self.describe(value.__wrapped__, name)  # jit and the like
+        wrapped = getattr(value, "__wrapped__", None) if callable(value) else None
+        if wrapped is not None and _in_library(type(value)):
+            inner = self.describe(wrapped, name)  # jit and the like
             inner |= {name: f"{type(value).__qualname__} of {inner.get(name, '')}"}
-            own = {k: v for k, v in _attributes(value).items() if v is not value.__wrapped__}
+            own = {k: v for k, v in _attributes(value).items() if v is not wrapped}
             public = sorted(key for key in own if not key.startswith("_"))  # such as a derivative
             return inner | self._items([(key, own[key]) for key in public], name)
         items = _container(value)
@@ -205,7 +206,7 @@ class _Describer:
         return self._items(items, name)
 
     def _globals(self, value: types.FunctionType, name: str) -> dict[str, str]:
-        """A line for each global that the code reads."""
+        """Return a line for each global that the code reads."""
         result: dict[str, str] = {}
         built_in = value.__globals__.get("__builtins__", {})
         built_in = built_in if isinstance(built_in, dict) else vars(built_in)
@@ -229,7 +230,7 @@ class _Describer:
         return result
 
     def _class(self, value: type) -> str:
-        """A class by its name; one of the user's also by its methods and constants."""
+        """Return a class by its name; one of the user's also by its methods and constants."""
         title = f"{value.__module__}.{value.__qualname__}"
         if _in_library(value):
             return title
@@ -268,7 +269,7 @@ class _Describer:
         return result
 
     def _object(self, value: Any, name: str) -> dict[str, str]:
-        """An object by its class and attributes."""
+        """Return an object by its class and attributes."""
         attributes = _attributes(value)
         title = self._class(type(value))
         if attributes:
@@ -294,7 +295,7 @@ class _Describer:
         return result | self.describe(owner, _join(name, "self"))
 
     def _line(self, value: Any) -> str:
-        """A value in one line: as it is where that is short, or else its name and a digest."""
+        """Return a value in one line: as it is where that is short, else its name and digest."""
         found = self.describe(value, "")
         if set(found) <= {""}:
             return found.get("", "empty")
@@ -306,7 +307,7 @@ class _Describer:
         return len(parts) > _MANY and all(isinstance(part, _ARRAYS) for part in parts)
 
     def sum(self, value: Any) -> str:
-        """A tree of arrays in one line; its structure counts as well."""
+        """Return a tree of arrays in one line; its structure counts as well."""
         leaves, structure = jax.tree.flatten(value)
         texts = [
             self._once("array", leaf, _array)
@@ -332,7 +333,7 @@ class _Describer:
 
 
 def _summary(found: Mapping[str, str], name: str = "") -> str:
-    """A digest of a description, the same under whatever name it stands."""
+    """Return a digest of a description, the same under whatever name it stands."""
     items = sorted((key.removeprefix(name), _placeless(text)) for key, text in found.items())
     return _sha([repr(items).encode()])[:12]
 
@@ -361,7 +362,7 @@ def _module(value: types.ModuleType) -> str:
 
 
 def _container(value: Any) -> list[tuple[str, Any]] | None:
-    """A container's named parts, or None."""
+    """Return a container's named parts, or None."""
     if isinstance(value, Mapping):
         return [(str(key), value[key]) for key in sorted(value, key=str)]
     if isinstance(value, list | tuple):
@@ -374,7 +375,7 @@ def _container(value: Any) -> list[tuple[str, Any]] | None:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """An object's own attributes, but not what it only remembers (`cached_property`)."""
+    """Return an object's own attributes, but not what it only remembers (`cached_property`)."""
     found = dict(getattr(value, "__dict__", {}))
     for base in type(value).__mro__:
         slots = vars(base).get("__slots__", ())
@@ -409,7 +410,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    """A repr, or its digest where it is long."""
+    """Return a repr, or its digest where it is long."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >> 256:
         value = hex(value)  # Python does not write long numbers in decimal
     text = re.sub(r" at 0x[0-9a-f]+", "", repr(value))
@@ -450,7 +451,7 @@ def _sha(parts: list[Any]) -> str:
 
 
 def _placeless(text: str) -> str:
-    """A description without the file of this package in which a function or class stands.
+    """Return a description without the file of this package in which a function or class stands.
 
     Modules move between versions, and older run folders name the former ones. What a
     function does is in the digest of its code.

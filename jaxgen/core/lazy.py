@@ -16,7 +16,7 @@ __all__ = ["blackjax"]
 
 @functools.cache
 def blackjax() -> Any:
-    """The package. It may be asked for inside `jit`: what its import computes stays outside."""
+    """Return the package; inside `jit` too, what its import computes stays outside."""
     with jax.ensure_compile_time_eval():
         import blackjax as package
         import blackjax.smc.resampling

@@ -24,7 +24,7 @@ def install(load: Callable[[str], Any]) -> None:
 
 
 def network(name: str, argument: str) -> Any:
-    """The network of a name, as `jaxgen.load` gives it.
+    """Return the network of a name, as `jaxgen.load` gives it.
 
     Args:
       name: as `jaxgen.load` takes it.
@@ -42,7 +42,7 @@ def network(name: str, argument: str) -> Any:
 
 
 def class_index(label: str, names: Sequence[str], argument: str = "label") -> int:
-    """A class by its name; case, `-`, `_` and `/` do not matter, nor does the end of the word.
+    """Return a class by its name; case, `-`, `_`, `/` and the end of the word do not matter.
 
     Raises:
       InputError: for a name that no class, or more than one, begins with.

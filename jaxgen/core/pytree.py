@@ -37,7 +37,7 @@ _LONGEST = 80
 
 
 def static(*, remark: bool = False, **kwargs: Any) -> Any:
-    """A dataclass field that belongs to the structure, not to the data.
+    """Return a dataclass field that belongs to the structure, not to the data.
 
     Its value must be hashable and comparable.
 
@@ -86,12 +86,12 @@ def with_structure(*names: str) -> Callable[[type[T]], type[T]]:
 
 
 def replace(obj: T, **changes: Any) -> T:
-    """A copy of a `pytree` object with some fields changed."""
+    """Return a copy of a `pytree` object with some fields changed."""
     return dataclasses.replace(obj, **changes)  # type: ignore[type-var]
 
 
 def short(value: Any) -> str:
-    """A value in one short line; arrays as their type and shape, `float32[28,28,1]`.
+    """Return a value in one short line; arrays as their type and shape, `float32[28,28,1]`.
 
     Arrays of shape `[]` show their number, where it is at hand.
     """

@@ -14,18 +14,17 @@ import numpy as np
 
 from jaxgen.core.errors import expected
 from jaxgen.sampler.results import SampleResult
+from jaxgen.target.evaluation import evaluate
 
 __all__ = ["to_arviz"]
 
-# Images made at a time, where densities have to be evaluated.
-_BATCH = 64
 _PRIOR_DRAWS = 500
 
 
 def to_arviz(
     result: SampleResult, posterior: Any = None, *, prior_draws: int = _PRIOR_DRAWS
 ) -> Any:
-    """A result of `jaxgen.sample` as ArviZ holds it.
+    """Return a result of `jaxgen.sample` as ArviZ holds it.
 
     Args:
       result: with draws kept (`collect=jaxgen.positions`, the default, or `jaxgen.images`).
@@ -65,8 +64,11 @@ def to_arviz(
     }
     if posterior is not None:
         positions = _positions(result)
-        prior, likelihood = _densities(posterior, positions, chains, count)
-        groups["sample_stats"]["lp"] = (("chain", "draw"), prior + likelihood)
+        flat = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *np.shape(x)[2:]), positions)
+        found = evaluate(posterior, flat)
+        lp = found.log_density.reshape(chains, count)
+        likelihood = found.log_likelihood.reshape(chains, count)
+        groups["sample_stats"]["lp"] = (("chain", "draw"), lp)
         groups["log_likelihood"] = _dataset(xarray, {"condition": likelihood}, ("chain", "draw"))
         observed = getattr(posterior.condition, "observed", None)
         if observed is not None:
@@ -115,7 +117,7 @@ def _draws(result: SampleResult) -> dict[str, np.ndarray]:
 
 
 def _named(tree: Any) -> dict[str, np.ndarray]:
-    """A latent's leaves: z, or z_NAME where there are several."""
+    """Return a latent's leaves: z, or z_NAME where there are several."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     if len(flat) == 1:
         return {"z": np.asarray(flat[0][1])}
@@ -156,7 +158,7 @@ def _statistics(result: SampleResult, chains: int, count: int) -> dict[str, np.n
 
 
 def _constants(xarray: Any, result: SampleResult, posterior: Any) -> Any:
-    """What is given: of the condition, and how the run came to its draws."""
+    """Return what is given: of the condition, and how the run came to its draws."""
     arrays = {}
     condition = getattr(posterior, "condition", None)
     for name in ("mask", "noise", "label"):
@@ -173,30 +175,6 @@ def _constants(xarray: Any, result: SampleResult, posterior: Any) -> Any:
     return made
 
 
-def _densities(
-    posterior: Any, positions: Any, chains: int, count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """log p(z) and log p(condition | G(z)) of every draw, `[C, S]`, a batch at a time."""
-    flat = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *np.shape(x)[2:]), positions)
-    total = chains * count
-    parts = []
-    for start in range(0, total, _BATCH):
-        # The last batch is filled up, so that there is one shape to compile.
-        index = np.minimum(np.arange(start, start + _BATCH), total - 1)
-        made = _evaluate(posterior, jax.tree.map(lambda x, i=index: x[i], flat))
-        parts.append([np.asarray(x)[: total - start] for x in made])
-    prior, likelihood = (
-        np.concatenate(column).astype(np.float64).reshape(chains, count)
-        for column in zip(*parts, strict=True)
-    )
-    return prior, likelihood
-
-
-@jax.jit
-def _evaluate(posterior: Any, z: Any) -> Any:
-    return jax.vmap(lambda z: (posterior.log_prior(z), posterior.log_likelihood(z)))(z)
-
-
 def _prior(posterior: Any, count: int) -> dict[str, np.ndarray]:
     """Draws of the prior, in the chains' coordinates, as one chain."""
     sample = getattr(posterior.prior, "sample", None)
@@ -207,7 +185,7 @@ def _prior(posterior: Any, count: int) -> dict[str, np.ndarray]:
 
 
 def _attributes(result: SampleResult) -> dict[str, Any]:
-    """What NetCDF can hold: numbers and texts."""
+    """Return what NetCDF can hold: numbers and texts."""
     from jaxgen.core.version import __version__
 
     return {

@@ -90,7 +90,7 @@ def ranks(rng: np.random.Generator, draws: Any, truth: Any) -> np.ndarray:
 
 
 def coverage(u: Any, level: float = 0.9) -> tuple[float, float]:
-    """The share of `[R, K]` u's inside the central interval, and its standard error.
+    """Return the share of `[R, K]` u's inside the central interval, and its standard error.
 
     The error is that of a mean over R independent targets.
     """
@@ -144,12 +144,12 @@ def spread_out(draws: Any, most: int | None = None) -> np.ndarray:
 
 
 def latent(posterior: Posterior, z: Array, image: Array) -> Array:
-    """The coordinates."""
+    """Return the coordinates."""
     return z.reshape(-1)
 
 
 def pixels(posterior: Posterior, z: Array, image: Array) -> Array:
-    """The generator's image."""
+    """Return the generator's image."""
     return image.reshape(-1)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from jaxgen.core.errors import expected
 from jaxgen.core.types import PRNGKey
 from jaxgen.sampler.results import SampleResult, separation_note
+from jaxgen.target.evaluation import evaluate
 from jaxgen.target.posterior import Posterior
 from jaxgen.target.priors import Sphere
 
@@ -178,22 +179,22 @@ def diagnose(
         raise expected("result", "one with positions kept", "none", "Use collect=jaxgen.images")
     chains, count = jax.tree.leaves(positions)[0].shape[:2]
     flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, *x.shape[2:]), positions)
-    density, squares, images = _evaluate(posterior, flat, batch)
-    if isinstance(kept, dict) and "image" in kept:
-        images = np.asarray(kept["image"]).reshape(chains * count, -1)
+    stored = kept.get("image") if isinstance(kept, dict) else None
+    found = evaluate(posterior, flat, batch=batch, images=stored is None)
+    images = np.asarray(found.images if stored is None else stored).reshape(chains * count, -1)
     latent = np.concatenate(
         [np.asarray(x).reshape(chains, count, -1) for x in jax.tree.leaves(positions)], -1
     )
     spaces = {
         "latent": latent,
-        "log density": density.reshape(chains, count, 1),
+        "log density": found.log_density.reshape(chains, count, 1),
         "image": _looks(key, images).reshape(chains, count, -1),
     }
     rhat = {name: _worst(np.nanmax, split_rhat(x)) for name, x in spaces.items()}
     sizes = {name: effective_sizes(x) for name, x in spaces.items()}
     bulk = {name: _worst(np.nanmin, s.bulk) for name, s in sizes.items()}
     tail = {name: _worst(np.nanmin, s.tail) for name, s in sizes.items()}
-    radius = float(np.mean(np.sqrt(squares)))
+    radius = float(np.mean(np.sqrt(np.mean(latent.astype(np.float64) ** 2, axis=-1))))
     seen = symmetries(key, posterior.generator, posterior.prior)
     notes = [*result.notes, *seen.notes]
     if not 0.8 < radius < 1.25 and latent.shape[-1] >= 10:
@@ -278,30 +279,8 @@ def _agreeing(islands: Any, families: int, why: str) -> str:
     )
 
 
-@jax.jit
-def _densities(posterior: Posterior, z: Any) -> Any:
-    def one(z: Any) -> Any:
-        image = posterior.image(z)
-        leaves = jax.tree.leaves(z)
-        size = sum(leaf.size for leaf in leaves)
-        square = sum(jnp.sum(leaf * leaf) for leaf in leaves) / size
-        return posterior.log_prior(z) + posterior.condition(image), square, image.reshape(-1)
-
-    return jax.vmap(one)(z)
-
-
-def _evaluate(posterior: Posterior, flat: Any, batch: int) -> tuple[np.ndarray, ...]:
-    count = jax.tree.leaves(flat)[0].shape[0]
-    parts = []
-    for start in range(0, count, batch):
-        index = np.minimum(np.arange(start, start + batch), count - 1)
-        made = _densities(posterior, jax.tree.map(lambda x, i=index: x[i], flat))
-        parts.append([np.asarray(x)[: count - start] for x in made])
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-
-
 def _looks(key: PRNGKey, images: np.ndarray) -> np.ndarray:
-    """What is compared of images: pixels that vary, and random projections, `[N, K]`."""
+    """Return what is compared of images: pixels that vary, and random projections, `[N, K]`."""
     varies = images.std(0) > 1e-3
     pixels = images[:, varies].astype(np.float64)
     if pixels.shape[1] == 0:

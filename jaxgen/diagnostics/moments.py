@@ -2,7 +2,7 @@
 
 `Moments` is a weighted mean and sum of squares that chunks of draws are added to (Chan,
 Golub & LeVeque 1983, Eq. 2.1; West 1979 for weights), in float64 on the host. Kept apart for
-each chain, they can be weighed afterwards (`pooled`) and compared with each other (`r_hat`).
+each chain, they can be weighed afterwards (`pooled`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from jaxgen.core.errors import expected
 from jaxgen.core.tracing import namespace
 
-__all__ = ["Moments", "add", "merge", "pooled", "quantiles", "r_hat", "weighted_quantiles"]
+__all__ = ["Moments", "add", "merge", "pooled", "quantiles", "weighted_quantiles"]
 
 
 class Moments(NamedTuple):
@@ -79,17 +79,6 @@ def pooled(chains: Moments, weights: Any = None) -> Moments:
     mean = np.tensordot(w, chains.mean, 1) / w.sum()
     square = np.tensordot(w, chains.variance + (chains.mean - mean) ** 2, 1)
     return Moments(w.sum(), mean, square)
-
-
-def r_hat(chains: Moments) -> np.ndarray:
-    """The potential scale reduction over chains (Gelman & Rubin 1992); NaN if constant."""
-    n = float(chains.weight[0])
-    if n < 2 or len(chains.weight) < 2:
-        raise expected("draws", "two or more, of two or more chains", f"{n:.0f} a chain")
-    within = chains.square.mean(axis=0) / (n - 1)
-    between = chains.mean.var(axis=0, ddof=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.sqrt((n - 1) / n + between / within)
 
 
 def quantiles(draws: Any, probabilities: Sequence[float], weights: Any = None) -> np.ndarray:

@@ -44,7 +44,7 @@ class StreamedDraws(NamedTuple):
 def folding(
     misses: Callable[[Any], tuple[Any, Any]],
 ) -> Callable[[StreamedDraws | None, Any], StreamedDraws]:
-    """A `reduce` for draws that `jaxgen.images` collects.
+    """Return a `reduce` for draws that `jaxgen.images` collects.
 
     Args:
       misses: images `[N, H, W, channels]` -> (mean squared residual, noise scale), each `[N]`.
@@ -95,7 +95,7 @@ def histogram_quantiles(counts: np.ndarray, probabilities: Sequence[float]) -> n
 
 
 def _count(counts: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Counts with images `[N, ...]` added; a new array, for the old one may be saved."""
+    """Return counts with images `[N, ...]` added; a new array, for the old one may be saved."""
     counts = counts.copy()
     flat = counts.reshape(BINS, -1)
     columns = np.arange(flat.shape[1])

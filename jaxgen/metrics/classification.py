@@ -67,7 +67,7 @@ def classifier_score(logits: Array, *, splits: int = 1) -> ClassifierScore:
 
 @partial(jax.jit, static_argnames="top")
 def classifier_accuracy(logits: Array, labels: Array, *, top: int = 1) -> Array:
-    """The share of images whose label is among the `top` classes of highest logit.
+    """Return the share of images whose label is among the `top` classes of highest logit.
 
     Args:
       logits: `[n, K]`.

@@ -98,7 +98,7 @@ def frechet_distance_from_moments(
 
 @jax.jit
 def median_bandwidth(x: Array, y: Array) -> Array:
-    """The median heuristic: the median distance between two of the pooled samples."""
+    """Return the median heuristic: the median distance between two of the pooled samples."""
     x, y = _samples(x, y)
     return _median_bandwidth(_squared_distances(jnp.concatenate([x, y])))
 

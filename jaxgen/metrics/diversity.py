@@ -62,7 +62,7 @@ def pairwise_similarity(
     *,
     batch_size: int = 64,
 ) -> Array:
-    """The similarity of every pair of images, a symmetric matrix with ones on its diagonal.
+    """Return the similarity of every pair of images, a symmetric matrix with ones on its diagonal.
 
     Each pair is computed once; no more than `batch_size` pairs are held at a time.
 
@@ -160,7 +160,7 @@ def class_similarity(
 
 
 def share_of_diverse_classes(generated: np.ndarray, real: np.ndarray) -> float:
-    """The "percent of classes" rule, as a share.
+    """Return the "percent of classes" rule, as a share.
 
     The share of classes whose mean similarity is below that of the least diverse class of
     real images (Odena et al. 2017, Sec. 4.2; Nguyen et al. 2017, Table S3).
@@ -177,7 +177,7 @@ def share_of_diverse_classes(generated: np.ndarray, real: np.ndarray) -> float:
 
 
 def jackknife_standard_error(leave_one_out: Array) -> Array:
-    """The jackknife standard error of a statistic of n independent items.
+    """Return the jackknife standard error of a statistic of n independent items.
 
     `sqrt((n - 1) / n * sum_i (t_i - mean t)^2)`, `t_i` being the statistic without item i.
     Source: Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), Eq. 11.5.

@@ -66,7 +66,7 @@ def _radii(points: Array, neighbours: int) -> Array:
 
 
 def _inside(points: Array, centres: Array, radii: Array) -> Array:
-    """The share of points within at least one ball."""
+    """Return the share of points within at least one ball."""
     inside = jax.lax.map(lambda x: jnp.any(_squared_distances(centres, x) <= radii), points)
     return jnp.mean(inside)
 

@@ -33,7 +33,7 @@ def perceptual_distance(
     features: Callable[[Array], Sequence[Array]],
     weights: Sequence[Array] | None = None,
 ) -> Array:
-    """The distance of one image from another; 0 for equal ones.
+    """Return the distance of one image from another; 0 for equal ones.
 
     Args:
       image, reference: `[H, W, channels]` in [0, 1].

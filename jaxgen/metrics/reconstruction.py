@@ -149,7 +149,7 @@ def regions(
 
 
 def ms_ssim_scales(height: int, width: int) -> int:
-    """The number of scales that `ms_ssim` uses by default: 1 to 5.
+    """Return the number of scales that `ms_ssim` uses by default: 1 to 5.
 
     As many halvings as leave at least 7 pixels on the shorter side: 3 at 28 and 32 px,
     4 at 64 px, 5 from 112 px on.
@@ -214,7 +214,7 @@ def ms_ssim(
 def _similarity_maps(
     image: Array, reference: Array, taps: np.ndarray, data_range: float, correction: float
 ) -> tuple[Array, Array]:
-    """The luminance and the contrast-structure factor of SSIM in every window."""
+    """Return the luminance and the contrast-structure factor of SSIM in every window."""
     c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
     # Covariances do not depend on an offset. Taking the mean away first keeps their
     # float32 rounding error far below C2 in flat bright regions.
@@ -243,7 +243,7 @@ def _window_mean(maps: Array, taps: np.ndarray) -> Array:
 
 
 def _gaussian_taps(side: int) -> np.ndarray:
-    """The window of `ms_ssim`: 11 taps of sigma 1.5, shrunk where the image is narrower."""
+    """Return the window of `ms_ssim`: 11 taps of sigma 1.5, shrunk where the image is narrower."""
     size = min(_WINDOW, side)
     offsets = np.arange(size) - (size - 1) / 2
     taps = np.exp(-0.5 * (offsets * _WINDOW / (size * _SIGMA)) ** 2)
@@ -258,7 +258,7 @@ def _halve(image: Array) -> Array:
 
 
 def _weight(mask: Array, square: Array) -> Array:
-    """A mask broadcast to `[H, W, channels]`, as numbers."""
+    """Return a mask broadcast to `[H, W, channels]`, as numbers."""
     mask = jnp.asarray(mask)
     if mask.ndim == 2:
         mask = mask[..., None]

@@ -52,5 +52,5 @@ PARTS = {
 
 
 def cached(name: str) -> Path:
-    """The file of one of `FETCHABLE` in the cache, whether or not it is there."""
+    """Return the file of one of `FETCHABLE` in the cache, whether or not it is there."""
     return cache_folder() / f"{name}.safetensors"

@@ -75,14 +75,14 @@ def _infilled(module: Any, tokens: Array) -> Array:
 
 
 def _graph(description: Any, rngs: Any = None) -> Any:
-    """A converted Caffe network; its layers are imported only where there is one."""
+    """Return a converted Caffe network; its layers are imported only where there is one."""
     from jaxgen.models.caffe.graph import Graph
 
     return Graph(description)
 
 
 def _tensor_graph(description: Any, rngs: Any = None) -> Any:
-    """A converted ONNX or OpenVINO network; likewise."""
+    """Return a converted ONNX or OpenVINO network; likewise."""
     from jaxgen.models.tensor_ops import TensorGraph
 
     return TensorGraph(description)
@@ -200,12 +200,12 @@ class ModelInfo:
 
 
 def available() -> tuple[str, ...]:
-    """The names `load` knows."""
+    """Return the names `load` knows."""
     return tuple(_SHIPPED)
 
 
 def load(name: str | Path) -> Network:
-    """A pretrained network, ready to sample with.
+    """Return a pretrained network, ready to sample with.
 
     Args:
       name: one of `available()`, one of `FETCHABLE` once `jaxgen fetch` has obtained it, or
@@ -235,7 +235,7 @@ def load(name: str | Path) -> Network:
 
 
 def describe(name: str | Path) -> ModelInfo:
-    """What a model is: kind, shapes, classes, size and metadata. Errors as in `load`."""
+    """Return what a model is: kind, shapes, classes, size and metadata. Errors as in `load`."""
     path, part = _place(name)
     metadata = read_metadata(path)
     architecture, config = _architecture(path, metadata, part)
@@ -255,7 +255,7 @@ def describe(name: str | Path) -> ModelInfo:
 
 
 def build(architecture: str, config: dict[str, Any]) -> nnx.Module:
-    """The abstract module (shapes, no numbers) of an architecture and its configuration.
+    """Return the abstract module (shapes, no numbers) of an architecture and its configuration.
 
     Raises:
       InputError: for an unknown architecture or a configuration it does not take.
@@ -358,7 +358,7 @@ def _has_parts(metadata: dict[str, Any]) -> bool:
 
 
 def _part(metadata: dict[str, Any], part: str) -> dict[str, Any]:
-    """What a file says of one of its parts."""
+    """Return what a file says of one of its parts."""
     found = metadata["architecture"]["config"]["description"]["variants"].get(part, {})
     return found if isinstance(found, dict) else {}
 
@@ -368,7 +368,7 @@ def _path(name: str | Path) -> Path:
 
 
 def _place(name: str | Path) -> tuple[Path, str | None]:
-    """The file of a name, and which part of it, where it holds several networks."""
+    """Return the file of a name, and which part of it, where it holds several networks."""
     if str(name) in _SHIPPED:
         path = Path(str(files("jaxgen") / "shipped" / f"{_SHIPPED[str(name)]}.safetensors"))
         if not path.is_file():

@@ -65,7 +65,7 @@ def save_weights(
     digest, offset = hashlib.sha256(), 0
 
     def content(name: str) -> memoryview:
-        """The bytes of one array: only one is held at a time, however large the file."""
+        """Return the bytes of one array: only one is held at a time, however large the file."""
         with np.errstate(over="ignore"):
             array = np.ascontiguousarray(np.asarray(params[name]), dtype=stored)
         if not np.isfinite(array).all():
@@ -126,12 +126,12 @@ def load_weights(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The metadata alone, without reading the tensors. Errors as in `load_weights`."""
+    """Return the metadata alone, without reading the tensors. Errors as in `load_weights`."""
     return _header(Path(path))[1]
 
 
 def flatten(module: nnx.Module) -> dict[str, np.ndarray]:
-    """The variables of a module by dotted name, as NumPy arrays."""
+    """Return the variables of a module by dotted name, as NumPy arrays."""
     return {
         ".".join(str(part) for part in path): np.asarray(variable[...])
         for path, variable in nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.RngState)))
@@ -183,7 +183,7 @@ Tensor = tuple[np.dtype, tuple[int, ...], int, int]
 
 
 def _header(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], int, int]:
-    """The tensors' descriptions, the metadata, where the bytes start and how many."""
+    """Return the tensors' descriptions, the metadata, where the bytes start and how many."""
     try:
         total = path.stat().st_size
         with path.open("rb") as file:

@@ -68,7 +68,7 @@ def tile(image: np.ndarray, scale: int = 1) -> Image.Image:
 
 
 def masked(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """An image with its hidden pixels in blue: `[H, W, 3]`; mask 1 where observed."""
+    """Return an image with its hidden pixels in blue: `[H, W, 3]`; mask 1 where observed."""
     seen = np.asarray(mask).reshape(*image.shape[:2], -1)[..., :1] > 0
     return np.where(seen, image, np.asarray(_HIDDEN, np.float32) / 255)
 
@@ -100,7 +100,7 @@ def class_grid(
 def reconstructions(
     rows: Sequence[Reconstruction], *, title: str = "", observed: str = "observed", scale: int = 3
 ) -> Image.Image:
-    """A row for each image: truth, what was observed, posterior mean, draws, deviation.
+    """Return a row for each image: truth, what was observed, posterior mean, draws, deviation.
 
     Rows with an interval also show an image of its lower and one of its upper ends.
 

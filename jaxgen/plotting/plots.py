@@ -71,7 +71,7 @@ def grid(
 
 
 def chain(result: SampleResult, index: int = 0, *, most: int = 16) -> Any:
-    """The film strip of one chain: draws in the order in which they were made.
+    """Return the film strip of one chain: draws in the order in which they were made.
 
     Args:
       result: with images kept (`collect=jaxgen.images`).
@@ -167,7 +167,7 @@ def credible(
 
 
 def comparison(results: Mapping[str, SampleResult | AISResult]) -> Any:
-    """Runs in a table: log Z, ESS, acceptance, gradients, refused proposals, exactness."""
+    """Compare runs in a table: log Z, ESS, acceptance, gradients, refused proposals, exactness."""
     if not results:
         raise expected("results", "at least one", "none")
     headings = ["log Z", "ESS", "acceptance", "gradients / chain", "refused", "exactness"]
@@ -200,7 +200,7 @@ def comparison(results: Mapping[str, SampleResult | AISResult]) -> Any:
 
 
 def _figure(width: float, height: float) -> Any:
-    """A figure of its own, outside pyplot's list, so that nothing has to close it."""
+    """Return a figure of its own, outside pyplot's list, so that nothing has to close it."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ImportError as error:
@@ -213,7 +213,7 @@ def _figure(width: float, height: float) -> Any:
 
 @functools.cache
 def _shown() -> Any:
-    """A `Figure` that a notebook shows: what does it for others comes with pyplot."""
+    """Return a `Figure` that a notebook shows: what does it for others comes with pyplot."""
     from matplotlib.figure import Figure
 
     class Shown(Figure):

@@ -98,7 +98,7 @@ POSTERIORS = (*(f"dcgan-class-{label}" for label in _CLASSES), *_OBSERVED)
 
 
 def simulated(name: str) -> Simulated:
-    """A posterior of `_OBSERVED`, and its exact draw."""
+    """Return a posterior of `_OBSERVED`, and its exact draw."""
     network, observe, seed = _OBSERVED[name]
     rng = np.random.default_rng(seed)
     generator = load(network)

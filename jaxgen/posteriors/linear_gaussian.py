@@ -35,7 +35,7 @@ class Affine:
     offset: Array
 
     def __call__(self, z: Array) -> Array:
-        """A z + b, in full float32 precision on every device."""
+        """Return A z + b, in full float32 precision on every device."""
         product = jnp.matmul(self.matrix, z, precision=jax.lax.Precision.HIGHEST)
         return (product + self.offset)[:, None, None]
 
@@ -82,7 +82,7 @@ class LinearGaussian:
 
     @classmethod
     def random(cls, size: int, noise: float = 0.5, seed: int = 0) -> LinearGaussian:
-        """A square A with entries N(0, 1/d), and an observation drawn from the model."""
+        """Return a square A with entries N(0, 1/d), and an observation drawn from the model."""
         rng = np.random.default_rng(seed)
         a = rng.normal(size=(size, size)) / np.sqrt(size)
         b = 0.1 * rng.normal(size=size)
@@ -93,7 +93,7 @@ class LinearGaussian:
     def conditioned(
         cls, size: int, condition: float, noise: float, seed: int = 0
     ) -> LinearGaussian:
-        """A = U S V^T with singular values from 1 down to 1 / condition, evenly in log."""
+        """Return A = U S V^T with singular values from 1 down to 1 / condition, evenly in log."""
         rng = np.random.default_rng(seed)
         u, v = (np.linalg.qr(rng.normal(size=(size, size)))[0] for _ in range(2))
         a = u * np.geomspace(1.0, 1.0 / condition, size) @ v.T
@@ -102,7 +102,7 @@ class LinearGaussian:
 
     @classmethod
     def every_latent(cls, size: int, width: float = 0.3, seed: int = 0) -> LinearGaussian:
-        """A = I: every latent is observed directly, with noise of the given width."""
+        """Return A = I: every latent is observed directly, with noise of the given width."""
         rng = np.random.default_rng(seed)
         y = rng.normal(size=size) + width * rng.normal(size=size)
         return cls(np.eye(size), np.zeros(size), y, width)
@@ -114,7 +114,7 @@ class LinearGaussian:
         return (self.mean + noise @ factor.T).astype(np.float32)
 
     def reference(self, name: str) -> ReferencePosterior:
-        """The record of the reference set."""
+        """Return the record of the reference set."""
         return ReferencePosterior(
             name=name,
             posterior=self.posterior,

@@ -44,7 +44,7 @@ class MixtureOfGaussians:
     log_weights: Array
 
     def __call__(self, image: Array) -> Array:
-        """The log density of the observation, a scalar."""
+        """Return the log density of the observation, a scalar."""
         return jax.nn.logsumexp(self.terms(image))
 
     def terms(self, image: Array) -> Array:
@@ -110,7 +110,7 @@ def _mixture(
 
 
 def _component(posterior: Posterior, z: np.ndarray) -> np.ndarray:
-    """The component that most probably made each latent."""
+    """Return the component that most probably made each latent."""
     terms = _all_terms(posterior, jnp.asarray(z, jnp.float32))
     return np.asarray(jnp.argmax(terms, axis=1))
 
@@ -187,7 +187,7 @@ def _three() -> ReferencePosterior:
 
 
 def _narrow_beside_wide(size: int, narrow: float, wide: float, note: str = "") -> Any:
-    """A narrow mode with 90% of the mass, and a wide one with 10%."""
+    """Return a narrow mode with 90% of the mass, and a wide one with 10%."""
     along = np.ones(size) / np.sqrt(size)
     return through_identity(
         f"narrow-beside-wide-{size}",

@@ -47,7 +47,7 @@ class SmallNetwork:
     biases: tuple[Array, ...]
 
     def __call__(self, z: Array) -> Array:
-        """An image of one row, `[1, D, 1]`, in [0, 1]."""
+        """Return an image of one row, `[1, D, 1]`, in [0, 1]."""
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             z = jnp.tanh(weight @ z + bias)
         return jax.nn.sigmoid(self.weights[-1] @ z + self.biases[-1])[None, :, None]
@@ -64,7 +64,7 @@ class SmallNetwork:
 
 
 def summed(name: str, posterior: Posterior, divided: int) -> ReferencePosterior:
-    """The answers of a posterior of two latents; coarse cells become divided x divided."""
+    """Return the answers of a posterior of two latents; coarse cells become divided x divided."""
     size = 2 * _HALF / _CELLS
     middle = -_HALF + size * (np.arange(_CELLS) + 0.5)
     coarse = np.stack(np.meshgrid(middle, middle, indexing="ij"), -1).reshape(-1, 2)
@@ -102,7 +102,7 @@ def summed(name: str, posterior: Posterior, divided: int) -> ReferencePosterior:
 
 
 def _regions(cells: np.ndarray, masses: np.ndarray) -> Modes | None:
-    """The modes: regions of touching cells among those that hold 99% of the mass."""
+    """Return the modes: regions of touching cells among those that hold 99% of the mass."""
     order = np.argsort(masses)[::-1]
     enough = order[: int(np.searchsorted(np.cumsum(masses[order]), 0.99)) + 1]
     unseen = {int(cells[i]): float(masses[i]) for i in enough}
@@ -151,12 +151,12 @@ def _evaluate(posterior: Posterior, points: np.ndarray) -> np.ndarray:
 
 
 def _second(point: Array) -> Array:
-    """What is observed of a point of the plane."""
+    """Return what is observed of a point of the plane."""
     return point[1:]
 
 
 def _toy(iterations: str) -> Callable[[], ReferencePosterior]:
-    """The generator of Fang & Schwing (2019, Sec. 3) at a stage of its training; x2 = 0."""
+    """Return the generator of Fang & Schwing (2019, Sec. 3) at a stage of its training; x2 = 0."""
 
     def build() -> ReferencePosterior:
         condition = Operator(jnp.zeros(1), jnp.float32(np.sqrt(5e-5)), forward=_second)
@@ -168,7 +168,7 @@ def _toy(iterations: str) -> Callable[[], ReferencePosterior]:
 
 
 def _small_network(name: str, pixels: int, noise: float, seed: int) -> ReferencePosterior:
-    """A random network of which a few of 16 pixels are seen."""
+    """Return a random network of which a few of 16 pixels are seen."""
     network = SmallNetwork.random(seed, (2, 32, 32, 16))
     truth = np.random.default_rng(seed + 1000).normal(size=2)
     image = network(jnp.asarray(truth, jnp.float32))

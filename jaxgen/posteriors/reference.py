@@ -28,7 +28,7 @@ class Modes:
     masses: np.ndarray
 
     def __call__(self, z: Any) -> np.ndarray:
-        """The part that each latent of `[..., d]` is in: integers `[...]`."""
+        """Return the part that each latent of `[..., d]` is in: integers `[...]`."""
         z = np.asarray(z, np.float64)
         return np.asarray(self.label(z.reshape(-1, z.shape[-1]))).reshape(z.shape[:-1])
 

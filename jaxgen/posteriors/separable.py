@@ -82,7 +82,7 @@ class StudentT:
     dof: Array
 
     def __call__(self, image: Array) -> Array:
-        """The log density of what was observed."""
+        """Return the log density of what was observed."""
         half, log_gamma = 0.5 * self.dof, jax.scipy.special.gammaln
         constant = log_gamma(half + 0.5) - log_gamma(half) - 0.5 * jnp.log(self.dof * jnp.pi)
         ratio = (self.observed - image) / self.scale
@@ -91,7 +91,7 @@ class StudentT:
 
 
 def orthonormal(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    """A random `[rows, columns]` matrix with orthonormal columns, of float32 numbers."""
+    """Return a random `[rows, columns]` matrix with orthonormal columns, of float32 numbers."""
     return np.linalg.qr(rng.normal(size=(rows, columns)))[0].astype(np.float32).astype(np.float64)
 
 
@@ -103,7 +103,7 @@ def record(
     constant: float = 0.0,
     threshold: float | None = None,
 ) -> ReferencePosterior:
-    """The answers in z = Q^T u of independent hidden units u.
+    """Return the answers in z = Q^T u of independent hidden units u.
 
     Where a threshold is given, each unit has one mode on either side of it.
     """
@@ -151,7 +151,7 @@ def outside(observed: np.ndarray, second: np.ndarray, noise: float) -> float:
 
 
 def two_layer(first: np.ndarray, second: np.ndarray, activation: str) -> TwoLayer:
-    """The generator, in float32."""
+    """Return the generator, in float32."""
     return TwoLayer(jnp.asarray(first, jnp.float32), jnp.asarray(second, jnp.float32), activation)
 
 
@@ -164,7 +164,7 @@ def _network(
     seed: int,
     threshold: float | None = None,
 ) -> ReferencePosterior:
-    """A network that sees an image of given hidden units, plus noise."""
+    """Return a network that sees an image of given hidden units, plus noise."""
     rng = np.random.default_rng(seed)
     latents = len(units)
     first, second = orthonormal(rng, latents, latents), orthonormal(rng, pixels, latents)

@@ -36,7 +36,7 @@ class Funnels:
     """Triples (v, a, b) of latents to pixels exp(1.5 v) (a, b): `[2 d / 3, 1, 1]`."""
 
     def __call__(self, z: Array) -> Array:
-        """The pixels, two for each triple."""
+        """Return the pixels, two for each triple."""
         v, rest = z.reshape(-1, 3)[:, :1], z.reshape(-1, 3)[:, 1:]
         return (jnp.exp(1.5 * v) * rest).reshape(-1, 1, 1)
 
@@ -52,7 +52,7 @@ class Bananas:
     rotation: Array
 
     def __call__(self, z: Array) -> Array:
-        """The pixels, one for each pair."""
+        """Return the pixels, one for each pair."""
         rotated = jnp.matmul(self.rotation, z, precision=jax.lax.Precision.HIGHEST)
         pairs = rotated.reshape(-1, 2)
         return (pairs[:, 1] + pairs[:, 0] ** 2)[:, None, None]
@@ -65,7 +65,7 @@ class Outer:
     matrix: Array
 
     def __call__(self, z: Array) -> Array:
-        """The same image for z and -z."""
+        """Return the same image for z and -z."""
         x = jnp.matmul(self.matrix, z, precision=jax.lax.Precision.HIGHEST)
         return (x[:, None] * x[None, :])[:, :, None]
 
@@ -75,7 +75,7 @@ class Radius:
     """G(z) = |z| as an image of one pixel."""
 
     def __call__(self, z: Array) -> Array:
-        """The length of z."""
+        """Return the length of z."""
         return jnp.sqrt(jnp.sum(z * z)).reshape(1, 1, 1)
 
 
@@ -98,7 +98,7 @@ class HalfSpace:
     penalty: Array
 
     def __call__(self, image: Array) -> Array:
-        """The log likelihood, which jumps at 0."""
+        """Return the log likelihood, which jumps at 0."""
         x = image.reshape(-1)
         return jnp.where(x[0] > 0, -self.penalty, -0.5 * jnp.sum((x - self.centre) ** 2))
 
@@ -321,7 +321,7 @@ def _half_space(size: int) -> ReferencePosterior:
 
 
 def _log_chi(r: np.ndarray, dof: int) -> np.ndarray:
-    """The log density of the length of a standard normal vector of `dof` entries."""
+    """Return the log density of the length of a standard normal vector of `dof` entries."""
     constant = (0.5 * dof - 1) * math.log(2) + math.lgamma(0.5 * dof)
     return (dof - 1) * np.log(r) - 0.5 * r**2 - constant
 

@@ -34,7 +34,7 @@ class Corpus(NamedTuple):
 
 
 def corpus(path: str | Path, size: int) -> Corpus:
-    """A text in its three parts, with the words of the first as vocabulary.
+    """Return a text in its three parts, with the words of the first as vocabulary.
 
     Args:
       path: a file with a sentence on each line.
@@ -60,7 +60,7 @@ def corpus(path: str | Path, size: int) -> Corpus:
 
 
 def vocabulary(name: str | Path) -> text.Vocabulary:
-    """The words that a trained network's tokens stand for: `vocabulary(path).decode(tokens)`.
+    """Return the words of a trained network's tokens: `vocabulary(path).decode(tokens)`.
 
     Args:
       name: as given to `jaxgen.load`.

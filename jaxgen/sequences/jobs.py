@@ -69,7 +69,7 @@ def _likelihood(
 
 
 def _batches(count: int, batch: int) -> Any:
-    """A batcher of `[count, batch, T]`."""
+    """Return a batcher of `[count, batch, T]`."""
     return lambda data, key: rows(key, count * batch, data).reshape(count, batch, -1)
 
 

@@ -149,7 +149,7 @@ def negative_log_likelihood(infiller: Infiller, tokens: Array, present: Array) -
 
 
 def begin_likelihood(infiller: Infiller, config: MaskGANConfig) -> LikelihoodState:
-    """The state before the first update."""
+    """Return the state before the first update."""
     params = _copy(nnx.split(infiller)[1])
     return LikelihoodState(params, _optimiser(config.lr_likelihood, config).init(params))
 
@@ -310,7 +310,7 @@ def _copy(params: ArrayTree) -> ArrayTree:
 
 
 def _check_roles(discriminator: FilledReader, critic: FilledReader) -> None:
-    """A baseline that has seen the action biases the gradient, and nothing else would tell."""
+    """Refuse a baseline that has seen the action: it biases the gradient, and nothing shows it."""
     if discriminator.critic:
         raise expected("discriminator", "a FilledReader with critic=False", "critic=True")
     if not critic.critic:

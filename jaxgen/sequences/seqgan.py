@@ -83,7 +83,7 @@ class AdversarialState(NamedTuple):
 
 
 def begin_likelihood(writer: Writer, config: SeqGANConfig) -> LikelihoodState:
-    """The state before the first update."""
+    """Return the state before the first update."""
     params = jax.tree.map(jnp.array, nnx.split(writer)[1])
     return LikelihoodState(params, _writer_optimiser(config).init(params))
 

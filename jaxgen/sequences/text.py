@@ -33,7 +33,7 @@ class Vocabulary(NamedTuple):
 
     @classmethod
     def build(cls, sentences: Iterable[Sequence[str]], size: int) -> Vocabulary:
-        """The most frequent words; of equally frequent ones those first in the alphabet.
+        """Return the most frequent words; of equally frequent ones those first in the alphabet.
 
         Args:
           sentences: words, as `read_sentences` gives them.
@@ -62,7 +62,7 @@ class Vocabulary(NamedTuple):
         return np.asarray(stream, np.int32)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The words with spaces between them.
+        """Return the words with spaces between them.
 
         Raises:
           InputError: if a token is not one of this vocabulary.
@@ -75,7 +75,7 @@ class Vocabulary(NamedTuple):
 
 
 def read_sentences(path: str | Path) -> list[list[str]]:
-    """The words of every line of a UTF-8 file that has any.
+    """Return the words of every line of a UTF-8 file that has any.
 
     Raises:
       InputError: if the file cannot be read, is not text or has no words.

@@ -82,7 +82,7 @@ class Split:
     rest: Any = static()
 
     def __call__(self, *args: Any) -> Any:
-        """What the original gives."""
+        """Return what the original gives."""
         return self._merged()(*args)
 
     def __repr__(self) -> str:
@@ -141,7 +141,7 @@ class Labelled:
         return self.generator(latent, label)
 
     def check(self) -> None:
-        """The label must be one of the classes."""
+        """Check that the label is one of the classes."""
         if self.classes is not None and not (isinstance(self.classes, int) and self.classes > 0):
             raise expected("Labelled.classes", "a number of classes", self.classes)
         if self.label is None:
@@ -155,7 +155,7 @@ class Labelled:
 
 
 def as_function(value: Any, argument: str) -> Any:
-    """A callable as a pytree whose arrays are data; other values stay as they are.
+    """Return a callable as a pytree whose arrays are data; other values stay as they are.
 
     Args:
       value: what the user gave; or, since JAX builds our objects out of them, a placeholder.
@@ -198,7 +198,7 @@ def as_function(value: Any, argument: str) -> Any:
 
 
 def _split(module: Any) -> Any:
-    """The module itself where JAX can carry it; else its arrays apart from the rest."""
+    """Return the module itself where JAX can carry it; else its arrays apart from the rest."""
     equinox = sys.modules.get("equinox")
     ours = equinox is not None and isinstance(module, equinox.Module)
     if equinox is not None and ours:

@@ -35,7 +35,7 @@ _EDGE = 15.0
 
 @contextlib.contextmanager
 def _their_rules() -> Iterator[None]:
-    """The library's own arithmetic mixes ranks and types, which the user's settings may forbid."""
+    """Let the library mix ranks and types in its arithmetic, which the user may have forbidden."""
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         yield
 
@@ -201,7 +201,7 @@ class RandomLabel:
 
 
 def as_prior(value: Any) -> Any:
-    """A distribution of NumPyro or TFP as a prior; anything else as it is."""
+    """Return a distribution of NumPyro or TFP as a prior; anything else as it is."""
     if isinstance(value, type):
         raise expected("prior", "a distribution", f"the class {value.__name__} itself")
     for module, name, wrap in (
@@ -227,7 +227,7 @@ class Opaque:
 
 
 def _carried(distribution: Any) -> Any:
-    """The distribution, or all of it as structure: TFP's joint ones fail to flatten."""
+    """Return the distribution, or all of it as structure: TFP's joint ones fail to flatten."""
     try:
         leaves = jax.tree.leaves(distribution)
     except (AttributeError, TypeError, ValueError):
@@ -241,7 +241,7 @@ def _is_joint(parts: Any) -> bool:
 
 
 def _shapes(tree: Any) -> list[Any]:
-    """The shapes of a joint distribution's parts."""
+    """Return the shapes of a joint distribution's parts."""
     parts = tree.values() if isinstance(tree, dict) else tree
     return [tuple(part) for part in parts]
 

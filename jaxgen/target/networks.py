@@ -50,7 +50,7 @@ class Network:
     classes: tuple[str, ...] = static(default=(), remark=True)
 
     def __call__(self, *args: Array) -> Array:
-        """The network's output for one sample (or for a batch, if the module takes one)."""
+        """Return the network's output for one sample (or for a batch, if the module takes one)."""
         if self.dtype is None:
             widest = _widest(self.params)
             return self._run(*(x if widest is None else _narrowed(x, widest) for x in args))
@@ -59,7 +59,7 @@ class Network:
         return _cast(output, wanted)
 
     def astype(self, dtype: Any) -> Network:
-        """The same network computing in another floating type, as in `astype(jnp.bfloat16)`.
+        """Return the same network computing in another floating type, as in `astype(jnp.bfloat16)`.
 
         Weights are cast now and inputs at each call; outputs and gradients come back in the
         type of the inputs. A sampler thus keeps its positions, log densities and acceptance
@@ -92,14 +92,14 @@ class Network:
         return sum(np.size(leaf) for leaf in jax.tree.leaves(weights))
 
     def _output(self) -> str:
-        """The shape of an output, as text: traced once for each structure, nothing computed."""
+        """Return the shape of an output as text; traced once a structure, nothing is computed."""
         leaves, structure = jax.tree.flatten(self)
         if any(isinstance(leaf, Tracer) or not hasattr(leaf, "dtype") for leaf in leaves):
             return "?"  # JAX prints what it is tracing; that is no time to trace more
         return _output_of(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
 
     def call(self, method: str, *args: Any) -> Any:
-        """What another method of the module gives, with these weights: `call("look", image)`.
+        """Return the result of another method with these weights: `call("look", image)`.
 
         Raises:
           InputError: for a method that the module does not have.
@@ -121,7 +121,7 @@ class Network:
         return taps[-1]
 
     def at(self, layer: str) -> Network:
-        """The same network, cut at a layer: its output is that layer's activation.
+        """Return the same network, cut at a layer: its output is that layer's activation.
 
         Args:
           layer: dotted path of a sub-module, as in `conv2` or `blocks.0.conv`.
@@ -213,14 +213,14 @@ def _cast(x: Array, dtype: Any) -> Array:
 
 
 def _widest(params: ArrayTree) -> Any:
-    """The widest floating type of the weights; None where there is none."""
+    """Return the widest floating type of the weights; None where there is none."""
     types = {leaf.dtype for leaf in jax.tree.leaves(params) if hasattr(leaf, "dtype")}
     floating = [kind for kind in types if jnp.issubdtype(kind, jnp.floating)]
     return max(floating, key=lambda kind: jnp.dtype(kind).itemsize, default=None)
 
 
 def _narrowed(x: Any, widest: Any) -> Any:
-    """A float64 input in float32 where the weights are narrower than it."""
+    """Return a float64 input in float32 where the weights are narrower than it."""
     kind = getattr(x, "dtype", None)
     if kind == jnp.float64 and jnp.dtype(widest).itemsize < 8:
         return x.astype(jnp.float32)

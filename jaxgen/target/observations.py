@@ -72,11 +72,11 @@ class GaussianObservation:
         return NoisyPixels(observed, mask, self.noise)
 
     def sample(self, key: PRNGKey, image: Array) -> Array:
-        """The image and noise."""
+        """Return the image and noise."""
         return image + like(self.noise, image) * jax.random.normal(key, image.shape, image.dtype)
 
     def check(self) -> None:
-        """The noise must be positive."""
+        """Check that the noise is positive."""
         check_noise(self.noise)
 
 
@@ -100,7 +100,7 @@ class BernoulliObservation:
         return BernoulliPixels(observed, mask)
 
     def sample(self, key: PRNGKey, image: Array) -> Array:
-        """A binary image."""
+        """Return a binary image."""
         # The same clip as in the condition, so that it is the same model.
         mean = jnp.clip(image, 1e-6, 1 - 1e-6)
         return jax.random.bernoulli(key, mean).astype(image.dtype)

@@ -78,14 +78,14 @@ class Gaussian:
         return jax.tree.map(lambda m, s, n: m + s * n, self.mean, self.scale, noise)
 
     def log_prob(self, z: ArrayTree) -> Array:
-        """The normalised log density at `z`: a scalar."""
+        """Return the normalised log density at `z`: a scalar."""
         white = jax.tree.map(lambda x, m, s: (x - m) / s, z, self.mean, self.scale)
         log_scale = sum(jnp.sum(jnp.log(s)) for s in jax.tree.leaves(self.scale))
         value = standard_normal_log_prob(white)
         return value - jnp.asarray(log_scale, value.dtype)
 
     def latent(self, coordinates: ArrayTree) -> ArrayTree:
-        """The identity: a Gaussian's coordinates are the latent itself."""
+        """Return the coordinates as they are: a Gaussian's are the latent itself."""
         return coordinates
 
     def check(self) -> None:
@@ -121,7 +121,7 @@ class Box:
 
     @classmethod
     def symmetric(cls, shape: Shape, half_width: float = 1.0, dtype: Any = jnp.float32) -> Box:
-        """The box [-half_width, half_width]^d."""
+        """Return the box [-half_width, half_width]^d."""
         high = jnp.full(_shape(shape), float(half_width), dtype)
         return cls(-high, high)
 
@@ -166,7 +166,7 @@ class Sphere:
 
     @classmethod
     def of(cls, shape: Shape, radius: float | None = None, dtype: Any = jnp.float32) -> Sphere:
-        """The sphere in the given shape; without a radius, that of a typical N(0, I) draw."""
+        """Return the sphere in the given shape; the default radius is that of a typical draw."""
         like = jnp.zeros(_shape(shape), dtype)
         length = math.sqrt(like.size) if radius is None else float(radius)
         return cls(like, jnp.asarray(length, dtype))
@@ -214,15 +214,15 @@ class ScorePrior:
 
     @classmethod
     def denoising(cls, autoencoder: Any, noise: float, start: Any) -> ScorePrior:
-        """The score (R(z) - z) / noise^2 of a denoising autoencoder R."""
+        """Return the score (R(z) - z) / noise^2 of a denoising autoencoder R."""
         return cls(autoencoder, start, jnp.asarray(float(noise)))
 
     def sample(self, key: PRNGKey) -> ArrayTree:
-        """A first state, from `start`: not a draw from this prior."""
+        """Return a first state, from `start`: not a draw from this prior."""
         return self.start.sample(key)
 
     def score(self, z: ArrayTree) -> ArrayTree:
-        """The gradient of log p at z."""
+        """Return the gradient of log p at z."""
         value = self.function(z)
         noise = self.noise
         if noise is None:
@@ -230,7 +230,7 @@ class ScorePrior:
         return jax.tree.map(lambda r, x: (r - x) / jnp.asarray(noise, x.dtype) ** 2, value, z)
 
     def latent(self, coordinates: ArrayTree) -> ArrayTree:
-        """The identity."""
+        """Return the coordinates as they are."""
         return coordinates
 
     def check(self) -> None:
@@ -242,7 +242,7 @@ class ScorePrior:
 
 
 def _number(value: Any) -> Any:
-    """A Python number as a float32 array; anything else as it is."""
+    """Return a Python number as a float32 array; anything else as it is."""
     plain = isinstance(value, int | float) and not isinstance(value, bool)
     return jnp.asarray(value, jnp.float32) if plain else value
 
@@ -269,7 +269,7 @@ def _shape(shape: Shape) -> tuple[int, ...]:
 
 
 def normal_like(key: PRNGKey, tree: ArrayTree) -> ArrayTree:
-    """Standard normal noise of a tree's shapes, one sub-key for each leaf."""
+    """Draw standard normal noise of a tree's shapes, one sub-key for each leaf."""
     leaves, structure = jax.tree.flatten(tree)
     keys = jax.random.split(key, len(leaves)) if len(leaves) > 1 else [key]
     noise = [jax.random.normal(k, jnp.shape(x), x.dtype) for k, x in zip(keys, leaves, strict=True)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ _CONVERT = (
 
 
 def check_prior(prior: Any, *, values: bool = True) -> None:
-    """The prior must be a distribution with the methods that are called; its numbers too."""
+    """Check that the prior is a distribution with the methods that are called; its numbers too."""
     needed = ["sample", "latent", *([] if hasattr(prior, "score") else ["log_prob"])]
     missing = [name for name in needed if not callable(getattr(prior, name, None))]
     if missing:
@@ -92,14 +92,14 @@ def image_struct(posterior: Any) -> jax.ShapeDtypeStruct:
 
 
 def check_condition(condition: Any, image: jax.ShapeDtypeStruct, *, values: bool = True) -> None:
-    """The condition must give a scalar for the image; where it does not, see whose fault it is."""
+    """Check that the condition gives a scalar for the image, and blame the right argument."""
     if not callable(condition):
         hint = "Add them: sum([a, b])" if isinstance(condition, list | tuple) else ""
         got = type(condition).__name__
         raise expected("condition", "a condition or a function of an image", got, hint)
     try:
         if values:
-            condition.check(image.shape)
+            cast(Any, condition).check(image.shape)
         out = jax.eval_shape(lambda x: condition(x), image)
     except Exception as error:  # a condition may be any function of an image
         layout = _layout(image.shape)
@@ -131,7 +131,7 @@ def _one_image(image: Any) -> jax.ShapeDtypeStruct:
 
 
 def _of_generator(generator: Any, latent: Any, error: Exception) -> InputError:
-    """The error of a generator that cannot take its latent."""
+    """Return the error of a generator that cannot take its latent."""
     function = generator.function if isinstance(generator, StaticFunction) else generator
     arguments = _required(function, str(error))
     if arguments is not None and len(arguments) != 1:
@@ -197,7 +197,7 @@ def _takes_a_batch(generator: Any, latent: Any) -> bool:
 
 
 def _layout(shape: tuple[int, ...]) -> InputError | None:
-    """The error of an image with a batch axis, or with its channels first."""
+    """Return the error of an image with a batch axis, or with its channels first."""
     if len(shape) == 4 and shape[0] == 1:
         return expected(
             "generator",

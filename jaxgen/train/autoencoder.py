@@ -48,7 +48,7 @@ class AutoencoderState(NamedTuple):
 
 
 def init(module: nnx.Module, config: AutoencoderConfig) -> AutoencoderState:
-    """The state before the first update."""
+    """Return the state before the first update."""
     params = nnx.state(module)
     return AutoencoderState(
         params,
@@ -59,7 +59,7 @@ def init(module: nnx.Module, config: AutoencoderConfig) -> AutoencoderState:
 
 
 def make_step(module: nnx.Module, config: AutoencoderConfig, sigma: float, variance: float) -> Step:
-    """The update. The batch is clean samples `[B, ...]`; `variance` is that of their elements."""
+    """Return the update on clean samples `[B, ...]`; `variance` is that of their elements."""
     graphdef = nnx.graphdef(module)
     optimiser = _optimiser(config)
 

@@ -86,7 +86,7 @@ class BEGANState(NamedTuple):
 
 
 def init(key: PRNGKey, config: BEGANConfig) -> BEGANState:
-    """The state before the first update, k = 0. The key is consumed."""
+    """Return the state before the first update, k = 0. The key is consumed."""
     g_key, d_key = jax.random.split(key)
     _, g = nnx.split(Decoder(config.latent, config.width, rngs=nnx.Rngs(g_key)))
     _, d = nnx.split(Autoencoder(config.latent, config.width, rngs=nnx.Rngs(d_key)))
@@ -109,13 +109,13 @@ def latents(key: PRNGKey, count: int, size: int) -> Array:
 
 
 def balance(k: Array, on_data: Array, on_samples: Array, config: BEGANConfig) -> Array:
-    """The next k from L(x) and L(G(z))."""
+    """Return the next k from L(x) and L(G(z))."""
     step = config.rate_k * (config.gamma * on_data - on_samples)
     return jnp.clip(k + step, 0.0, 1.0)
 
 
 def make_step(config: BEGANConfig, form: Form = "auto") -> Step:
-    """The update of both networks at once, from the same state, on images `[B, 28, 28, 1]`.
+    """Return the update of both networks at once, from the same state, on images `[B, 28, 28, 1]`.
 
     `form` is the convolutions', see `jaxgen.models.conv.layers`; on CPU "xla" is the faster one in
     training outside a compiled loop, and much the slower one inside.
@@ -185,7 +185,7 @@ def history(state: BEGANState, config: BEGANConfig) -> dict[str, list[float]]:
 
 
 def finish(state: BEGANState, config: BEGANConfig) -> tuple[Generator, Autoencoder]:
-    """The generator of averaged weights, and the discriminator.
+    """Return the generator of averaged weights, and the discriminator.
 
     The generator takes standard normal latents, and makes uniform ones of them.
     """
@@ -202,7 +202,7 @@ def _part(step: Any, config: BEGANConfig) -> Any:
 
 
 def _graph(make: Callable[..., nnx.Module], config: BEGANConfig, form: Form) -> Any:
-    """The structure of a network, its convolutions in the given form."""
+    """Return the structure of a network, its convolutions in the given form."""
     module = nnx.eval_shape(lambda: make(config.latent, config.width, rngs=nnx.Rngs(0)))
     for _, layer in nnx.iter_graph(module):
         if isinstance(layer, Conv):

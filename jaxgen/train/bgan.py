@@ -108,7 +108,7 @@ def importance(log_ratio: Array) -> Importance:
 
 
 def surrogate(log_q: Array, log_ratio: Array, form: str, baseline: Array | float = 0.0) -> Array:
-    """A scalar whose gradient is the generator's: see the module.
+    """Return a scalar whose gradient is the generator's: see the module.
 
     Args:
       log_q: `[M, B]`, differentiable.
@@ -125,12 +125,12 @@ def surrogate(log_q: Array, log_ratio: Array, form: str, baseline: Array | float
 
 
 def boundary_loss(log_ratio: Array, log_z: Array | float = 0.0) -> Array:
-    """The loss for continuous samples: mean of (log w(G(z)) - log Z)^2 / 2."""
+    """Return the loss for continuous samples: mean of (log w(G(z)) - log Z)^2 / 2."""
     return 0.5 * jnp.mean((log_ratio - log_z) ** 2)
 
 
 def init(generator: nnx.Module, discriminator: nnx.Module, config: BGANConfig) -> BGANState:
-    """The state before the first update."""
+    """Return the state before the first update."""
     if config.form not in FORMS:
         raise expected("form", f"one of {', '.join(FORMS)}", repr(config.form))
     by_name(config.divergence)
@@ -145,7 +145,7 @@ def init(generator: nnx.Module, discriminator: nnx.Module, config: BGANConfig) -
 def make_step(
     generator: nnx.Module, discriminator: nnx.Module, draw: Draw, config: BGANConfig
 ) -> Step:
-    """The update: one step of D on real samples and on one fake for each latent, one of G.
+    """Return the update: one step of D on real samples and on one fake for each latent, one of G.
 
     Args:
       generator, discriminator: for their structure; D maps `[N, ...]` to free outputs `[N]`.

@@ -69,7 +69,7 @@ class Thirds(NamedTuple):
 
 
 def measured(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of the pixels above 0.1, and the share of columns that have one: `[N]` each.
+    """Return the mean of the pixels above 0.1, and the share of columns that have one: `[N]` each.
 
     Args:
       images: `[N, H, W, 1]` in [0, 1].
@@ -80,7 +80,7 @@ def measured(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def thirds(images: np.ndarray) -> Thirds:
-    """The bounds between thirds of a set of images `[N, H, W, 1]` in [0, 1]."""
+    """Return the bounds between thirds of a set of images `[N, H, W, 1]` in [0, 1]."""
     found = [np.quantile(values, (1 / 3, 2 / 3)) for values in measured(images)]
     return Thirds(*((float(low), float(high)) for low, high in found))
 
@@ -110,7 +110,7 @@ def captions(images: np.ndarray, labels: Sequence[int] | np.ndarray, bounds: Thi
 def build(
     config: CaptionsConfig, classifier: Classifier | None = None, key: PRNGKey | int = 0
 ) -> Captioner:
-    """A captioner with fresh weights, its convolutions those of a classifier if there is one."""
+    """Return a captioner with fresh weights, or with the convolutions of a classifier."""
     captioner = Captioner(
         WORDS, LENGTH, embedding=config.embedding, hidden=config.hidden, rngs=nnx.Rngs(key)
     )
@@ -120,7 +120,7 @@ def build(
 
 
 def init(key: PRNGKey, config: CaptionsConfig) -> CaptionsState:
-    """The state before the first update. The key is consumed."""
+    """Return the state before the first update. The key is consumed."""
     params = nnx.state(build(config, key=key), _trained)
     return CaptionsState(params, optax.adam(config.lr).init(params))
 
@@ -148,7 +148,7 @@ def make_step(config: CaptionsConfig) -> Step:
 
 
 def finish(state: CaptionsState, config: CaptionsConfig, classifier: Classifier) -> Captioner:
-    """The trained captioner with the classifier's convolutions."""
+    """Return the trained captioner with the classifier's convolutions."""
     captioner = build(config, classifier)
     nnx.update(captioner, state.params)
     return captioner

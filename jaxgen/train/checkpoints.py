@@ -82,7 +82,7 @@ def save_state(path: str | Path, step: int, state: ArrayTree, fingerprint: str =
 
 
 def newest(path: str | Path) -> int | None:
-    """The number of updates of the last state in a checkpoint's folder, if there is one."""
+    """Return the number of updates of the last state in a checkpoint's folder, if there is one."""
     folder = Path(path)
     found = manifests.numbers(folder)
     if found:
@@ -94,7 +94,7 @@ def newest(path: str | Path) -> int | None:
 
 
 def load_state(path: str | Path, like: ArrayTree, fingerprint: str = "") -> tuple[int, ArrayTree]:
-    """Updates done and the newest whole state, in the structure, shapes and types of `like`.
+    """Return updates done and the newest whole state, in structure, shapes and types of `like`.
 
     Raises:
       InputError: if it was written by another recipe, or both states are damaged.
@@ -144,7 +144,7 @@ def _file(step: int) -> str:
 
 
 def _raw(leaf: Array) -> np.ndarray:
-    """A leaf as NumPy has it; keys (of dropout layers) as their words."""
+    """Return a leaf as NumPy has it; keys (of dropout layers) as their words."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     return np.asarray(leaf)

@@ -46,7 +46,7 @@ class ClassifierState(NamedTuple):
 
 
 def init(model: nnx.Module, config: ClassifierConfig) -> ClassifierState:
-    """The state before the first update."""
+    """Return the state before the first update."""
     _, params, rest = nnx.split(model, nnx.Param, ...)
     return ClassifierState(
         params,
@@ -58,7 +58,7 @@ def init(model: nnx.Module, config: ClassifierConfig) -> ClassifierState:
 
 
 def make_step(model: nnx.Module, config: ClassifierConfig) -> Step:
-    """The update of a classifier of the structure of `model`.
+    """Return the update of a classifier of the structure of `model`.
 
     The batch is (images `[B, 28, 28, 1]` in [0, 1], labels `[B]`).
     """

@@ -42,7 +42,7 @@ class Divergence(NamedTuple):
     log_ratio: Map
 
     def value(self, on_data: Array, on_samples: Array) -> Array:
-        """The bound E_p T - E_q f*(T) from a discriminator's free outputs."""
+        """Return the bound E_p T - E_q f*(T) from a discriminator's free outputs."""
         return jnp.mean(self.output(on_data)) - jnp.mean(self.conjugate(self.output(on_samples)))
 
 
@@ -102,7 +102,7 @@ DIVERGENCES: dict[str, Divergence] = {
 
 
 def by_name(name: str) -> Divergence:
-    """A divergence of the table, or `InputError`."""
+    """Return a divergence of the table, or `InputError`."""
     if name not in DIVERGENCES:
         raise expected("divergence", f"one of {', '.join(DIVERGENCES)}", repr(name))
     return DIVERGENCES[name]

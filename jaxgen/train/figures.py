@@ -50,7 +50,7 @@ def of_classifier(path: Path, data_dir: str | None) -> dict[str, Any]:
 
 
 def of_generator(path: Path, data_dir: str | None, seed: int = 1) -> dict[str, Any]:
-    """What 10 000 draws look like to the shipped judge and classifier.
+    """Return what 10 000 draws look like to the shipped judge and classifier.
 
     The Frechet distance is between the judge's features of the draws and of the test
     images; beside it stands the same distance for 10 000 training images, the floor. Left

@@ -92,7 +92,7 @@ class GANState(NamedTuple):
 
 
 def init(key: PRNGKey, config: GANConfig) -> GANState:
-    """The state before the first update. The key is consumed.
+    """Return the state before the first update. The key is consumed.
 
     Raises:
       InputError: for another loss than `LOSSES` has, or no update of D.
@@ -163,7 +163,7 @@ def gradient_penalty(
 
 
 def make_step(config: GANConfig) -> Step:
-    """The update: `critic_steps` of D on real and generated batches, then one of G.
+    """Return the update: `critic_steps` of D on real and generated batches, then one of G.
 
     The batch is `critic_steps * batch` images `[..., 28, 28, 1]` in [0, 1].
     """
@@ -210,7 +210,7 @@ def make_step(config: GANConfig) -> Step:
     def earlier(
         state: GANState, batch_and_key: tuple[Array, PRNGKey]
     ) -> tuple[GANState, tuple[Array, Array, Array]]:
-        """An update of D that none of G follows."""
+        """Return an update of D that none of G follows."""
         real, key = batch_and_key
         z_key, d_key = jax.random.split(key)
         z = jax.random.normal(z_key, (config.batch, config.latent))
@@ -253,7 +253,7 @@ def make_step(config: GANConfig) -> Step:
 def finish(
     key: PRNGKey, state: GANState, config: GANConfig, count: int = 10_000
 ) -> tuple[Generator, Discriminator]:
-    """The generator of averaged weights, batch norm folded in, and D, its kernels divided if so.
+    """Return the generator of averaged weights with batch norm folded in, and D.
 
     The averaged weights never ran in training, so their batch statistics are measured
     here, over `count` latents at once. The key is consumed.

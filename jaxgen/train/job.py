@@ -166,7 +166,7 @@ def rows(key: PRNGKey, count: int, arrays: ArrayTree) -> Any:
 
 
 def _options(config: Any) -> dict[str, Any]:
-    """A configuration, named tuple or dataclass, by the names of its fields."""
+    """Return a configuration, named tuple or dataclass, by the names of its fields."""
     return config._asdict() if hasattr(config, "_asdict") else dataclasses.asdict(config)
 
 

@@ -179,7 +179,7 @@ def train_loop(
 
 
 def _spread(batch: ArrayTree, mesh: Mesh) -> ArrayTree:
-    """A batch, its first axis divided between the devices."""
+    """Return a batch, its first axis divided between the devices."""
 
     def spread(leaf: Array) -> Array:
         if leaf.ndim == 0 or leaf.shape[0] % mesh.size:

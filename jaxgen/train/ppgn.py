@@ -83,7 +83,7 @@ class PPGNState(NamedTuple):
 
 
 def init(key: PRNGKey, config: PPGNConfig) -> PPGNState:
-    """The state before the first update. The key is consumed."""
+    """Return the state before the first update. The key is consumed."""
     generator, discriminator = _modules(key, config)
     g, d = nnx.state(generator), nnx.state(discriminator)
     optimiser = _optimiser(config)
@@ -98,7 +98,7 @@ def init(key: PRNGKey, config: PPGNConfig) -> PPGNState:
 
 
 def make_step(config: PPGNConfig, codes: Codes, scales: Scales) -> Step:
-    """The update: one step of D and one of G on the same reconstructions.
+    """Return the update: one step of D and one of G on the same reconstructions.
 
     The batch is images `[B, 28, 28, 1]` in [0, 1].
     """
@@ -180,7 +180,7 @@ def pauses(loss_d: Array, loss_g: Array) -> tuple[Array, Array]:
 def begin_from(
     key: PRNGKey, generator: Network, codes: Codes, config: PPGNConfig, count: int = 4000
 ) -> Generator:
-    """A decoder to begin with: that of a generator of other latents, or of codes already.
+    """Return a decoder to begin with: that of a generator of other latents, or of codes already.
 
     A generator's upper layers know how to draw; only its first layer must be told of codes.
     That one is found by ridge regression, from the codes h = E(G(z)) of `count` draws to
@@ -222,7 +222,7 @@ def begin_from(
 
 
 def finish(state: PPGNState, config: PPGNConfig) -> Generator:
-    """The generator with averaged weights."""
+    """Return the generator with averaged weights."""
     module = Generator(config.code, config.width, rngs=nnx.Rngs(0))
     nnx.update(module, state.average)
     return module

@@ -48,7 +48,7 @@ class RealismState(NamedTuple):
 
 
 def init(key: PRNGKey, config: RealismConfig) -> RealismState:
-    """The state before the first update. The key is consumed."""
+    """Return the state before the first update. The key is consumed."""
     params = nnx.state(_module(config, nnx.Rngs(key)))
     return RealismState(
         params,
@@ -59,7 +59,7 @@ def init(key: PRNGKey, config: RealismConfig) -> RealismState:
 
 
 def make_step(config: RealismConfig) -> Step:
-    """The update. The batch is (real, drawn), images `[B / 2, 28, 28, 1]` in [0, 1] each."""
+    """Return the update. The batch is (real, drawn), images `[B / 2, 28, 28, 1]` in [0, 1] each."""
     graphdef = nnx.graphdef(nnx.eval_shape(lambda: _module(config, nnx.Rngs(0))))
     optimiser = _optimiser(config)
 
@@ -85,7 +85,7 @@ def make_step(config: RealismConfig) -> Step:
 
 
 def finish(state: RealismState, config: RealismConfig) -> Discriminator:
-    """The discriminator with averaged weights."""
+    """Return the discriminator with averaged weights."""
     module = Discriminator(config.width, rngs=nnx.Rngs(0))
     nnx.update(module, state.average)
     return module

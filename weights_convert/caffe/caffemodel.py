@@ -49,7 +49,7 @@ class BlobRecord(NamedTuple):
 
 
 def blob_key(layer: str, index: int) -> str:
-    """The name under which a layer's blob is known: `conv1[0]`."""
+    """Return the name under which a layer's blob is known: `conv1[0]`."""
     return f"{layer}[{index}]"
 
 
@@ -91,7 +91,7 @@ class Caffemodel(Mapping[str, np.ndarray]):
         return len(self.records)
 
     def _scan_v1(self, data: mmap.mmap, message: wire.Field, budget: wire.Budget) -> None:
-        """A V1 layer, or the V0 layer inside it."""
+        """Read a V1 layer, or the V0 layer inside it."""
         for field in wire.fields(data, message.start, message.end, self.path.name, budget):
             if field.number == 1 and field.wire_type == wire.BYTES:
                 self._scan(data, field, 1, 50, budget)
@@ -127,7 +127,7 @@ class Caffemodel(Mapping[str, np.ndarray]):
 
 
 def read_binaryproto(path: str | os.PathLike[str]) -> np.ndarray:
-    """The one blob of a binaryproto, for means: `[C, H, W]` float32 in Caffe's order.
+    """Return the one blob of a binaryproto, for means: `[C, H, W]` float32 in Caffe's order.
 
     Raises:
       InputError: if it is not the mean of images.
@@ -281,7 +281,7 @@ def _text(raw: bytes, where: str) -> str:
 
 
 def _mapped(path: Path) -> mmap.mmap:
-    """The file in memory, read as it is used."""
+    """Return the file in memory, read as it is used."""
     try:
         if not path.is_file():
             raise expected(str(path), "a file", "nothing" if not path.exists() else "no file")

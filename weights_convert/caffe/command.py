@@ -29,7 +29,7 @@ __all__ = ["add_arguments", "inspect_rows", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of the command."""
+    """Add the arguments of the command."""
     add = parser.add_argument
     add("prototxt", help="the network's definition, best its deploy.prototxt")
     add("caffemodel", help="its weights")
@@ -154,7 +154,7 @@ def _judged(args: argparse.Namespace, graph: Graph, spread: float) -> list[parit
 
 
 def _stored_inputs(graph: Graph, judge: dict[str, tuple[np.ndarray, ...]]) -> list[np.ndarray]:
-    """The inputs that stored activations hold under the inputs' names."""
+    """Return the inputs that stored activations hold under the inputs' names."""
     inputs = []
     for name, shape in zip(graph.input_names, graph.sample_shapes, strict=True):
         if name not in judge:
@@ -168,7 +168,7 @@ def _stored_inputs(graph: Graph, judge: dict[str, tuple[np.ndarray, ...]]) -> li
 
 
 def _summary(converted: Converted, graph: Graph) -> Any:
-    """A table of layers, the shapes of their tops and their numbers of parameters."""
+    """Return a table of layers, the shapes of their tops and their numbers of parameters."""
     from rich.table import Table
     from rich.text import Text
 

@@ -22,7 +22,7 @@ _CLOSES = {"{": "}", "<": ">"}
 def without_custom_fields(
     text: str, pattern: re.Pattern[str]
 ) -> tuple[str, dict[int, tuple[str, ...]]]:
-    """The text with unknown fields of layers replaced by spaces.
+    """Return the text with unknown fields of layers replaced by spaces.
 
     Args:
       text: the prototxt.

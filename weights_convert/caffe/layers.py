@@ -57,7 +57,7 @@ def known_types() -> tuple[str, ...]:
 
 
 def plan(layer: LayerText, bottoms: list[Shape], source: str) -> Plan:
-    """What a layer becomes.
+    """Return what a layer becomes.
 
     Raises:
       InputError: naming file, line, layer and its type.
@@ -106,7 +106,7 @@ def _first(bottoms: list[Shape]) -> Shape:
 
 
 def _hw(params: Any, name: str, default: int | None, repeated: str | None = None) -> list[int]:
-    """A pair given as name_h and name_w, as one number for both, or as two."""
+    """Return a pair given as name_h and name_w, as one number for both, or as two."""
     high, wide = params.HasField(f"{name}_h"), params.HasField(f"{name}_w")
     values = list(getattr(params, repeated or name))
     if high or wide:
@@ -365,7 +365,7 @@ def _tile(layer: LayerText, bottoms: list[Shape]) -> Plan:
 
 
 def _simple(kind: str, group: str | None = None, **names: str) -> None:
-    """A layer without blobs whose configuration is its parameters under other names."""
+    """Register a layer without blobs, whose configuration is its parameters under other names."""
 
     def maker(layer: LayerText, bottoms: list[Shape]) -> Plan:
         params = getattr(layer.message, group) if group else None

@@ -32,7 +32,7 @@ Activations = dict[str, tuple[np.ndarray, ...]]
 
 
 def wrong_in_opencv(layer: LayerText) -> str | None:
-    """What OpenCV ignores of a layer; None if it is right about it."""
+    """Return what OpenCV ignores of a layer; None if it is right about it."""
     message = layer.message
     if layer.type == "LRN" and message.lrn_param.norm_region == 0 and message.lrn_param.k != 1.0:
         return "OpenCV ignores k"
@@ -128,7 +128,7 @@ def deconvolution(
 
 
 def inner_product(x: np.ndarray, matrix: np.ndarray, axis: int) -> np.ndarray:
-    """The axes from `axis` on as one vector, times a matrix (inputs, outputs)."""
+    """Return the axes from `axis` on as one vector, times a matrix (inputs, outputs)."""
     lead = x.shape[: axis % x.ndim]
     flat = x.reshape((int(np.prod(lead)), -1)).astype(np.float64)
     return (flat @ matrix).reshape((*lead, -1))
@@ -196,7 +196,7 @@ def _run(
 
 
 def _blob(found: Activations, layers: Sequence[Any], name: str) -> np.ndarray:
-    """The last value of a blob among the activations of layers."""
+    """Return the last value of a blob among the activations of layers."""
     for layer in reversed(layers):
         if name in layer.top:
             tops = found.get(layer.name, found.get(layer.top[0], ()))

@@ -51,7 +51,7 @@ PRESETS = {
 
 
 def declared_preprocessing(layers: Sequence[Any]) -> dict[str, Any] | None:
-    """What the data layers of a prototxt say that they do to images; None if nothing.
+    """Return what the data layers of a prototxt say that they do to images; None if nothing.
 
     Read from `transform_param` and, in older files, from the layer's own parameters.
 
@@ -87,7 +87,7 @@ def declared_preprocessing(layers: Sequence[Any]) -> dict[str, Any] | None:
 
 
 def from_prototxt(found: dict[str, Any] | None, channels: int) -> Preprocessing:
-    """The preprocessing that a prototxt declares.
+    """Return the preprocessing that a prototxt declares.
 
     Args:
       found: from `declared_preprocessing`.
@@ -108,7 +108,7 @@ def from_prototxt(found: dict[str, Any] | None, channels: int) -> Preprocessing:
 
 
 def add_preprocessing(converted: Any, preprocessing: Preprocessing) -> Any:
-    """A `Converted` network that takes, or draws, RGB (or grey) images in [0, 1].
+    """Return a `Converted` network that takes, or draws, RGB (or grey) images in [0, 1].
 
     Raises:
       InputError: if the network has several inputs, or the mean does not fit it.
@@ -158,7 +158,7 @@ def add_preprocessing(converted: Any, preprocessing: Preprocessing) -> Any:
 
 
 def _fitted(mean: np.ndarray, channels: str, shape: list[int] | None) -> np.ndarray:
-    """The mean as [C], or as [H, W, C] of the input's size."""
+    """Return the mean as [C], or as [H, W, C] of the input's size."""
     count = 1 if channels == "grey" else 3
     if not np.isfinite(mean).all():
         raise expected("mean", "finite numbers", "NaN or infinite ones")

@@ -176,7 +176,7 @@ def _read_text(path: Path) -> str:
 
 
 def _layer_lines(text: str, source: str) -> list[int]:
-    """The line of every top-level layer block; bounds the nesting on the way."""
+    """Return the line of every top-level layer block; bounds the nesting on the way."""
     lines: list[int] = []
     line, depth, word = 1, 0, ""
     for match in _TOKEN.finditer(text):
@@ -253,7 +253,7 @@ def _meets(rule: Any, level: int, stages: Sequence[str]) -> bool:
 
 
 def _upgrade(old: Any, where: str, pads: dict[str, tuple[str, int]]) -> Any:
-    """A V1 or V0 layer as a LayerParameter; None for V0 padding, kept in `pads`."""
+    """Return a V1 or V0 layer as a LayerParameter; None for V0 padding, kept in `pads`."""
     if old.HasField("layer"):
         return _upgrade_v0(old, where, pads)
     name = old.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_number[old.type].name

@@ -237,7 +237,7 @@ _SCALARS = {
 
 
 def message_class(name: str) -> Any:
-    """The class of one of the messages above.
+    """Return the class of one of the messages above.
 
     Raises:
       ImportError: if the protobuf library is not installed, saying how to get it.

@@ -66,12 +66,12 @@ def varint(data, position: int, end: int, where: str) -> tuple[int, int]:
 
 
 def signed(value: int) -> int:
-    """A varint as the int64 that it stands for."""
+    """Return a varint as the int64 that it stands for."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def fields(data, start: int, end: int, where: str, budget: Budget | None = None) -> Iterator[Field]:
-    """The fields of the message at `start` to `end` of a bytes-like object.
+    """Yield the fields of the message at `start` to `end` of a bytes-like object.
 
     Args:
       data: anything indexed like bytes, such as an mmap.

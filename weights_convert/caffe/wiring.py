@@ -62,7 +62,7 @@ def wire_up(
     outputs: Sequence[str] = (),
     logits: bool = False,
 ) -> Wired:
-    """The graph of a network definition: layers in order, their plans and all shapes.
+    """Return the graph of a network definition: layers in order, their plans and all shapes.
 
     With `logits`, and where no outputs are named, a softmax over classes at the end is cut.
     """
@@ -148,7 +148,7 @@ def wire_up(
 
 
 def _blobs(outputs: Sequence[str], layers: Sequence[LayerText]) -> list[str]:
-    """The blobs that are asked for; a layer's name stands for its tops, unless a blob has it."""
+    """Return the blobs asked for; a layer's name stands for its tops, unless a blob has it."""
     tops = {layer.name: layer.tops for layer in layers}
     blobs = {top for layer in layers for top in layer.tops}
     return [
@@ -157,7 +157,7 @@ def _blobs(outputs: Sequence[str], layers: Sequence[LayerText]) -> list[str]:
 
 
 def _needed(layers: Sequence[LayerText], outputs: Sequence[str]) -> set[str]:
-    """The layers that some output depends on; all of them where no output is named."""
+    """Return the layers that some output depends on; all of them where no output is named."""
     if not outputs:
         return {layer.name for layer in layers}
     wanted, found = set(outputs), set()
@@ -174,7 +174,7 @@ def _declared(
     kept: Sequence[LayerText],
     given: Mapping[str, Sequence[int]],
 ) -> dict[str, Shape]:
-    """The inputs that some layer uses, and their shapes: declared, by data layers, or given."""
+    """Return the inputs in use and their shapes: declared, by data layers, or given."""
     declared = dict(net.inputs)
     for layer in data:
         declared.update(_data_shapes(layer, net.source))
@@ -192,7 +192,7 @@ def _declared(
 
 
 def _tops(entry: dict[str, Any], made: Plan, bottoms: list[Shape]) -> list[Shape]:
-    """A layer's top shapes, from abstract parameters."""
+    """Return a layer's top shapes, from abstract parameters."""
     # A view of one zero has any shape and takes no memory.
     zeros = {
         blob.name: np.broadcast_to(np.zeros((), np.float32), blob.shape) for blob in made.blobs
@@ -202,7 +202,7 @@ def _tops(entry: dict[str, Any], made: Plan, bottoms: list[Shape]) -> list[Shape
 
 
 def _data_shapes(layer: LayerText, source: str) -> dict[str, Shape]:
-    """The tops of a data layer and the shapes it states, () where it states none."""
+    """Return the tops of a data layer and the shapes it states, () where it states none."""
     message, tops = layer.message, layer.tops
     shapes: list[Shape] = []
     if layer.type == "Input":
@@ -246,7 +246,7 @@ def _made_by(bottom: str, dropped: Sequence[LayerText]) -> str:
 def _batch_axes(
     entries: Sequence[Mapping[str, Any]], declared: Mapping[str, Shape]
 ) -> dict[str, int | None]:
-    """The batch axis of each input: the second for sequences (T, N, ...), else the first.
+    """Return the batch axis of each input: the second for sequences (T, N, ...), else the first.
 
     Where a network folds frames into the batch and unfolds them before an LSTM, no axis of
     the frames is the batch's: then all inputs are whole blobs of the declared sizes.

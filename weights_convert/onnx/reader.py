@@ -98,7 +98,7 @@ def read_onnx(
 
 
 def parse(path: Path) -> Any:
-    """The model as a protocol buffer, its functions put in place."""
+    """Return the model as a protocol buffer, its functions put in place."""
     onnx = onnx_package()
     from google.protobuf.message import DecodeError
 
@@ -125,7 +125,7 @@ def parse(path: Path) -> Any:
 
 
 def onnx_package(name: str = "onnx") -> Any:
-    """The `onnx` package, which is optional, or one of its modules.
+    """Return the `onnx` package, which is optional, or one of its modules.
 
     Raises:
       ImportError: saying how to get it.
@@ -199,7 +199,7 @@ def _node(proto: Any, index: int, opset: int, path: Path, reader: _Tensors) -> N
 
 
 def _attribute(proto: Any, where: str, reader: _Tensors) -> Any:
-    """A number, text, list or array; graphs and the like are noted by their kind."""
+    """Return a number, text, list or array; graphs and the like are noted by their kind."""
     kind = proto.type
     if proto.ref_attr_name:
         raise InputError(f"{where}: {plain(proto.name, 80)}: refers to a function's argument")
@@ -235,7 +235,7 @@ class _Tensors:
         self.path, self.total = path, 0
 
     def array(self, proto: Any, what: str, absolute: bool = False) -> np.ndarray:
-        """The numbers of one TensorProto."""
+        """Return the numbers of one TensorProto."""
         where = what if absolute else f"{self.path}: {what}"
         if proto.data_type not in ONNX_TYPES:
             raise expected(f"{where}: data_type", "a type of numbers", proto.data_type)
@@ -271,7 +271,7 @@ class _Tensors:
         return bits.view(np.float16).reshape(shape)
 
     def _external(self, proto: Any, where: str, size: int) -> bytes:
-        """The bytes of a tensor from a file beside the model."""
+        """Return the bytes of a tensor from a file beside the model."""
         entries = {e.key: e.value for e in proto.external_data}
         name = entries.get("location", "")
         if not name or Path(name).name != name or name in (".", "..") or "\\" in name:

@@ -11,7 +11,7 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of the command."""
+    """Add the arguments of the command."""
     parser.add_argument("file", help="the network's XML")
     parser.add_argument("--weights", metavar="FILE", help="its numbers, if not beside the XML")
     command.add_arguments(parser, "OpenVINO")

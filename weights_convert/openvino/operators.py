@@ -72,12 +72,12 @@ def _axes(go: Lowering, node: Node, index: int, what: str = "axes") -> list[int]
 
 
 def _at(node: Node, index: int) -> str:
-    """An operand, or "" where it is missing."""
+    """Return an operand, or "" where it is missing."""
     return next(iter(node.inputs[index:]), "")
 
 
 def _new(go: Lowering, node: Node, array: Any, what: str) -> str:
-    """A constant that is made here."""
+    """Return a constant that is made here."""
     name = f"{node.outputs[0]}:{what}"
     go.constants[name] = np.asarray(array)
     return name

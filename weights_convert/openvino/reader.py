@@ -137,7 +137,7 @@ def _tensor_names(layers: Sequence[Layer], path: Path) -> dict[tuple[str, str], 
 
 
 def _open_lengths(layer: Layer, where: str) -> list[int | str | None]:
-    """The lengths of an input; None where the file leaves one open."""
+    """Return the lengths of an input; None where the file leaves one open."""
     lengths: list[int | str | None] = []
     text = layer.data.get("shape", "").strip("[]{} ")
     for part in text.split(",") if text else []:
@@ -160,7 +160,7 @@ class _Numbers:
         self.total = 0
 
     def array(self, layer: Layer, where: str) -> np.ndarray:
-        """The numbers of one Const."""
+        """Return the numbers of one Const."""
         kind = layer.data.get("element_type", "")
         if kind not in TYPES:
             raise expected(f"{where}: element_type", f"one of {', '.join(TYPES)}", repr(kind)[:80])
@@ -193,7 +193,7 @@ class _Numbers:
 
 
 def _parse(path: Path) -> tuple[str, list[Layer], list[tuple[tuple[str, str], tuple[str, str]]]]:
-    """The network's name, its layers and edges ((layer, port) to (layer, port))."""
+    """Return the network's name, its layers and edges ((layer, port) to (layer, port))."""
     if not path.is_file():
         raise expected("FILE", "an OpenVINO XML that exists", str(path))
     size = path.stat().st_size
@@ -232,7 +232,7 @@ class _Document:
         raise InputError(f"{self.path}: a document type or entity, which no OpenVINO XML has")
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
-        """An element begins."""
+        """Take the beginning of an element."""
         self._tags += 1
         if len(self._stack) >= _DEEPEST or self._tags > _MOST_TAGS:
             raise InputError(f"{self.path}: deeper than {_DEEPEST} or over {_MOST_TAGS} elements")
@@ -267,7 +267,7 @@ class _Document:
             self.layers[-1].outputs.append((attributes.get("id", ""), []))
 
     def end(self, tag: str) -> None:
-        """An element ends."""
+        """Take the end of an element."""
         place = tuple(self._stack)
         self._stack.pop()
         if tag == "dim" and place[:3] == ("net", "layers", "layer") and len(place) == 6:

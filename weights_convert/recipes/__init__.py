@@ -79,7 +79,7 @@ def _same(path: str, config: Config) -> str:
 
 
 def _constants(config: Config, options: Config) -> dict[str, Any]:
-    """What a family of networks takes for granted: constants that no tensor holds."""
+    """Return what a family of networks takes for granted: constants that no tensor holds."""
     return {name: config[name] for name in _ASSUMED if name in config and name not in options}
 
 
@@ -130,7 +130,7 @@ class Recipe:
     taps: Callable[[Config], dict[str, str]] = lambda config: {}
 
     def visible(self, state: State, ignore: Sequence[str]) -> State:
-        """The entries that the configuration is read from: all that are not to be ignored."""
+        """Return the entries that the configuration is read from: all but the ignored ones."""
         try:
             patterns = [re.compile(pattern) for pattern in ignore]
         except re.error as error:
@@ -139,7 +139,7 @@ class Recipe:
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe of that name.
+    """Return the recipe of that name.
 
     Raises:
       InputError: listing those there are.
@@ -178,7 +178,7 @@ def layer_rules(module: nnx.Module, recipe: Recipe, config: Config) -> list[Rule
 
 
 def _leaf(layer: nnx.Module, variable: str) -> tuple[str, str | Transform]:
-    """A variable's name in PyTorch and the change of its layout."""
+    """Return a variable's name in PyTorch and the change of its layout."""
     if isinstance(layer, nnx.BatchNorm):
         return {
             "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var",
@@ -204,7 +204,7 @@ def _leaf(layer: nnx.Module, variable: str) -> tuple[str, str | Transform]:
 
 
 def shape_of(state: State, key: str, rank: int, recipe: str) -> tuple[int, ...]:
-    """A tensor's shape, for reading a configuration from it.
+    """Return a tensor's shape, for reading a configuration from it.
 
     Raises:
       InputError: if it is not there or of another rank.

@@ -153,7 +153,7 @@ def _activation(options: Config, default: float) -> dict[str, Any]:
 
 
 def normalisation(path: str, state: State, options: Config) -> dict[str, Any]:
-    """A layer of batch normalisation, with or without weights of its own."""
+    """Return a layer of batch normalisation, with or without weights of its own."""
     affine = f"{path}.weight" in state
     return {
         "type": "batch_norm", "eps": options.get("eps", 1e-5), "affine": affine, "source": path,

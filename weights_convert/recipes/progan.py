@@ -62,7 +62,7 @@ def _scaled(scale: float, transform: Transform) -> Transform:
 
 
 def _prepare(state: State, config: Config) -> State:
-    """Some versions write `.module` into the names; layers to RGB of smaller sizes go."""
+    """Drop `.module`, which some versions write into names, and smaller sizes' layers to RGB."""
     state = {key.replace(".module.", "."): value for key, value in state.items()}
     last = len(config.get("channels", ())) - 1
     return {

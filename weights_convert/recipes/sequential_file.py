@@ -21,7 +21,7 @@ def source(path: str, config: Config) -> str:
 
 
 def reference(config: Config) -> Any:
-    """The same layers in torch."""
+    """Return the same layers in torch."""
     from weights_convert.reference_sequential import sequential
 
     layers, shapes = check_layers(config["input_shape"], config["layers"])
@@ -38,7 +38,7 @@ def _config(state: State, options: Config) -> dict[str, Any]:
 
 
 def layers_assumed(config: Config, options: Config) -> dict[str, Any]:
-    """What a recipe for lists of layers took for granted, in the words of its options.
+    """Return what a recipe for lists of layers took for granted, in the words of its options.
 
     Options that were given are left out.
     """
@@ -75,7 +75,7 @@ def _activation(layer: Config) -> str:
 
 
 def _assumed(config: Config, options: Config) -> dict[str, Any]:
-    """The defaults of settings that the description leaves out, layer by layer."""
+    """Return the defaults of settings that the description leaves out, layer by layer."""
     description = options["description"]
     if isinstance(description, str):
         description = read_description(description)

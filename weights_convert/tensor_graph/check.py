@@ -64,7 +64,7 @@ def compared(
     judge: Judge,
     tolerance: float,
 ) -> tuple[list[LayerParity], str]:
-    """A row for each layer, and the judge's name.
+    """Return a row for each layer, and the judge's name.
 
     Large networks are compared some layers at a time, so that no more than about a gigabyte
     of numbers is held.

@@ -20,7 +20,7 @@ __all__ = ["add_arguments", "convert", "digest", "shapes_of"]
 
 
 def add_arguments(parser: argparse.ArgumentParser, judge: str) -> None:
-    """The arguments that do not depend on the format."""
+    """Add the arguments that do not depend on the format."""
     add = parser.add_argument
     add("--out", required=True, help="the safetensors file to write")
     add("--force", action="store_true", help="overwrite the output if it exists")
@@ -101,7 +101,7 @@ def convert(
 
 
 def digest(path: str | Path) -> str:
-    """The SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -33,7 +33,7 @@ FOLDS: dict[str, Callable[..., Any]] = {}
 
 
 def fold(node: Node, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray] | None:
-    """The node's results, or None where it is not among those that are folded.
+    """Return the node's results, or None where it is not among those that are folded.
 
     Raises:
       InputError: naming the node, if its operands do not fit or the result is absurd.
@@ -54,7 +54,7 @@ def fold(node: Node, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray] | 
 
 
 def resolved_shape(shape: Sequence[int], target: Sequence[int], keep_zero: bool) -> list[int]:
-    """The target of a Reshape with 0 (the same length) and -1 (the rest) filled in."""
+    """Return the target of a Reshape with 0 (the same length) and -1 (the rest) filled in."""
     wanted = [int(n) for n in target]
     if len(wanted) > 8 or wanted.count(-1) > 1 or any(n < -1 for n in wanted):
         raise InputError(f"shape: expected lengths and at most one -1; got {wanted[:9]}")

@@ -35,7 +35,7 @@ class Images(NamedTuple):
 
 
 def with_images(converted: Converted, images: Images) -> Converted:
-    """The network with such images on its one end.
+    """Return the network with such images on its one end.
 
     Raises:
       InputError: if it has several inputs (or outputs), or the numbers do not fit.
@@ -90,7 +90,7 @@ def with_images(converted: Converted, images: Images) -> Converted:
 
 
 def with_vectors(converted: Converted) -> Converted:
-    """The network with vectors for inputs that are images of one pixel, (1, D, 1, 1)."""
+    """Return the network with vectors for inputs that are images of one pixel, (1, D, 1, 1)."""
     description = dict(converted.description)
     names = {layer["name"] for layer in description["layers"]}
     inputs, made = [], []

@@ -147,11 +147,11 @@ class Lowering:
         return True
 
     def constant(self, name: str) -> np.ndarray | None:
-        """The array of a tensor that does not depend on the input, or None."""
+        """Return the array of a tensor that does not depend on the input, or None."""
         return self.constants.get(name)
 
     def need(self, node: Node, index: int, what: str) -> np.ndarray:
-        """An operand that has to be constant.
+        """Return an operand that has to be constant.
 
         Raises:
           InputError: naming the node, if it is missing or depends on the input.
@@ -164,12 +164,12 @@ class Lowering:
         return found
 
     def optional(self, node: Node, index: int, what: str) -> np.ndarray | None:
-        """An operand that has to be constant if it is there."""
+        """Return an operand that has to be constant if it is there."""
         there = index < len(node.inputs) and node.inputs[index]
         return self.need(node, index, what) if there else None
 
     def shape(self, name: str) -> Shape:
-        """The shape of any tensor that is known by now."""
+        """Return the shape of any tensor that is known by now."""
         if name in self.constants:
             return tuple(int(n) for n in self.constants[name].shape)
         return self.shapes[self._same.get(name, name)]
@@ -297,7 +297,7 @@ def _measure(node: Node, shape: Shape) -> np.ndarray:
 
 
 def _finished(state: Lowering, name: str) -> str:
-    """The tensor of an output; a layer of its own where it is an input or another's name."""
+    """Return the tensor of an output; a layer of its own where it is an input or another's name."""
     where = f"{state.program.source}: output {plain(name, 80)!r}"
     if name in state.constants:
         raise InputError(f"{where}: does not depend on the network's input")

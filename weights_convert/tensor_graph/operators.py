@@ -329,7 +329,7 @@ def _affine(
 
 
 def _kept(go: Lowering, node: Node, array: np.ndarray, what: str) -> str:
-    """A constant that is made here, under a name of its own."""
+    """Return a constant that is made here, under a name of its own."""
     name = f"{node.outputs[0]}:{what}"
     go.constants[name] = np.ascontiguousarray(array, np.float32)
     return name

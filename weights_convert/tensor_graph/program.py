@@ -67,7 +67,7 @@ def batch_of_one(
     declared: Mapping[str, Sequence[int | str | None]],
     given: Mapping[str, Sequence[int]],
 ) -> dict[str, Shape]:
-    """The inputs' shapes for one sample.
+    """Return the inputs' shapes for one sample.
 
     Args:
       source: the file's name.
@@ -111,7 +111,7 @@ def batch_of_one(
 def in_order(
     nodes: Iterable[Node], known: Iterable[str], source: str, *, sort: bool = False
 ) -> list[Node]:
-    """The nodes, each after those that it takes from; sorted first if asked.
+    """Return the nodes, each after those that it takes from; sorted first if asked.
 
     Raises:
       InputError: naming node and tensor, if a tensor is made twice, by nobody, or in a cycle.

@@ -115,7 +115,7 @@ def _resize(go: Lowering, node: Node) -> None:
 
 
 def _emit(go: Lowering, node: Node, kind: str, config: dict[str, Any]) -> None:
-    """A convolution: constant kernel and bias as arrays of the layer, others as operands."""
+    """Emit a convolution: constant kernel and bias as arrays of the layer, others as operands."""
     groups, arrays, operands = config["groups"], {}, [node.inputs[0]]
     kernel = go.constant(node.inputs[1])
     if kernel is None:

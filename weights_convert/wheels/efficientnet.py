@@ -32,7 +32,7 @@ _SIZE = 224
 
 
 def convert(folder: Path) -> tuple[Mapping[str, np.ndarray], Mapping[str, Any]]:
-    """The classifier from the package's state dict: logits of ImageNet's 1,000 classes."""
+    """Return the classifier from the package's state dict: logits of ImageNet's 1,000 classes."""
     from weights_convert.torch_files import read_file
 
     state = read_file(folder / "efficientnet-lite0-57934424.pth")
@@ -41,7 +41,7 @@ def convert(folder: Path) -> tuple[Mapping[str, np.ndarray], Mapping[str, Any]]:
 
 
 def efficientnet_program(state: Mapping[str, np.ndarray], size: int = _SIZE) -> Program:
-    """The nodes of the network, for a state dict with the names of its first port to PyTorch."""
+    """Return the network's nodes, for a state dict with the names of its first port to PyTorch."""
     nodes: list[Node] = []
     tensor = "images"
 

@@ -46,7 +46,7 @@ _IMAGE = "synthesis/img"
 
 
 def convert(folder: Path) -> tuple[Mapping[str, np.ndarray], Mapping[str, Any]]:
-    """The network from the four files in a folder, its readouts fitted."""
+    """Return the network from the four files in a folder, its readouts fitted."""
     parts = [
         lower(read_openvino(folder / f"{part}Network.xml")) for part in ("Mapping", "Synthesis")
     ]
@@ -110,7 +110,7 @@ def assembled(mapping: Converted, synthesis: Converted, *, size: int = 1024) -> 
 
 
 def fitted(converted: Converted, fit: int = _FITTED, held_out: int = _HELD_OUT) -> Converted:
-    """The graph with its readouts fitted by least squares to drawn images, without truncation.
+    """Return the graph with readouts fitted by least squares to untruncated draws.
 
     Let x be the features of a pixel and a 1, y the mean of the pixels under it: the readout is
     (sum x x^T)^-1 sum x y^T over all pixels of `fit` images, and its error is measured on
@@ -164,7 +164,7 @@ def fitted(converted: Converted, fit: int = _FITTED, held_out: int = _HELD_OUT) 
 
 
 def _mean_style(mapping: Converted) -> np.ndarray:
-    """The mean of w over draws of z, in float64."""
+    """Return the mean of w over draws of z, in float64."""
     z = jax.random.normal(jax.random.key(0), (_DRAWS, LATENT))
     w = jax.jit(lambda network, z: network(z))(mapping.network, z)
     return np.asarray(w, np.float64).mean(0).astype(np.float32)

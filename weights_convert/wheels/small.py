@@ -33,7 +33,7 @@ def classifier(file: str) -> Callable[[Path], Stored]:
 
 
 def digiface(folder: Path) -> Stored:
-    """The generator of `gan-face-generate`: the DCGAN of PyTorch's tutorial, 64 px."""
+    """Return the generator of `gan-face-generate`: the DCGAN of PyTorch's tutorial, 64 px."""
     from weights_convert.torch_files import read_file
 
     state = read_file(folder / "weights.tar", key="netG_state_dict")
@@ -44,7 +44,7 @@ def digiface(folder: Path) -> Stored:
 
 
 def eyes(folder: Path) -> Stored:
-    """The generator of `omniart-eye-generator`: a latent and one of eight colours, 128 px.
+    """Return the generator of `omniart-eye-generator`: a latent and one of eight colours, 128 px.
 
     The part "any" takes both, [100] and [8]. Each colour by name is a part that takes the latent
     alone, and the file's own network is that of brown eyes.
@@ -102,7 +102,7 @@ def dcgan_program(
 
 
 def _with_colours(converted: Converted) -> Converted:
-    """A part of the graph for each colour, whose one-hot code is a constant there."""
+    """Return a part of the graph for each colour, whose one-hot code is a constant there."""
     arrays, layers, variants = dict(converted.arrays), [], {}
     for i, colour in enumerate(COLOURS):
         name = f"colour_{colour}"

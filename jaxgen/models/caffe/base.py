@@ -44,12 +44,13 @@ class Layer(nnx.Module):
     batch_in: tuple[int | None, ...] = (0,)
     batch_out: tuple[int | None, ...] = (0,)
 
-    def forward(self, *bottoms: Array) -> Array | tuple[Array, ...]:
-        """The tops for a batch, blobs of four axes being (N, H, W, C)."""
+    # `Any` twice is how a type checker is told that each layer has bottoms of its own.
+    def forward(self, *bottoms: Any, **none: Any) -> Array | tuple[Array, ...]:
+        """Compute the tops of a batch, whose blobs of four axes are (N, H, W, C)."""
         raise NotImplementedError
 
     def __call__(self, *samples: Array) -> Array | tuple[Array, ...]:
-        """The top for one sample; a tuple where the layer has several."""
+        """Return the top for one sample; a tuple where the layer has several."""
         bottoms = [
             x if axis is None else jnp.expand_dims(x, axis_of(x.ndim + 1, axis))
             for x, axis in zip(samples, self.batch_in, strict=True)
@@ -92,7 +93,7 @@ def register(*names: str) -> Callable[[L], L]:
 
 
 def whole_axis(ndim: int, axis: int) -> int:
-    """An axis that may be negative as one that is not."""
+    """Return an axis that may be negative as one that is not."""
     if not -ndim <= axis < ndim:
         raise InputError(f"axis: expected {-ndim} to {ndim - 1}; got {axis}")
     return axis % ndim
@@ -110,5 +111,5 @@ def to_caffe(x: Array) -> Array:
 
 
 def from_caffe(x: Array) -> Array:
-    """A blob of Caffe's order in ours: (N, C, H, W) to (N, H, W, C)."""
+    """Return a blob of Caffe's order in ours: (N, C, H, W) to (N, H, W, C)."""
     return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x

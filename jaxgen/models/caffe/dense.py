@@ -243,7 +243,7 @@ class ToImage(FromImage):
 
 
 def _along(array: Array, x: Array, axis: int) -> Array:
-    """An array over Caffe's axes `axis`, ... of x, shaped to broadcast against x."""
+    """Return an array over Caffe's axes `axis`, ... of x, shaped to broadcast against x."""
     axis = whole_axis(x.ndim, axis) if array.ndim else 0
     shape = to_caffe(x).shape[axis : axis + array.ndim]
     if axis + array.ndim > x.ndim or array.shape != shape:

@@ -99,7 +99,7 @@ class Graph(nnx.Module):
         self._infer_batch_axes()
 
     def __call__(self, *inputs: Array) -> Any:
-        """The output for one sample, or for a batch of them."""
+        """Return the output for one sample, or for a batch of them."""
         values = self._floats(inputs)
         extra = [x.ndim - rank for x, rank in zip(values, self._ranks(), strict=True)]
         if extra and all(n == 1 for n in extra):
@@ -154,7 +154,7 @@ class Graph(nnx.Module):
         )
 
     def _ranks(self) -> tuple[int, ...]:
-        """The number of axes of one sample, for each input."""
+        """Return the number of axes of one sample, for each input."""
         return tuple(len(shape) - (batch is not None) for _, shape, batch in self._inputs)
 
     def _outcome(self, samples: tuple[Array, ...]) -> Any:
@@ -213,7 +213,7 @@ def build_layer(
     arrays: Mapping[str, Any],
     table: Mapping[str, type[Layer]] = LAYERS,
 ) -> Layer:
-    """A layer from its entry in a description and its arrays, by a table of types.
+    """Return a layer from its entry in a description and its arrays, by a table of types.
 
     Raises:
       InputError: naming the layer and what is wrong with it.
@@ -241,7 +241,7 @@ def build_layer(
 
 
 def abstract_tops(name: str, layer: Layer, bottoms: list[Shape], most_axes: int = 4) -> list[Shape]:
-    """The shapes of a layer's tops for bottoms of given shapes, in Caffe's order.
+    """Return the shapes of a layer's tops for bottoms of given shapes, in Caffe's order.
 
     Nothing is computed and no memory is taken.
 
@@ -274,7 +274,7 @@ def abstract_tops(name: str, layer: Layer, bottoms: list[Shape], most_axes: int 
 
 
 def _batch_axis(one: Shape, two: Shape) -> int | None:
-    """The axis of length one that a second sample doubles, or None."""
+    """Return the axis of length one that a second sample doubles, or None."""
     if len(one) != len(two):
         return None
     axes = [a for a, (n, m) in enumerate(zip(one, two, strict=True)) if n != m]

@@ -130,7 +130,7 @@ class LRCN:
         return until_end(tokens, chosen)
 
     def __call__(self, image: Array) -> Array:
-        """The caption of one image, the likeliest word at a time: tokens `[T]`."""
+        """Return the caption of one image, the likeliest word at a time: tokens `[T]`."""
         context = self.look(image)
 
         def step(t: Array, tokens: Array) -> Array:
@@ -153,7 +153,7 @@ class LRCN:
         return tokens_of(caption, self.words, self.length)
 
     def caption(self, tokens: Array) -> str:
-        """The words of tokens `[T]`, up to the end."""
+        """Return the words of tokens `[T]`, up to the end."""
         return words_of(tokens, self.words)
 
     def _predict(self, context: Array, tokens: Array) -> Array:

@@ -158,7 +158,7 @@ class Pooling(Layer):
         return total / jnp.asarray(np.outer(rows, columns)[None, :, :, None], x.dtype)
 
     def _span(self, n: int, k: int, s: int, p: int) -> tuple[int, list[int]]:
-        """Padding after the image, and how many padded positions each window covers."""
+        """Return the padding after the image, and how many padded positions each window covers."""
         room = n + 2 * p - k
         out = (-(-room // s) if self.ceil else room // s) + 1
         if any(self.pad) and (out - 1) * s >= n + p:

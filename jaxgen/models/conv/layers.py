@@ -309,7 +309,7 @@ def _conv_transpose_matmul(x: Array, kernel: Array, stride: Pair, pads: tuple[Pa
 
 
 def _one_pixel(x: Array, kernel: Array, pads: tuple[Pair, Pair]) -> Array:
-    """The transposed convolution of one pixel: a dense layer."""
+    """Return the transposed convolution of one pixel: a dense layer."""
     (top, bottom), (left, right) = pads
     kh, kw, channels, features = kernel.shape
     taps = kernel[::-1, ::-1][top : kh - bottom, left : kw - right]

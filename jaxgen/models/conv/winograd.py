@@ -153,7 +153,7 @@ _NEAREST_TRANSPOSED = Scheme(
 def chosen(
     kernel: tuple[int, ...], sides: tuple[int, ...], stride: Any, pads: Any, *, transposed: bool
 ) -> Scheme | None:
-    """The scheme for a kernel `[kh, kw, ...]` and an input of these sides, or None.
+    """Return the scheme for a kernel `[kh, kw, ...]` and an input of these sides, or None.
 
     A transposed kernel of stride 1 is none of them: it is a plain convolution.
     """
@@ -185,7 +185,7 @@ def worthwhile(scheme: Scheme, sides: tuple[int, ...], channels: tuple[int, ...]
 
 
 def fewer_products(scheme: Scheme, x: Array, kernel: Array) -> Array:
-    """The convolution of a scheme with zeros around the image.
+    """Return the convolution of a scheme with zeros around the image.
 
     Args:
       scheme: SAME, UP, DOWN or NEAREST.
@@ -235,7 +235,7 @@ _applied.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _sums(scheme: Scheme, kernel: Array) -> list[Parts]:
-    """The sums of taps for every plane of rows and of columns, `[Cin, Cout]` side by side.
+    """Return the sums of taps for every plane of rows and of columns, `[Cin, Cout]` side by side.
 
     They do not depend on the image: XLA takes them out of loops over steps.
     """
@@ -249,7 +249,7 @@ def _sums(scheme: Scheme, kernel: Array) -> list[Parts]:
 
 
 def _filtered(scheme: Scheme, x: Array, sums: list[Parts], *, transposed: bool) -> Array:
-    """A scheme along columns and rows; `transposed` swaps the channels of the sums."""
+    """Return a scheme along columns and rows; `transposed` swaps the channels of the sums."""
     n, height, width = x.shape[:3]
     out = [int(side * scheme.scale) for side in (height, width)]
     channel = (((3,), (1 if transposed else 0,)), ((), ()))

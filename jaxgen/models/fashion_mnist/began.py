@@ -82,7 +82,7 @@ class Autoencoder(nnx.Module):
         self.decoder = Decoder(latent, width, rngs=rngs)
 
     def encode(self, x: Array) -> Array:
-        """The code `[..., latent]`."""
+        """Return the code `[..., latent]`."""
         h = nnx.elu(self.first(x))
         for layer in self.convs:
             h = nnx.elu(layer(h))

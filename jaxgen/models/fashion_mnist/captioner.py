@@ -77,7 +77,7 @@ class Captioner(Classifier):
         return until_end(tokens, self.writer.log_probs(tokens, context))
 
     def __call__(self, image: Array) -> Array:
-        """The caption of each image, the likeliest word at a time: tokens `[..., T]`."""
+        """Return the caption of each image, the likeliest word at a time: tokens `[..., T]`."""
         context = self.look(image)
 
         def step(
@@ -107,7 +107,7 @@ class Captioner(Classifier):
         return tokens_of(caption, self.words, self.length)
 
     def caption(self, tokens: Array) -> str:
-        """The words of tokens `[T]`, up to the end."""
+        """Return the words of tokens `[T]`, up to the end."""
         return words_of(tokens, self.words)
 
 
@@ -143,6 +143,6 @@ def tokens_of(caption: str, words: Sequence[str], length: int) -> Array:
 
 
 def words_of(tokens: Array, words: Sequence[str]) -> str:
-    """The words of tokens `[T]`, up to the end."""
+    """Return the words of tokens `[T]`, up to the end."""
     found = [int(t) for t in np.asarray(tokens)]
     return " ".join(words[t] for t in found[: (*found, END).index(END)])

@@ -47,7 +47,7 @@ class Classifier(nnx.Module):
         self.logits = nnx.Linear(hidden, classes, rngs=rngs)
 
     def spatial(self, image: Array) -> Array:
-        """What the last convolution makes of an image: `[..., 7, 7, 2 * width]`."""
+        """Return what the last convolution makes of an image: `[..., 7, 7, 2 * width]`."""
         h = (image - 0.286) / 0.353  # the mean and deviation of Fashion-MNIST's pixels
         for layer in (self.conv1, self.conv2, self.conv3, self.conv4):
             h = jax.nn.gelu(layer(h))

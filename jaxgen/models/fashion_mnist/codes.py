@@ -34,7 +34,7 @@ class Codes:
 
     @classmethod
     def of(cls, classifier: Network) -> Codes:
-        """The codes of a network, which must be a `cnn.Classifier`."""
+        """Return the codes of a network, which must be a `cnn.Classifier`."""
         module = nnx.merge(classifier.graphdef, classifier.params)
         if not isinstance(module, Classifier):
             raise expected("classifier", "a cnn.Classifier", type(module).__name__)
@@ -53,11 +53,11 @@ class Codes:
         return jax.nn.gelu(self._module().hidden(h1.reshape((*h1.shape[:-3], -1))))
 
     def logits(self, h: Array) -> Array:
-        """The classifier's logits, from a code."""
+        """Return the classifier's logits, from a code."""
         return self._module().logits(h)
 
     def trained_with_xla(self) -> Codes:
-        """The same, its convolutions computed as training outside a loop is fastest."""
+        """Return the same, its convolutions computed as training outside a loop is fastest."""
         module = self._module()
         for layer in (module.conv1, module.conv2, module.conv3, module.conv4):
             layer.form = "xla"

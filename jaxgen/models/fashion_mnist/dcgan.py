@@ -56,7 +56,7 @@ class Generator(nnx.Module):
         return 0.5 + 0.5 * jnp.tanh(self.up2(h))
 
     def fold(self) -> Generator:
-        """The same function without batch normalisation: its running statistics go into
+        """Return the same function without batch normalisation: its running statistics go into
         the weights before it, `w * scale / sqrt(var + eps)`.
         """
         if self.norm0 is None or self.norm1 is None:
@@ -97,7 +97,7 @@ class Discriminator(nnx.Module):
 
 
 def _affine(norm: nnx.BatchNorm) -> tuple[Array, Array]:
-    """What a BatchNorm does at inference: `x * scale + shift`."""
+    """Return what a BatchNorm does at inference: `x * scale + shift`."""
     assert norm.scale is not None
     assert norm.bias is not None
     scale = norm.scale[...] / jnp.sqrt(norm.var[...] + norm.epsilon)

@@ -55,7 +55,7 @@ class Judge(nnx.Module):
 
 
 def _halve(x: Array) -> Array:
-    """The mean of every 2 x 2 block of pixels."""
+    """Return the mean of every 2 x 2 block of pixels."""
     *lead, height, width, channels = x.shape
     blocks = x.reshape((*lead, height // 2, 2, width // 2, 2, channels))
     return jax.numpy.mean(blocks, axis=(-4, -2))

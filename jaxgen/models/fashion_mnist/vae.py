@@ -66,5 +66,5 @@ class Decoder(nnx.Module):
         return nnx.sigmoid(self.logits(z))
 
     def logits(self, z: Array) -> Array:
-        """The means before the sigmoid, `[..., 28, 28, 1]`."""
+        """Return the means before the sigmoid, `[..., 28, 28, 1]`."""
         return self.net(z).reshape((*z.shape[:-1], 28, 28, 1))

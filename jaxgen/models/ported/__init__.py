@@ -35,7 +35,7 @@ class Ported(NamedTuple):
     input_shape: Callable[[Config], tuple[int, ...]]
 
     def make(self, **config: Any) -> nnx.Module:
-        """The module; `rngs` among the arguments."""
+        """Return the module; `rngs` among the arguments."""
         module, _, name = self.where.partition(":")
         return getattr(importlib.import_module(f"{__name__}.{module}"), name)(**config)
 
@@ -70,7 +70,7 @@ PORTED: dict[str, Ported] = {
 
 
 def build(name: str, config: Config) -> nnx.Module:
-    """The network of that name with shapes for weights: no memory, no random numbers.
+    """Return the network of that name with shapes for weights: no memory, no random numbers.
 
     Raises:
       InputError: for an unknown name or a configuration that does not fit it.

@@ -101,7 +101,7 @@ def adaptive_avg_pool(x: Array, size: int) -> Array:
 
 
 def spatial_mean(x: Array) -> Array:
-    """The mean over rows and columns: `[..., C]`."""
+    """Return the mean over rows and columns: `[..., C]`."""
     return x.mean((-3, -2))
 
 

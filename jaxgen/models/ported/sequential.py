@@ -66,7 +66,7 @@ class Sequential(nnx.Module):
         self.layers = nnx.Dict(made)
 
     def __call__(self, x: Array) -> Array:
-        """The output for one sample, or for a batch of them."""
+        """Return the output for one sample, or for a batch of them."""
         if x.shape[x.ndim - len(self.input_shape) :] != self.input_shape:
             raise expected("input", f"shape [..., {self.input_shape}]", x.shape)
         lead = x.ndim - len(self.input_shape)
@@ -83,7 +83,7 @@ class Sequential(nnx.Module):
 def check_layers(
     input_shape: Sequence[int], layers: Sequence[Settings]
 ) -> tuple[list[dict[str, Any]], list[Shape]]:
-    """The layers with all settings filled in, and the shape before each and after the last.
+    """Return the layers with all settings filled in, and the shape before each and after the last.
 
     Raises:
       InputError: naming every layer that is unknown, badly set or does not fit its input.
@@ -129,7 +129,7 @@ def check_layers(
 
 
 def _after(layer: Settings, shape: Shape) -> Shape:
-    """The shape after a layer. Raises ValueError if the layer does not fit the shape before."""
+    """Return the shape after a layer, or raise ValueError if it does not fit the shape before."""
     after = _shape(layer, shape)
     if after and min(after) < 1:
         raise ValueError(f"nothing is left of an input of shape {shape}")
@@ -180,7 +180,7 @@ _ON_IMAGES = (
 
 
 def _check_fit(layer: Settings, shape: Shape) -> None:
-    """Settings that must agree with the input's channels, or with each other."""
+    """Check settings that must agree with the input's channels, or with each other."""
     kind, channels = layer["type"], shape[-1] if shape else 0
     if kind == "prelu" and layer["count"] not in (1, channels):
         raise ValueError(f"count: expected 1 or {channels}; got {layer['count']}")

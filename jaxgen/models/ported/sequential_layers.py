@@ -38,7 +38,7 @@ class Convolution(Conv):
         self.dilation = dilation
 
     def __call__(self, x: Array) -> Array:
-        """The image for an image, or for a batch of them."""
+        """Return the image for an image, or for a batch of them."""
         if self.dilation == (1, 1):
             return super().__call__(x)
         return _general(
@@ -67,7 +67,7 @@ class TransposedConvolution(ConvTranspose):
         self.groups, self.dilation, self.output_padding = groups, dilation, output_padding
 
     def __call__(self, x: Array) -> Array:
-        """The image for an image, or for a batch of them."""
+        """Return the image for an image, or for a batch of them."""
         if self.groups == 1 and self.dilation == (1, 1) and self.output_padding == (0, 0):
             return super().__call__(x)
         sizes = [d * (k - 1) for d, k in zip(self.dilation, self.kernel.shape[:2], strict=True)]
@@ -93,7 +93,7 @@ class GroupNorm(nnx.Module):
         self.groups, self.eps = groups, eps
 
     def __call__(self, x: Array, rank: int) -> Array:
-        """The normalised sample; its last `rank` axes are its own."""
+        """Return the normalised sample; its last `rank` axes are its own."""
         channels = x.shape[-1]
         split = x.reshape((*x.shape[:-1], self.groups, channels // self.groups))
         axes = (*range(x.ndim - rank, x.ndim - 1), split.ndim - 1)
@@ -110,7 +110,7 @@ class LayerNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x: Array, rank: int) -> Array:
-        """The normalised sample; its last `rank` axes are its own."""
+        """Return the normalised sample; its last `rank` axes are its own."""
         y = _standard(x, tuple(range(x.ndim - rank, x.ndim)), self.eps)
         y = y if self.scale is None else y * _last(self.scale, y)
         return y if self.bias is None else y + _last(self.bias, y)
@@ -123,12 +123,12 @@ class PReLU(nnx.Module):
         self.slope = nnx.Param(jnp.full(count, 0.25))
 
     def __call__(self, x: Array, rank: int) -> Array:
-        """The activation."""
+        """Return the activation."""
         return jnp.where(x >= 0, x, x * _last(self.slope, x))
 
 
 def make(layer: Settings, shape: Shape, rngs: nnx.Rngs) -> nnx.Module | None:
-    """The module of a layer with weights; None for one without.
+    """Return the module of a layer with weights; None for one without.
 
     Args:
       layer: its settings, completed.
@@ -194,7 +194,7 @@ def _general(x: Array, layer: Any, *, window_strides: Any, padding: Any, groups:
 
 
 def _last(variable: Any, like: Array) -> Array:
-    """A weight that goes along the last axes of an array."""
+    """Return a weight that goes along the last axes of an array."""
     value = variable[...]
     return value.reshape((1,) * (like.ndim - value.ndim) + value.shape)
 
@@ -270,7 +270,7 @@ def _upsample(x: Array, s: Settings, rank: int) -> Array:
 
 
 def _between(size: int, larger: int, corners: bool) -> np.ndarray:
-    """The matrix of linear interpolation along one axis, corners aligned or pixels' edges."""
+    """Return the matrix of linear interpolation along an axis, corners aligned or pixels' edges."""
     at = np.arange(larger)
     scale = (size - 1) / max(larger - 1, 1) if corners else size / larger
     place = at * scale if corners else np.maximum((at + 0.5) * scale - 0.5, 0.0)

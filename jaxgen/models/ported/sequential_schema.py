@@ -52,12 +52,12 @@ def settings_of(kind: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], li
 
 
 def pair(value: Any) -> tuple[int, int]:
-    """A checked value, one number or two, as [rows, columns]."""
+    """Return a checked value, one number or two, as [rows, columns]."""
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def sides(value: Any) -> tuple[int, int, int, int]:
-    """A checked padding, one number or four, as PyTorch has it: left, right, top, bottom."""
+    """Return a checked padding, one number or four, as PyTorch has it: left, right, top, bottom."""
     return (value,) * 4 if isinstance(value, int) else tuple(value)  # type: ignore[return-value]
 
 

@@ -35,7 +35,7 @@ def _leaky(x: Array) -> Array:
 
 
 def _filtered(x: Array, pads: tuple[int, int]) -> Array:
-    """The low-pass filter along rows and columns, after zeros before and after."""
+    """Return the low-pass filter along rows and columns, after zeros before and after."""
     for axis in (x.ndim - 3, x.ndim - 2):
         x = jnp.pad(x, [pads if i == axis else (0, 0) for i in range(x.ndim)])
         size = x.shape[axis] - len(_FILTER) + 1
@@ -149,7 +149,7 @@ class StyleGAN2(nnx.Module):
         )
 
     def style(self, z: Array) -> Array:
-        """The style w of a latent."""
+        """Return the style w of a latent."""
         w = z * jax.lax.rsqrt(jnp.mean(z * z, -1, keepdims=True) + _EPSILON)
         for layer in self.mapping:
             w = _leaky(layer(w))

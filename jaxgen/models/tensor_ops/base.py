@@ -61,14 +61,15 @@ class Operator(Layer):
             raise InputError(f"constants: expected different positions; got {self.constants}")
         self.configure(**config)
 
-    def configure(self) -> None:
+    # `Any` twice is how a type checker is told that each operator has arguments of its own.
+    def configure(self, *none: Any, **config: Any) -> None:
         """Take the operator's configuration, which may come from a hostile file."""
 
-    def compute(self, *operands: Array) -> Array | tuple[Array, ...]:
-        """The result of all operands, in the file's order."""
+    def compute(self, *operands: Any, **none: Any) -> Array | tuple[Array, ...]:
+        """Compute the result of all operands, which come in the file's order."""
         raise NotImplementedError
 
-    def forward(self, *bottoms: Array) -> Array | tuple[Array, ...]:
+    def forward(self, *bottoms: Any, **none: Any) -> Array | tuple[Array, ...]:
         """Put the constants between the bottoms and compute."""
         count = len(bottoms) + len(self.constants)
         least, most = self.operands
@@ -95,7 +96,7 @@ def register(*names: str) -> Callable[[O], O]:
 
 
 def integers(name: str, values: Sequence[int], least: int, most: int = _LARGEST) -> tuple[int, ...]:
-    """A list of whole numbers between bounds, as a tuple."""
+    """Return a list of whole numbers between bounds, as a tuple."""
     if not isinstance(values, (list, tuple)) or not all(
         type(v) is int and least <= v <= most for v in values
     ):

@@ -126,7 +126,7 @@ def weights(
     exclude_outside: bool = False,
     antialias: bool = False,
 ) -> np.ndarray:
-    """The `[length, n]` weights of the input's pixels in the output's, for one axis."""
+    """Return the `[length, n]` weights of the input's pixels in the output's, for one axis."""
     kernel = _linear if mode == "linear" else lambda t: _cubic(t, a)
     reach = 1 if mode == "linear" else 2
     stretch = min(scale, 1.0) if antialias else 1.0

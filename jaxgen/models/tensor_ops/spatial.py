@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +50,7 @@ def _as_image(x: Array) -> Array:
 
 
 def _as_operand(y: Array, x: Array) -> Array:
-    """An image with as many axes as the operand had."""
+    """Return an image with as many axes as the operand had."""
     return y[:, 0].transpose(0, 2, 1) if x.ndim == 3 else y
 
 
@@ -84,6 +85,7 @@ class Conv(Operator):
 
     def configure(
         self,
+        *,
         stride: Sequence[int] = (1, 1),
         dilation: Sequence[int] = (1, 1),
         pads: Sequence[int] = (0, 0, 0, 0),
@@ -97,7 +99,7 @@ class Conv(Operator):
         (self.groups,) = integers("groups", [groups], 1, 1 << 20)
 
     def forward(self, *bottoms: Array) -> Array:
-        """The sum for a batch of images, with the bias."""
+        """Return the sum for a batch of images, with the bias."""
         if not 1 <= len(bottoms) <= 3:
             raise InputError(f"operands: expected 1 to 3; got {len(bottoms)}")
         x, *rest = bottoms
@@ -136,7 +138,7 @@ class Conv(Operator):
                 raise InputError(f"operand: {n} pixels and pads {lo}, {hi} for a kernel of {k}")
 
     def product(self, x: Array, kernel: Array) -> Array:
-        """The convolution, in whichever exact form is fast."""
+        """Return the convolution, in whichever exact form is fast."""
         alone = kernel.shape[2] == 1 and kernel.shape[3] == self.groups > 1
         if alone and _shifted(kernel):
             return depthwise(x, kernel[:, :, 0], self.stride, self.dilation, self.pads)
@@ -156,7 +158,7 @@ class ConvTranspose(Conv):
     kernel that the network computes is the second operand, (I, O/groups, kh, kw).
     """
 
-    def configure(self, more: Sequence[int] = (0, 0), **config) -> None:
+    def configure(self, *, more: Sequence[int] = (0, 0), **config: Any) -> None:
         super().configure(**config)
         lo_hi = _two(more, 0)
         (top, bottom), (left, right) = self.pads
@@ -189,7 +191,7 @@ class ConvTranspose(Conv):
             raise InputError(f"pads: an output of {sides[0]} x {sides[1]} pixels")
 
     def product(self, x: Array, kernel: Array) -> Array:
-        """The transposed convolution, in whichever exact form is fast."""
+        """Return the transposed convolution, in whichever exact form is fast."""
         alone = kernel.shape[2] == 1 and kernel.shape[3] == self.groups > 1
         if alone and self.stride == kernel.shape[:2] and self.pads == ((0, 0), (0, 0)):
             return _blocks(x, kernel[::-1, ::-1, 0])
@@ -282,7 +284,7 @@ def _shifted(kernel: Array) -> bool:
 
 @jax.custom_vjp
 def _blocks(x: Array, taps: Array) -> Array:
-    """A transposed convolution whose taps never meet: every pixel becomes a block.
+    """Return a transposed convolution whose taps never meet: every pixel becomes a block.
 
     Its gradient is written out, as sums of every second (third, ...) pixel: the sum over blocks
     that JAX would make of it is a hundred times slower than this on XLA:CPU.

@@ -21,7 +21,7 @@ __all__ = ["variant_of", "variants"]
 
 
 def variants(description: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of a description's parts."""
+    """Return the names of a description's parts."""
     found = description.get("variants", {})
     if not isinstance(found, Mapping):
         raise expected("description.variants", "parts by name", repr(found)[:80])
@@ -29,7 +29,7 @@ def variants(description: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def variant_of(description: Mapping[str, Any], name: str | None = None) -> dict[str, Any]:
-    """The description of a part of a graph, or for None of the graph's own outputs.
+    """Return the description of a part of a graph, or for None of the graph's own outputs.
 
     Raises:
       InputError: for an unknown part, or one that is malformed.

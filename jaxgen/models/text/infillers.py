@@ -152,7 +152,7 @@ class Infiller(Seq2Seq):
         return jnp.where(present, 0.0, found)
 
     def fill(self, key: PRNGKey, tokens: Array, present: Array) -> Array:
-        """The sequences with their blanks drawn, `[B, T]`; given tokens are kept.
+        """Return the sequences with their blanks drawn, `[B, T]`; given tokens are kept.
 
         Args:
           key: consumed; position t draws from `fold_in(key, t)`.

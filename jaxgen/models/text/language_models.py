@@ -76,14 +76,14 @@ class Writer(nnx.Module):
         return self.b_out.shape[0]
 
     def first(self, *batch: int) -> WriterState:
-        """The state before the first token."""
+        """Return the state before the first token."""
         zero = jnp.zeros((*batch, self.u.shape[0]))
         return WriterState(zero, zero)
 
     def advance(
         self, state: WriterState, token: Array, context: Array | float = 0.0
     ) -> WriterState:
-        """The state after one more token `[...]`; a context `[..., E]` joins its embedding."""
+        """Return the state after a token `[...]`; a context `[..., E]` joins its embedding."""
         x = self.embedding[...][token] + context
         z = x @ self.w[...] + state.hidden @ self.u[...]
         z = z + self.b[...].reshape((1,) * (z.ndim - 1) + (-1,))
@@ -188,7 +188,7 @@ class Reader(nnx.Module):
         self.out = nnx.Linear(size, 1, kernel_init=init, bias_init=bias, rngs=rngs)
 
     def __call__(self, tokens: Array, key: PRNGKey | None = None) -> Array:
-        """The logits; with a key (consumed) units are dropped, as in training."""
+        """Return the logits; with a key (consumed) units are dropped, as in training."""
         x = self.embedding[...][tokens]
         found = []
         for layer in self.filters:

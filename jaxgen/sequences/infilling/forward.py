@@ -64,12 +64,12 @@ class Rows(NamedTuple):
 
 
 def log_evidence(cloud: Cloud) -> Array:
-    """The estimate of log Z."""
+    """Return the estimate of log Z."""
     return cloud.log_z + log_mean_exp(cloud.log_weight)
 
 
 def resample_cloud(key: PRNGKey, cloud: Cloud, name: str, extra: Any = ()) -> tuple[Cloud, Any]:
-    """Copies by weight, which is then equal; `extra` leaves `[C, ...]` are copied along."""
+    """Copy by weight, which is then equal; `extra` leaves `[C, ...]` are copied along."""
     count = cloud.log_weight.shape[0]
     index = scheme(name)(key, jax.nn.softmax(cloud.log_weight), count)
     written, ancestor, extra = jax.tree.map(

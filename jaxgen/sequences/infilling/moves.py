@@ -77,7 +77,7 @@ class Gibbs:
         now: Written,
         beta: Array,
     ) -> tuple[Written, Array]:
-        """A new token at t, and 1: the move is always accepted. The key is consumed."""
+        """Return a new token at t, and 1: the move is always accepted. The key is consumed."""
         log_p = full_conditional(posterior, state, now.tokens, t, beta, self.chunk)
         drawn = draw_token(key, log_p)
         # Where nothing has a probability (a constraint not yet met), stay.
@@ -129,7 +129,7 @@ class Redraw:
         now: Written,
         beta: Array,
     ) -> tuple[Written, Array]:
-        """The sequence after one move from t on, and whether it moved. The key is consumed."""
+        """Return the sequence after one move from t on, and whether it moved; consume the key."""
         draw_key, size_key, accept_key = jax.random.split(key, 3)
         hidden = ~jnp.asarray(posterior.observed)
         rank = jnp.cumsum(hidden) - 1

@@ -80,7 +80,7 @@ class ParticleGibbs:
     def sweep(
         self, key: PRNGKey, posterior: TokenPosterior, now: Written, beta: Array
     ) -> tuple[Written, Array]:
-        """A sequence after one pass, and the share of its hidden tokens that are new.
+        """Return a sequence after one pass, and the share of its hidden tokens that are new.
 
         The key is consumed; token t uses `fold_in(key, t)`, the choice at the end
         `fold_in(key, T)`. With one particle nothing changes.
@@ -92,7 +92,7 @@ class ParticleGibbs:
         free = jnp.arange(count) > 0
 
         def resample(key: PRNGKey, particles: _Particles, t: Array) -> _Particles:
-            """Copies by weight; the reference goes on from any of the sequences so far."""
+            """Copy by weight; the reference goes on from any of the sequences so far."""
             own_key, free_key = jax.random.split(key)
 
             def onward(state: ArrayTree, tokens: Array) -> Array:

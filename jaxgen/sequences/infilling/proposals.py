@@ -39,14 +39,14 @@ class MaskedProposal:
         return self.infiller.vocabulary
 
     def first(self, *batch: int) -> tuple[Array, WriterState]:
-        """What the encoder has found, `[..., T, H]`, and the decoder's first state."""
+        """Return what the encoder has found, `[..., T, H]`, and the decoder's first state."""
         tokens, observed = jnp.asarray(self.tokens), jnp.asarray(self.observed)
         states, last = self.infiller.encode(tokens[None], observed[None])
         states = jnp.broadcast_to(states[0], (*batch, *states.shape[1:]))
         return states, WriterState(*(jnp.broadcast_to(x[0], (*batch, x.shape[1])) for x in last))
 
     def advance(self, state: tuple[Array, WriterState], token: Array) -> tuple[Array, WriterState]:
-        """The state after one more token."""
+        """Return the state after one more token."""
         return state[0], self.infiller.decoder.advance(state[1], token)
 
     def logits(self, state: tuple[Array, WriterState]) -> Array:

@@ -76,7 +76,7 @@ class InfillingResult(NamedTuple):
 def infilling_notes(
     history: InfillingHistory, num_ancestors: int, error: float, count: int, resample: str | None
 ) -> tuple[str, ...]:
-    """What the reader of a run should know, in sentences."""
+    """Return what the reader of a run should know, in sentences."""
     notes = []
     worst = float(history.ess.min())
     if worst < 0.1 * count:

@@ -195,7 +195,7 @@ class _Run(NamedTuple):
 
 
 def _anneal(run: _Run, cloud: Cloud, schedule: Any) -> tuple[Cloud, float, list[InfillingHistory]]:
-    """The likelihood comes in: the cloud at the last beta, that beta, and a row for each."""
+    """Anneal; return the cloud at the last beta, that beta, and a row for each temperature."""
     adaptive, history, beta = isinstance(schedule, Adaptive), [], 0.0
     last = 1.0 if adaptive else float(np.float32(schedule[-1]))
     while beta < last:

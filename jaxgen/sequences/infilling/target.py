@@ -39,11 +39,11 @@ class Autoregressive(Protocol):
     start: Any
 
     def first(self, *batch: int) -> ArrayTree:
-        """The state before the start token."""
+        """Return the state before the start token."""
         ...
 
     def advance(self, state: ArrayTree, token: Array, /) -> ArrayTree:
-        """The state after one more token."""
+        """Return the state after one more token."""
         ...
 
     def logits(self, state: ArrayTree, /) -> Array:
@@ -83,7 +83,7 @@ class TokenPosterior:
         return vocabulary_of(self.writer)
 
     def opening(self) -> ArrayTree:
-        """The model's state before the first token, that is after the start token."""
+        """Return the model's state before the first token, that is after the start token."""
         return opening(self.writer)
 
     def next_token(self, state: ArrayTree) -> Array:
@@ -157,7 +157,7 @@ def tempered(beta: Array | float, log_likelihood: Array) -> Array:
 
 
 def opening(model: Autoregressive) -> ArrayTree:
-    """A model's state before the first token, that is after the start token."""
+    """Return a model's state before the first token, that is after the start token."""
     return model.advance(model.first(), jnp.asarray(model.start, jnp.int32))
 
 

@@ -31,7 +31,7 @@ class Condition:
     """Base of all conditions: the algebra, and a check before anything is traced."""
 
     def __call__(self, image: Array) -> Array:
-        """The log likelihood (or any log weight) of an image: a scalar."""
+        """Return the log likelihood (or any log weight) of an image: a scalar."""
         raise NotImplementedError
 
     def check(self, image_shape: tuple[int, ...]) -> None:
@@ -51,7 +51,7 @@ class Condition:
     __rmul__ = __mul__
 
     def untempered(self) -> Untempered:
-        """The same condition, held at full strength at every temperature."""
+        """Return the same condition, held at full strength at every temperature."""
         return Untempered(self)
 
 
@@ -85,7 +85,7 @@ class Weighted(Condition):
         return like(self.weight, value) * value
 
     def check(self, image_shape: tuple[int, ...]) -> None:
-        """The weight must be finite."""
+        """Check that the weight is finite."""
         if np.shape(self.weight) != () or not np.all(np.isfinite(self.weight)):
             raise expected("weight", "a finite number", self.weight)
         self.condition.check(image_shape)
@@ -124,7 +124,7 @@ class Function(Condition):
         return jnp.asarray(self.function(image, *self.arguments))
 
     def check(self, image_shape: tuple[int, ...]) -> None:
-        """The function must return a scalar."""
+        """Check that the function returns a scalar."""
         check_scalar("Function", self, image_shape)
 
 
@@ -139,12 +139,12 @@ class Term(Condition):
         return jnp.asarray(self.term(image))
 
     def check(self, image_shape: tuple[int, ...]) -> None:
-        """The term must return a scalar."""
+        """Check that the term returns a scalar."""
         check_scalar(type(self.term).__name__, self.term, image_shape)
 
 
 def as_condition(term: Any) -> Condition:
-    """A condition as it is; a callable pytree or a plain function made into one."""
+    """Return a condition as it is; a callable pytree or a plain function made into one."""
     if isinstance(term, Condition):
         return term
     if isinstance(term, type):
@@ -167,19 +167,19 @@ def split_tempered(condition: Condition) -> tuple[Condition, Condition | None]:
 
 
 def bare_terms(condition: Any) -> tuple[Any, ...]:
-    """The summands without their weights, marks and learned noise levels."""
+    """Return the summands without their weights, marks and learned noise levels."""
     return tuple(_bare(term) for term in _terms(condition))
 
 
 def _bare(term: Any) -> Any:
-    """What a weight, a mark or a noise level is about: conditions name it `condition`."""
+    """Return what a weight, a mark or a noise level is about: conditions name it `condition`."""
     while isinstance(getattr(term, "condition", None), Condition):
         term = term.condition
     return term
 
 
 def _floating(value: Any, image: Array) -> Array:
-    """A term's value in the image's precision; what is not floating is left for `check`."""
+    """Return a term's value in the image's precision; what is not floating is left for `check`."""
     value = jnp.asarray(value)
     return like(value, image) if jnp.issubdtype(value.dtype, jnp.floating) else value
 
@@ -191,7 +191,7 @@ def _unweighted(term: Any) -> Any:
 
 
 def _terms(condition: Any) -> tuple[Any, ...]:
-    """The summands, with weights and untempered marks distributed over inner sums."""
+    """Return the summands, with weights and untempered marks distributed over inner sums."""
     if isinstance(condition, Sum):
         return tuple(inner for term in condition.terms for inner in _terms(term))
     if isinstance(condition, Weighted):

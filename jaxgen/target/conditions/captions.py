@@ -43,7 +43,7 @@ class Caption(Condition):
         return self.captioner.call("log_probs", context, self.tokens).sum()
 
     def check(self, image_shape: tuple[int, ...]) -> None:
-        """The captioner must be one, and the tokens of its vocabulary."""
+        """Check that the captioner is one, and the tokens are of its vocabulary."""
         if np.ndim(self.tokens) != 1:
             raise expected("Caption.tokens", "shape [T]", list(np.shape(self.tokens)))
         vocabulary = self.captioner.call("vocabulary")

@@ -42,7 +42,7 @@ def check_mask(mask: Any, image_shape: tuple[int, ...]) -> None:
 
 
 def seen_pixels(mask: Any, image_shape: tuple[int, ...]) -> np.ndarray:
-    """A mask as booleans of the image's shape."""
+    """Return a mask as booleans of the image's shape."""
     seen = np.asarray(mask).astype(bool)
     seen = seen[..., None] if seen.ndim == len(image_shape) - 1 else seen
     return np.broadcast_to(seen, image_shape)
@@ -117,7 +117,7 @@ def check_index(name: str, index: Any, size: int) -> None:
 
 
 def check_label(condition: Any, image_shape: tuple[int, ...]) -> None:
-    """The classifier must take the image and the label be one of its classes."""
+    """Check that the classifier takes the image and the label is one of its classes."""
     if not callable(condition.classifier):
         raise expected("classifier", "a network or its name", type(condition.classifier).__name__)
     out = outputs_of("classifier", condition.classifier, image_shape)
@@ -140,7 +140,7 @@ def check_label(condition: Any, image_shape: tuple[int, ...]) -> None:
 
 
 def check_scalar(name: str, function: Any, image_shape: tuple[int, ...]) -> None:
-    """The function must give one floating number for one image."""
+    """Check that the function gives one floating number for one image."""
     out = outputs_of(name, function, image_shape)
     if out.shape != ():
         hint = "Sum over pixels" if len(out.shape) else ""
@@ -149,7 +149,7 @@ def check_scalar(name: str, function: Any, image_shape: tuple[int, ...]) -> None
 
 
 def check_floating(name: str, dtype: Any) -> None:
-    """A log likelihood is a real floating number."""
+    """Check that a log likelihood is a real floating number."""
     if jnp.issubdtype(dtype, jnp.floating):
         return
     hint = ""
@@ -163,14 +163,14 @@ def check_floating(name: str, dtype: Any) -> None:
 def check_forward(
     name: str, forward: Any, arguments: tuple[Any, ...], image_shape: tuple[int, ...]
 ) -> Any:
-    """The shape and type of A(x), which must be one array of numbers."""
+    """Return the shape and type of A(x), which must be one array of numbers."""
     if not callable(forward):
         raise expected(f"{name}.forward", "a function of an image", type(forward).__name__)
     return outputs_of(f"{name}.forward", lambda x: forward(x, *arguments), image_shape)
 
 
 def outputs_of(name: str, function: Any, image_shape: tuple[int, ...]) -> Any:
-    """What a function gives for one image, as a shape; nothing is computed.
+    """Return what a function gives for one image, as a shape; nothing is computed.
 
     Raises:
       InputError: that names the function, whatever it said of an image.
@@ -189,7 +189,7 @@ def outputs_of(name: str, function: Any, image_shape: tuple[int, ...]) -> Any:
 
 
 def blamed(name: str, wanted: str, error: Exception) -> InputError:
-    """The error of somebody's function, in one line that names the argument it came in."""
+    """Return the error of somebody's function, in one line that names the argument it came in."""
     if isinstance(
         error, jax.errors.TracerArrayConversionError | jax.errors.ConcretizationTypeError
     ):

@@ -46,14 +46,14 @@ class ClassCondition(Condition):
             object.__setattr__(self, "label", class_index(self.label, names))
 
     def logits(self, image: Array) -> Array:
-        """The classifier's logits `[K]`, or log p where it gives probabilities."""
+        """Return the classifier's logits `[K]`, or log p where it gives probabilities."""
         out = self.classifier(image)
         if self.takes == "probabilities":
             return jnp.log(jnp.maximum(out, jnp.finfo(out.dtype).tiny))
         return out
 
     def check(self, image_shape: tuple[int, ...]) -> None:
-        """The label must be one of the classifier's classes."""
+        """Check that the label is one of the classifier's classes."""
         name = type(self).__name__
         if self.takes not in _TAKES:
             raise expected(f"{name}.takes", " or ".join(map(repr, _TAKES)), repr(self.takes))
@@ -167,7 +167,7 @@ class HiddenUnit(Condition):
         object.__setattr__(self, "network", as_function(self.network, "HiddenUnit.network"))
 
     def __call__(self, image: Array) -> Array:
-        """The unit's activation, or its log probability among the channels."""
+        """Return the unit's activation, or its log probability among the channels."""
         activation = self.network(image)
         if activation.ndim > 1:
             if self.position is None:

@@ -48,13 +48,13 @@ class PoissonCounts(Condition):
         return jnp.maximum(like(self.gain, made) * made + like(self.background, made), 1e-6)
 
     def __call__(self, image: Array) -> Array:
-        """The Poisson log probability of the counts."""
+        """Return the Poisson log probability of the counts."""
         mean = self.mean(image)
         count = like(self.observed, mean)
         return jnp.sum(count * jnp.log(mean) - mean - jax.scipy.special.gammaln(count + 1.0))
 
     def check(self, image_shape: tuple[int, ...]) -> None:
-        """Counts must be whole numbers of the shape of A(x), and gain positive."""
+        """Check that counts are whole numbers of the shape of A(x), and that gain is positive."""
         forward = _same if self.forward is None else self.forward
         out = check_forward("PoissonCounts", forward, (), image_shape)
         if not jnp.issubdtype(out.dtype, jnp.floating):

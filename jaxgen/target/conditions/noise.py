@@ -39,7 +39,7 @@ class Misfit(NamedTuple):
     """
 
     chi_square: Array
-    count: Array
+    count: Array  # pyright: ignore[reportIncompatibleMethodOverride]  # hides `tuple.count`
     log_scale: Array
 
 
@@ -59,7 +59,7 @@ class GaussianNoise(Condition):
     noise: Any
 
     def residual(self, image: Array) -> Array:
-        """What was observed minus what this image would show."""
+        """Return what was observed minus what this image would show."""
         raise NotImplementedError
 
     def kept(self, residual: Array) -> Array | None:
@@ -85,7 +85,7 @@ class GaussianNoise(Condition):
         )
 
     def __call__(self, image: Array) -> Array:
-        """The normalised Gaussian log likelihood of what was observed."""
+        """Return the normalised Gaussian log likelihood of what was observed."""
         chi_square, count, log_scale = self.misfit(image)
         return -0.5 * chi_square - log_scale - 0.5 * count * math.log(2 * math.pi)
 
@@ -117,7 +117,7 @@ class LearnedNoise(Condition):
     redundancy: Scalar = 1.0
 
     def __call__(self, image: Array) -> Array:
-        """The log density of what was observed, over all noise levels."""
+        """Return the log density of what was observed, over all noise levels."""
         chi_square, count, log_scale = self._misfit(image)
         a, b = like(self.shape, chi_square), like(self.scale, chi_square)
         half = 0.5 * count
@@ -136,7 +136,7 @@ class LearnedNoise(Condition):
         return jnp.sqrt((b + 0.5 * chi_square) / below)
 
     def check(self, image_shape: tuple[int, ...]) -> None:
-        """It needs a Gaussian condition, and numbers that are not negative."""
+        """Check that the condition is Gaussian, and that no number is negative."""
         _check_gaussian(self.condition, "LearnedNoise")
         for name, value in (("shape", self.shape), ("scale", self.scale)):
             if not (np.isfinite(value) and np.asarray(value) >= 0):
@@ -167,7 +167,7 @@ class NoiseLevels(Condition):
     redundancy: Scalar = 1.0
 
     def __call__(self, image: Array) -> Array:
-        """The log density of what was observed, over the levels."""
+        """Return the log density of what was observed, over the levels."""
         logits = self._logits(image)
         return jax.nn.logsumexp(logits) - math.log(logits.shape[0])
 
@@ -177,7 +177,7 @@ class NoiseLevels(Condition):
         return jnp.sqrt(jnp.sum(weights * like(self.scales, weights) ** 2))
 
     def check(self, image_shape: tuple[int, ...]) -> None:
-        """It needs a Gaussian condition and positive scales."""
+        """Check that the condition is Gaussian and the scales are positive."""
         _check_gaussian(self.condition, "NoiseLevels")
         scales = np.asarray(self.scales)
         if scales.ndim != 1 or not (np.all(np.isfinite(scales)) and np.all(scales > 0)):
@@ -201,7 +201,7 @@ def _check_gaussian(condition: Any, name: str) -> None:
 
 
 def _thinned(misfit: Misfit, redundancy: Scalar) -> Misfit:
-    """The misfit of every k-th residual, had all been alike."""
+    """Return the misfit of every k-th residual, had all been alike."""
     return Misfit(*(value / like(redundancy, value) for value in misfit))
 
 

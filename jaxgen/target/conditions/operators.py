@@ -19,6 +19,7 @@ import numpy as np
 from jaxgen.core.errors import expected
 from jaxgen.core.pytree import as_data, pytree, static
 from jaxgen.core.types import Array, PRNGKey
+from jaxgen.target.conditions.blur import gaussian_window, separable
 from jaxgen.target.conditions.precision import like
 
 __all__ = [
@@ -41,7 +42,7 @@ class BoxAverage:
     factor: int = static()
 
     def __call__(self, image: Array) -> Array:
-        """A x."""
+        """Return A x."""
         height, width, channels = _divided(image, self.factor)
         shape = (height, self.factor, width, self.factor, channels)
         return image.reshape(shape).mean(axis=(1, 3))
@@ -54,7 +55,7 @@ class Stride:
     factor: int = static()
 
     def __call__(self, image: Array) -> Array:
-        """A x."""
+        """Return A x."""
         _divided(image, self.factor)
         return image[:: self.factor, :: self.factor]
 
@@ -75,23 +76,11 @@ class GaussianBlur:
         if not (np.isfinite(sigma) and sigma > 0):
             raise expected("sigma", "a positive number of pixels", sigma)
         radius = int(np.ceil(3 * sigma)) if radius is None else radius
-        taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-        return cls(jnp.asarray(taps / taps.sum(), jnp.float32))
+        return cls(jnp.asarray(gaussian_window(sigma, radius), jnp.float32))
 
     def __call__(self, image: Array) -> Array:
-        """A x."""
-        taps = like(self.taps, image)
-        size = taps.shape[0]
-        radius = size // 2
-        for axis in (0, 1):
-            padding = [(radius, radius) if k == axis else (0, 0) for k in range(3)]
-            wide = jnp.pad(image, padding, mode="edge")
-            length = image.shape[axis]
-            parts = [
-                taps[k] * jax.lax.slice_in_dim(wide, k, k + length, axis=axis) for k in range(size)
-            ]
-            image = jnp.sum(jnp.stack(parts), axis=0)
-        return image
+        """Return A x."""
+        return separable(image, like(self.taps, image), "edge")
 
 
 @pytree
@@ -106,14 +95,14 @@ class RandomProjection:
 
     @classmethod
     def of(cls, key: PRNGKey, count: int, image_shape: tuple[int, ...]) -> RandomProjection:
-        """Normal entries of variance 1/m, so that lengths are kept on average."""
+        """Return normal entries of variance 1/m, so that lengths are kept on average."""
         if count < 1:
             raise expected("count", "at least 1", count)
         size = int(np.prod(image_shape))
         return cls(jax.random.normal(key, (count, size), jnp.float32) / math.sqrt(count))
 
     def __call__(self, image: Array) -> Array:
-        """A x."""
+        """Return A x."""
         return like(self.matrix, image) @ image.reshape(-1)
 
 
@@ -133,7 +122,7 @@ class Convolution:
     boundary: str = static(default="edge")
 
     def __call__(self, image: Array) -> Array:
-        """A x, of the image's shape."""
+        """Return A x, of the image's shape."""
         rows, cols = _odd(self.kernel)
         if self.boundary not in _BOUNDARIES:
             raise expected("Convolution.boundary", f"one of {_BOUNDARIES}", repr(self.boundary))
@@ -168,7 +157,7 @@ class Fourier:
         return cls(jnp.asarray(np.flatnonzero(values), jnp.int32))
 
     def __call__(self, image: Array) -> Array:
-        """A x."""
+        """Return A x."""
         if image.ndim != 3 or image.shape[-1] != 1:
             raise expected("Fourier", "an image [H, W, 1]", f"shape {image.shape}")
         return jnp.fft.fft2(image[..., 0], norm="ortho").reshape(-1)[self.entries]
@@ -188,7 +177,7 @@ class Intensity:
         object.__setattr__(self, "operator", as_operator(self.operator))
 
     def __call__(self, image: Array) -> Array:
-        """|A x|^2."""
+        """Return |A x|^2."""
         value = self.operator(image)
         return value.real**2 + value.imag**2 if jnp.iscomplexobj(value) else value**2
 
@@ -235,7 +224,7 @@ class Matrix:
         return cls(like(columns, np.zeros((), np.float32)), first.shape)
 
     def __call__(self, image: Array) -> Array:
-        """A x."""
+        """Return A x."""
         return (like(self.columns, image) @ _as_type_of(image, self.columns)).reshape(self.shape)
 
 
@@ -243,7 +232,7 @@ _BOUNDARIES = ("edge", "wrap", "reflect", "constant")
 
 
 def as_operator(forward: Any) -> Any:
-    """A forward operator as data; modules of PyTorch are refused with the way out."""
+    """Return a forward operator as data; modules of PyTorch are refused with the way out."""
     torch = getattr(sys.modules.get("torch.nn"), "Module", None)
     if isinstance(torch, type) and isinstance(forward, torch):
         raise expected(

@@ -19,7 +19,7 @@ from jaxgen.target.conditions.checks import (
     seen_pixels,
 )
 from jaxgen.target.conditions.noise import GaussianNoise
-from jaxgen.target.conditions.operators import as_operator
+from jaxgen.target.conditions.operators import BoxAverage, Stride, as_operator
 from jaxgen.target.conditions.precision import like
 
 __all__ = [
@@ -52,7 +52,7 @@ class ObservedPixels(GaussianNoise):
         return like(self.observed, image) - image
 
     def kept(self, residual: Array) -> Array | None:
-        """The mask, of the image's shape."""
+        """Return the mask, of the image's shape."""
         return jnp.broadcast_to(_full_mask(self.mask, residual), residual.shape)
 
     def check(self, image_shape: tuple[int, ...]) -> None:
@@ -82,7 +82,7 @@ class BernoulliPixels(Condition):
     mask: Array
 
     def __call__(self, image: Array) -> Array:
-        """The Bernoulli log likelihood of the observed pixels."""
+        """Return the Bernoulli log likelihood of the observed pixels."""
         mean = jnp.clip(image, 1e-6, 1 - 1e-6)
         observed = like(self.observed, image)
         terms = observed * jnp.log(mean) + (1 - observed) * jnp.log1p(-mean)
@@ -113,7 +113,7 @@ class LowResolution(GaussianNoise):
     method: str = static(default="average")
 
     def view(self, image: Array) -> Array:
-        """A x: the low-resolution view of an image."""
+        """Return A x: the low-resolution view of an image."""
         down = average_pool if self.method == "average" else stride_subsample
         return down(image, self.factor)
 
@@ -122,7 +122,7 @@ class LowResolution(GaussianNoise):
         return like(self.observed, image) - self.view(image)
 
     def check(self, image_shape: tuple[int, ...]) -> None:
-        """The factor must divide the image and the view have the size that follows."""
+        """Check that the factor divides the image and the view has the size that follows."""
         if self.method not in ("average", "stride"):
             raise expected("LowResolution.method", "'average' or 'stride'", repr(self.method))
         height, width, *rest = image_shape
@@ -182,14 +182,12 @@ class Operator(GaussianNoise):
 
 def average_pool(image: Array, factor: int) -> Array:
     """Box averages of factor x factor pixels: `[H, W, c] -> [H/f, W/f, c]`."""
-    height, width, channels = image.shape
-    blocks = image.reshape(height // factor, factor, width // factor, factor, channels)
-    return blocks.mean(axis=(1, 3))
+    return BoxAverage(factor)(image)
 
 
 def stride_subsample(image: Array, factor: int) -> Array:
     """Every factor-th pixel: `[H, W, c] -> [H/f, W/f, c]`."""
-    return image[::factor, ::factor]
+    return Stride(factor)(image)
 
 
 def _full_mask(mask: Array, image: Array) -> Array:

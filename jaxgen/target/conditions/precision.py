@@ -17,7 +17,7 @@ __all__ = ["like", "real_type"]
 
 
 def real_type(reference: Any) -> Any:
-    """The real floating type of an array: float32 for complex64 too."""
+    """Return the real floating type of an array: float32 for complex64 too."""
     dtype = jnp.result_type(reference)
     if not jnp.issubdtype(dtype, jnp.inexact):
         return jnp.dtype(jnp.float32)

@@ -28,6 +28,7 @@ from jaxgen.core.errors import expected
 from jaxgen.core.pytree import pytree, static
 from jaxgen.core.types import Array, PRNGKey, Scalar
 from jaxgen.target.conditions import Condition
+from jaxgen.target.conditions.blur import gaussian_window, separable
 from jaxgen.target.conditions.precision import like
 
 __all__ = [
@@ -65,7 +66,7 @@ class TotalVariation(Condition):
         _check_early("eps", self.eps, positive=True)
 
     def __call__(self, image: Array) -> Array:
-        """The penalty of one image `[H, W, channels]`."""
+        """Return the penalty of one image `[H, W, channels]`."""
         image = _image(image)
         down = jnp.pad(jnp.diff(image, axis=0), ((0, 1), (0, 0), (0, 0)))
         right = jnp.pad(jnp.diff(image, axis=1), ((0, 0), (0, 1), (0, 0)))
@@ -75,7 +76,7 @@ class TotalVariation(Condition):
         return -like(self.weight, image) * jnp.sum(square / (jnp.sqrt(square + eps**2) + eps))
 
     def check(self, image_shape: tuple[int, ...]) -> None:
-        """The weight must be at least 0, eps above 0."""
+        """Check that the weight is at least 0 and eps above 0."""
         _check("weight", self.weight)
         _check("eps", self.eps, positive=True)
         _check_shape(image_shape)
@@ -104,7 +105,7 @@ class GaussianBlur(Condition):
         _check("sigma", self.sigma)
 
     def __call__(self, image: Array) -> Array:
-        """The penalty of one image `[H, W, channels]`."""
+        """Return the penalty of one image `[H, W, channels]`."""
         image = _image(image)
         return -like(self.weight, image) * jnp.sum((image - gaussian_blur(image, self.sigma)) ** 2)
 
@@ -144,7 +145,7 @@ class CentreBias(Condition):
         _check_early("sigma", self.sigma, positive=True)
 
     def __call__(self, image: Array) -> Array:
-        """The penalty of one image `[H, W, channels]`."""
+        """Return the penalty of one image `[H, W, channels]`."""
         image = _image(image)
         height, width, _ = image.shape
         y = (jnp.arange(height, dtype=image.dtype) - (height - 1) / 2) / (height / 2)
@@ -154,7 +155,7 @@ class CentreBias(Condition):
         return -like(self.weight, image) * jnp.sum(outside * _centred(image, self.mean) ** 2)
 
     def check(self, image_shape: tuple[int, ...]) -> None:
-        """The weight must be at least 0, sigma above 0, the mean fit the image."""
+        """Check that the weight is at least 0, sigma above 0, and that the mean fits the image."""
         _check("weight", self.weight)
         _check("sigma", self.sigma, positive=True)
         _check_mean(self.mean, image_shape)
@@ -180,11 +181,11 @@ class L2Decay(Condition):
         _check_early("weight", self.weight)
 
     def __call__(self, image: Array) -> Array:
-        """The penalty of one image `[H, W, channels]`."""
+        """Return the penalty of one image `[H, W, channels]`."""
         return -like(self.weight, image) * jnp.sum(_centred(_image(image), self.mean) ** 2)
 
     def check(self, image_shape: tuple[int, ...]) -> None:
-        """The weight must be at least 0, the mean fit the image."""
+        """Check that the weight is at least 0 and the mean fits the image."""
         _check("weight", self.weight)
         _check_mean(self.mean, image_shape)
 
@@ -234,28 +235,12 @@ def gaussian_blur(image: Array, sigma: float) -> Array:
     radius = int(4.0 * sigma + 0.5)
     if radius == 0:
         return image
-    offsets = np.arange(-radius, radius + 1)
-    taps = np.exp(-0.5 * (offsets / sigma) ** 2)
-    window = jnp.asarray(taps / taps.sum(), image.dtype)
-    blurred = jnp.moveaxis(image, -1, 0)[..., None]  # channels as a batch: [c, H, W, 1]
-    for axis in (1, 2):
-        pad = [(0, 0)] * 4
-        pad[axis] = (radius, radius)
-        shape = [1, 1, 1, 1]
-        shape[axis - 1] = window.size
-        blurred = jax.lax.conv_general_dilated(
-            jnp.pad(blurred, pad, mode="symmetric"),
-            window.reshape(shape),
-            window_strides=(1, 1),
-            padding="VALID",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=jax.lax.Precision.HIGHEST,
-        )
-    return jnp.moveaxis(blurred[..., 0], 0, -1)
+    window = jnp.asarray(gaussian_window(sigma, radius), image.dtype)
+    return separable(image, window, "symmetric")
 
 
 def _image(image: Array) -> Array:
-    """The argument as an array, refused unless it has the shape of one image."""
+    """Return the argument as an array, refused unless it has the shape of one image."""
     image = jnp.asarray(image)
     _check_shape(image.shape)
     return image
