@@ -77,7 +77,8 @@ def read_npz(path: str | Path, *, slashes: bool = True) -> dict[str, np.ndarray]
         claimed = sum(entry.file_size for entry in entries)
         if claimed > _MAX_NPZ:
             raise InputError(
-                f"{path}: arrays of {claimed} bytes; the limits are {_MAX_NPZ} and {_MAX_ARRAYS} arrays"
+                f"{path}: {len(entries)} arrays of {claimed} bytes; the limits are "
+                f"{_MAX_ARRAYS} and {_MAX_NPZ}"
             )
         for entry in entries:
             if entry.flag_bits & 0x1:

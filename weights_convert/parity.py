@@ -98,7 +98,8 @@ def opencv_activations(
     """Layer -> its tops as OpenCV's Caffe importer computes them, in Caffe's layout.
 
     Args:
-      prototxt, caffemodel: the original files.
+      prototxt: the original files.
+      caffemodel: likewise.
       inputs: blob -> whole blob with its batch axis, (N, C, H, W).
 
     Raises:

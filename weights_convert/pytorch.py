@@ -183,8 +183,12 @@ def convert(
       source: the file; nothing in it is run.
       recipe: a name in `weights_convert.recipes.RECIPES`, or a recipe.
       out: the file to write; None writes none. Never the source.
-      options, ignore, keep_softmax: see `convert_state`.
-      key, prefix, buffers: where in the file the weights are; see `load_state`.
+      options: see `convert_state`.
+      ignore: likewise.
+      keep_softmax: likewise.
+      key: where in the file the weights are; see `load_state`.
+      prefix: likewise.
+      buffers: likewise.
       licence: of the weights, for the record.
       force: whether `out` may be replaced if it exists.
 
@@ -210,7 +214,8 @@ def verify(done: Converted, seed: int = 0, batch: int = 2, against: Any = None) 
 
     Args:
       done: the conversion.
-      seed, batch: of the random input.
+      seed: of the random input.
+      batch: likewise.
       against: a torch module of the source's own, to compare with; None compares with the
         recipe's reference, which shares the recipe's assumptions.
 

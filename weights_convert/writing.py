@@ -62,8 +62,11 @@ def write_new(
     finished file gets its name by a hard link, which fails where the name is taken.
 
     Args:
-      path, sources, force: see `destination`.
-      arrays, metadata: see `jaxgen.models.weights.save_weights`.
+      path: see `destination`.
+      sources: likewise.
+      force: likewise.
+      arrays: see `jaxgen.models.weights.save_weights`.
+      metadata: likewise.
 
     Returns:
       The file.

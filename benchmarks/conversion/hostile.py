@@ -54,6 +54,7 @@ class Result(NamedTuple):
 
 
 def varint(value: int) -> bytes:
+    """Return a whole number as protocol buffers write it, seven bits a byte."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -62,6 +63,7 @@ def varint(value: int) -> bytes:
 
 
 def field(number: int, content: bytes) -> bytes:
+    """Return a field of a protocol buffer that holds bytes."""
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 
@@ -78,6 +80,7 @@ def stored(tree: bytes, blobs: dict[str, bytes] | None = None, **names: bytes) -
 
 
 def text(value: str) -> bytes:
+    """Return the instruction that puts a text on the stack of a pickle."""
     raw = value.encode("utf-8", "surrogatepass")
     return b"X" + struct.pack("<I", len(raw)) + raw
 
@@ -95,26 +98,32 @@ def tensor(key: str, count: int, shape: Any, stride: Any, offset: int = 0,
 
 
 def number(value: int) -> bytes:
+    """Return the instruction that puts a whole number on the stack of a pickle."""
     size = max(1, (value.bit_length() + 8) // 8)
     return b"\x8a" + bytes([size]) + value.to_bytes(size, "little", signed=True)
 
 
 def state(*entries: tuple[str, bytes]) -> bytes:
+    """Return a pickled state dict of entries that are instructions already."""
     return b"\x80\x02}(" + b"".join(text(name) + made for name, made in entries) + b"u."
 
 
 def safetensors(header: Any, body: bytes = b"") -> bytes:
+    """Return a safetensors file of this header and body."""
     raw = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(raw)) + raw + body
 
 
 def put(folder: Path, name: str, content: bytes | str) -> str:
+    """Write a file into a folder and return its path."""
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return str(path)
 
 
 def torch_case(content: bytes | Callable[[], bytes], *more: str, name: str = "net.pth"):
+    """Return what makes the command that converts a PyTorch file of this content."""
+
     def make(folder: Path) -> list[str]:
         raw = content if isinstance(content, bytes) else content()
         out = [] if "--list" in more else ["--out", str(folder / "out.safetensors")]
@@ -125,6 +134,8 @@ def torch_case(content: bytes | Callable[[], bytes], *more: str, name: str = "ne
 
 
 def caffe_case(prototxt: bytes | str, model: bytes | Callable[[], bytes] = b"", *more: str):
+    """Return what makes the command that converts a Caffe network of these files."""
+
     def make(folder: Path) -> list[str]:
         raw = model if isinstance(model, bytes) else model()
         files = [put(folder, "net.prototxt", prototxt), put(folder, "net.caffemodel", raw)]
@@ -134,6 +145,8 @@ def caffe_case(prototxt: bytes | str, model: bytes | Callable[[], bytes] = b"", 
 
 
 def inspect_case(name: str, content: bytes | Callable[[], bytes]):
+    """Return what makes the command that inspects a file of this content."""
+
     def make(folder: Path) -> list[str]:
         return ["inspect", put(folder, name, content if isinstance(content, bytes) else content())]
 
@@ -141,6 +154,8 @@ def inspect_case(name: str, content: bytes | Callable[[], bytes]):
 
 
 def tfjs_case(network: str, files: Callable[[], dict[str, bytes]], first: str):
+    """Return what makes the command that converts these files of TensorFlow.js."""
+
     def make(folder: Path) -> list[str]:
         for name, raw in files().items():
             put(folder, name, raw)

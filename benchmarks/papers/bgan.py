@@ -56,6 +56,7 @@ class Ratio(nnx.Module):
         self.net = MLP((size, 256, 128, 1), "leaky_relu", rngs=rngs)
 
     def __call__(self, x):
+        """Return one number for each sample: `[N]`."""
         return self.net(x.reshape(-1, self.size))[:, 0]
 
 
@@ -67,6 +68,7 @@ class Tokens(nnx.Module):
         self.net = MLP((latent, 128, 128, length * len(LETTERS)), "relu", rngs=rngs)
 
     def __call__(self, z):
+        """Return the logits of the characters: `[..., length, letters]`."""
         return self.net(z).reshape(*z.shape[:-1], self.length, len(LETTERS))
 
 

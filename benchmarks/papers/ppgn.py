@@ -86,6 +86,7 @@ class Study:
         self.centres = {c: kmeans(f, 3 if args.smoke else MODES) for c, f in self.features.items()}
 
     def look(self, images):
+        """Return the judge's features of images."""
         return np.asarray(batched(self.nets["judge"].at("features"), images))
 
     def model(self, variant):

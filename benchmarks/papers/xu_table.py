@@ -157,6 +157,7 @@ class Looks:
         self.confidence = np.asarray(log_p[rows, self.labels])
 
     def of(self, label):
+        """Return the indices of the images of a class."""
         return np.flatnonzero(self.labels == label)
 
 

@@ -200,6 +200,7 @@ class JaxSide:
         self._block = jax.block_until_ready
 
     def check(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return value and gradient in float64, to compare the two sides by."""
         import jax
 
         with jax.enable_x64(True):
@@ -208,6 +209,7 @@ class JaxSide:
             return np.asarray(value), np.asarray(gradient)
 
     def run(self, z: np.ndarray, way: str, count: int) -> float:
+        """Return the seconds that `count` gradients take in one way."""
         tile = int(way)
         start = time.perf_counter()
         self._block(self._loop(self.params, z, count, None if tile >= len(z) else tile))
@@ -309,6 +311,7 @@ class TorchSide:
         return value.detach(), gradient
 
     def check(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return value and gradient in float64, to compare the two sides by."""
         function, w = self.functions["nchw"]
         w = {name: value.double() for name, value in w.items()}
         x = self.torch.from_numpy(z).double().requires_grad_(True)
@@ -317,6 +320,7 @@ class TorchSide:
         return value.detach().numpy(), gradient.numpy()
 
     def run(self, z: np.ndarray, way: str, count: int) -> float:
+        """Return the seconds that `count` gradients take in one way."""
         name, tile = way.rsplit("-", 1)
         x = self.torch.from_numpy(z)
         start = time.perf_counter()
@@ -356,6 +360,7 @@ class Worker:
         )
 
     def ask(self, **order: Any) -> Any:
+        """Send one order and return the answer."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(order) + "\n")
@@ -363,6 +368,7 @@ class Worker:
         return json.loads(self.process.stdout.readline())
 
     def close(self) -> None:
+        """End the worker and wait until it is gone."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()

@@ -43,6 +43,7 @@ class Layers:
     offsets: tuple
 
     def __call__(self, x):
+        """Return the last layer, which has no activation."""
         h = x.reshape(-1)
         for i, (w, b) in enumerate(zip(self.weights, self.offsets, strict=True)):
             h = h @ w + b
@@ -57,6 +58,7 @@ class Decoder:
     net: Layers
 
     def __call__(self, z):
+        """Return the image, `[28, 28, 1]`."""
         return jax.nn.sigmoid(self.net(z)).reshape(28, 28, 1)
 
 
@@ -67,6 +69,7 @@ class Encoder:
     net: Layers
 
     def __call__(self, image):
+        """Return mean and log variance, `[2, latent]`."""
         return self.net(image).reshape(2, -1)
 
 

@@ -328,7 +328,8 @@ def update(
     """One step of one chain: (the next code, p(label | image) where it began).
 
     Args:
-      model, rule: see `walk`.
+      model: see `walk`.
+      rule: likewise.
       code: h.
       label: the class.
       step: a_i.

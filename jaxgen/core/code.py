@@ -31,6 +31,7 @@ def code_digest(code: types.CodeType, documentation: str | None = None) -> str:
     """SHA-256 (12 digits) of what is executed: instructions, constants, names, signature.
 
     Args:
+      code: the code object of a function.
       documentation: the function's docstring, which is a constant too and does not count.
     """
     return hashlib.sha256(_code(code, documentation).encode()).hexdigest()[:12]

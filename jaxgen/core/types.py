@@ -36,14 +36,18 @@ ArrayTree: TypeAlias = Any
 class Density(Protocol):
     """A log density over latents, normalised or not: `z -> scalar`."""
 
-    def __call__(self, z: ArrayTree, /) -> Array: ...
+    def __call__(self, z: ArrayTree, /) -> Array:
+        """Return the log density at `z`, a scalar."""
+        ...
 
 
 @runtime_checkable
 class Score(Protocol):
     """A gradient of a log density over latents, of the shape of `z`."""
 
-    def score(self, z: ArrayTree, /) -> ArrayTree: ...
+    def score(self, z: ArrayTree, /) -> ArrayTree:
+        """Return the gradient of the log density at `z`."""
+        ...
 
 
 @runtime_checkable
@@ -53,22 +57,32 @@ class Prior(Protocol):
     Kernels move in its coordinates; `latent` maps them to what the generator is given.
     """
 
-    def sample(self, key: PRNGKey, /) -> ArrayTree: ...
+    def sample(self, key: PRNGKey, /) -> ArrayTree:
+        """Draw coordinates; the key is consumed."""
+        ...
 
-    def log_prob(self, coordinates: ArrayTree, /) -> Array: ...
+    def log_prob(self, coordinates: ArrayTree, /) -> Array:
+        """Return the normalised log density at these coordinates, a scalar."""
+        ...
 
-    def latent(self, coordinates: ArrayTree, /) -> ArrayTree: ...
+    def latent(self, coordinates: ArrayTree, /) -> ArrayTree:
+        """Return the latent that these coordinates stand for."""
+        ...
 
 
 @runtime_checkable
 class Generator(Protocol):
     """A latent to an image."""
 
-    def __call__(self, z: ArrayTree, /) -> Array: ...
+    def __call__(self, z: ArrayTree, /) -> Array:
+        """Return the image of a latent."""
+        ...
 
 
 @runtime_checkable
 class Condition(Protocol):
     """The log likelihood of what was observed, given an image: `image -> scalar`."""
 
-    def __call__(self, image: Array, /) -> Array: ...
+    def __call__(self, image: Array, /) -> Array:
+        """Return the log likelihood of what was observed, a scalar."""
+        ...

@@ -75,8 +75,10 @@ def frechet_distance_from_moments(
     are singular lose half of the digits here: prefer `frechet_distance` on features.
 
     Args:
-      mean_a, mean_b: `[D]`.
-      covariance_a, covariance_b: `[D, D]`, symmetric positive semi-definite.
+      mean_a: `[D]`.
+      mean_b: likewise.
+      covariance_a: `[D, D]`, symmetric positive semi-definite.
+      covariance_b: likewise.
     """
     shape = (*jnp.shape(mean_a), *jnp.shape(mean_a))
     for name, got, wanted in (

@@ -140,7 +140,8 @@ def class_similarity(
       images: `[n, H, W, channels]`.
       labels: `[n]`, the class of each, from 0 to `num_classes - 1`.
       num_classes: K.
-      similarity, batch_size: see `pairwise_similarity`.
+      similarity: see `pairwise_similarity`.
+      batch_size: likewise.
     """
     kept = np.asarray(labels)
     if kept.shape != (np.shape(images)[0],):
@@ -166,8 +167,9 @@ def share_of_diverse_classes(generated: np.ndarray, real: np.ndarray) -> float:
     real images (Odena et al. 2017, Sec. 4.2; Nguyen et al. 2017, Table S3).
 
     Args:
-      generated, real: `[K]` similarities, `ClassSimilarity.by_class`. Classes that are NaN
+      generated: `[K]` similarities, `ClassSimilarity.by_class`. Classes that are NaN
         in `generated` were not drawn often enough, and do not count.
+      real: likewise.
     """
     ours = np.asarray(generated)
     known, limits = ours[np.isfinite(ours)], np.asarray(real)[np.isfinite(np.asarray(real))]

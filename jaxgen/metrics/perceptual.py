@@ -36,7 +36,8 @@ def perceptual_distance(
     """Return the distance of one image from another; 0 for equal ones.
 
     Args:
-      image, reference: `[H, W, channels]` in [0, 1].
+      image: `[H, W, channels]` in [0, 1].
+      reference: likewise.
       features: image -> feature maps `[h, w, c]`, one for each layer l.
       weights: w_l, `[c]` for each layer, not negative; None for ones (then the distance is
         a sum of squared angles).

@@ -95,7 +95,8 @@ def super_stimulus_index(
     Args:
       confidence: `[n]` the classifier's log probability (or logit) of the class asked for.
       realism: `[n]` scores of the held-out discriminator.
-      real_confidence, real_realism: `[m]` the same of real images of the same classes.
+      real_confidence: `[m]` the same of real images of the same classes.
+      real_realism: likewise.
     """
     more_confident = _above(
         _scores("confidence", confidence), _scores("real_confidence", real_confidence)

@@ -29,7 +29,8 @@ def mse(image: Array, reference: Array, mask: Array | None = None) -> Array:
     `sum(mask * (image - reference)^2) / sum(mask)`
 
     Args:
-      image, reference: `[H, W, channels]`.
+      image: `[H, W, channels]`.
+      reference: likewise.
       mask: weight of each pixel, booleans or non-negative numbers, `[H, W]`, `[H, W, 1]`
         or `[H, W, channels]`. With `m` being 1 where a pixel was observed, `m` gives the
         error on the observed pixels and `1 - m` that on the hidden ones. The latter is
@@ -76,7 +77,8 @@ def ssim(
     Source: Wang, Bovik, Sheikh & Simoncelli (IEEE TIP 2004), Eq. 13.
 
     Args:
-      image, reference: `[H, W, channels]`.
+      image: `[H, W, channels]`.
+      reference: likewise.
       mask: weight of the window around each pixel, as in `mse`; windows that do not fit into
         the image have none. NaN for a mask that counts no window.
       data_range: largest minus smallest possible value.
@@ -132,9 +134,11 @@ def regions(
     """MSE, PSNR and SSIM of the hidden pixels, the observed ones and all of them.
 
     Args:
-      image, reference: `[H, W, channels]`.
+      image: `[H, W, channels]`.
+      reference: likewise.
       mask: 1 where observed, `[H, W]`, `[H, W, 1]` or `[H, W, channels]`.
-      data_range, window_size: as in `ssim`, whose windows belong to their middle pixel.
+      data_range: as in `ssim`, whose windows belong to their middle pixel.
+      window_size: likewise.
     """
     mask = jnp.asarray(mask).astype(jnp.float32)
 
@@ -182,7 +186,8 @@ def ms_ssim(
       as 0, since its power would not be real.
 
     Args:
-      image, reference: `[H, W, channels]`.
+      image: `[H, W, channels]`.
+      reference: likewise.
       data_range: largest minus smallest possible value.
       num_scales: 1 to 5; None for `ms_ssim_scales(H, W)`.
 

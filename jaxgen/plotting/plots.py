@@ -136,7 +136,8 @@ def credible(
 
     Args:
       result: with images kept (`collect=jaxgen.images`).
-      truth, observed: images to show beside them.
+      truth: images to show beside them.
+      observed: likewise.
       level: of the interval.
     """
     if not 0 < level < 1:

@@ -201,6 +201,7 @@ def action_values(key: PRNGKey, policy: Writer, score: Any, tokens: Array, rollo
     """Q of every token, `[B, T]`: see the module. The key is consumed.
 
     Args:
+      key: consumed.
       policy: the roll-out policy.
       score: tokens `[N, T]` -> rewards `[N]`.
       tokens: `[B, T]`.

@@ -148,7 +148,8 @@ def make_step(
     """Return the update: one step of D on real samples and on one fake for each latent, one of G.
 
     Args:
-      generator, discriminator: for their structure; D maps `[N, ...]` to free outputs `[N]`.
+      generator: for their structure; D maps `[N, ...]` to free outputs `[N]`.
+      discriminator: likewise.
       draw: `(generator, z, key, M) -> (samples [M, B, ...], log q [M, B])`, as
         `bernoulli_images` or `categorical_tokens`.
       config: the hyper-parameters.

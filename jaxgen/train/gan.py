@@ -152,7 +152,8 @@ def gradient_penalty(
 
     Args:
       critic: `[B, ...]` -> `[B]`, each output of its own sample alone.
-      real, fake: `[B, ...]`.
+      real: `[B, ...]`.
+      fake: likewise.
       key: draws e; consumed.
     """
     share = jax.random.uniform(key, (real.shape[0],) + (1,) * (real.ndim - 1))

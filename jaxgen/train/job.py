@@ -94,10 +94,16 @@ class Job:
         """`train_loop` with this run's checkpoint.
 
         Args:
+          key: of the loop; see `train_loop`.
+          state: the state to begin with.
+          step: the update.
+          batcher: makes a batch of the data.
+          arrays: the data.
           stage: of a run with several loops: the checkpoint is its own.
           first: updates in the stages before.
           steps: the recipe's if none is given.
           mark: of the data, if they are the user's: a checkpoint of others is refused.
+          **more: further options of `train_loop`.
         """
         tell = self.progress
         ending = f"-{stage}" if stage else ""
@@ -132,6 +138,11 @@ class Job:
         """Store a network, measure it as stored, and store it again with its figures.
 
         Args:
+          name: of the weight file.
+          architecture: of the network.
+          module: the network.
+          config: its configuration.
+          preprocessing: what images have to be for it.
           measured: the figures of a weight file.
           extra: more of the metadata, or in the place of these.
         """

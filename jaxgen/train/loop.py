@@ -31,13 +31,17 @@ class Step(Protocol):
 
     def __call__(
         self, state: ArrayTree, batch: ArrayTree, key: PRNGKey, /
-    ) -> tuple[ArrayTree, Metrics]: ...
+    ) -> tuple[ArrayTree, Metrics]:
+        """Return the state after one update, and figures of it."""
+        ...
 
 
 class Batcher(Protocol):
     """A batch from the data: `(data, key) -> batch`; the key is consumed."""
 
-    def __call__(self, data: ArrayTree, key: PRNGKey, /) -> ArrayTree: ...
+    def __call__(self, data: ArrayTree, key: PRNGKey, /) -> ArrayTree:
+        """Return a batch."""
+        ...
 
 
 class EarlyStop(NamedTuple):

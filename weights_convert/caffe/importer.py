@@ -86,7 +86,8 @@ def convert(
         give, or to change one.
       outputs: blobs to return; the default is every blob that no layer consumes.
       ignore: regular expressions of layer names whose blobs may be left over.
-      level, stages: for `include` and `exclude` rules; the phase is TEST.
+      level: for `include` and `exclude` rules; the phase is TEST.
+      stages: likewise.
       keep_softmax: return probabilities where the network ends in a softmax over classes.
         By default that softmax is cut, unless `outputs` names it: conditions on a class take
         logits. `metadata["output"]` says so.

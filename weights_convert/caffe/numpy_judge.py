@@ -54,9 +54,11 @@ def judged_activations(
     """Layer -> its tops in Caffe's layout, and layer -> why NumPy judged it.
 
     Args:
-      prototxt, caffemodel: the original files.
+      prototxt: the original files.
+      caffemodel: likewise.
       inputs: blob -> whole blob with its batch axis, (N, C, H, W).
-      level, stages: as for the conversion.
+      level: as for the conversion.
+      stages: likewise.
 
     Raises:
       ImportError: if OpenCV is not installed.

@@ -110,7 +110,8 @@ def read_prototxt(
 
     Args:
       path: the prototxt.
-      level, stages: the rest of the network state that `include`/`exclude` rules look at.
+      level: the rest of the network state that `include`/`exclude` rules look at.
+      stages: likewise.
 
     Raises:
       InputError: naming file, line and field.

@@ -75,6 +75,8 @@ def fields(data, start: int, end: int, where: str, budget: Budget | None = None)
 
     Args:
       data: anything indexed like bytes, such as an mmap.
+      start: where the message begins.
+      end: where it ends.
       where: file and field names for errors.
       budget: shared by all messages of a file.
 

@@ -24,7 +24,8 @@ def openvino_tensors(
     """Tensor -> numbers for one sample, of those `names` that the network has, and who says so.
 
     Args:
-      path, weights: the XML and its numbers.
+      path: the XML and its numbers.
+      weights: likewise.
       inputs: input layer -> whole tensor.
       names: the tensors to return: a layer's name, or "NAME:1" for its second output.
 

@@ -57,7 +57,8 @@ def assembled(mapping: Converted, synthesis: Converted, *, size: int = 1024) -> 
     """One graph of both networks, its readouts still zero.
 
     Args:
-      mapping, synthesis: as the lowering gives them.
+      mapping: as the lowering gives them.
+      synthesis: likewise.
       size: the side of the image.
     """
     first, arrays = _prefixed(mapping, "mapping", {"var": "z"})

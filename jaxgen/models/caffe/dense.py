@@ -40,6 +40,7 @@ class InnerProduct(Layer):
         self.axis, self.spatial = int(axis), bool(spatial)
 
     def forward(self, x: Array) -> Array:
+        """Compute the top for a batch of bottoms; the class says what it is."""
         axis = whole_axis(x.ndim, self.axis)
         if self.spatial and (x.ndim != 4 or axis != 1):
             raise InputError("bottom: expected an image, flattened from axis 1")
@@ -62,6 +63,7 @@ class Embed(Layer):
     parameters = ("kernel", "bias")
 
     def forward(self, x: Array) -> Array:
+        """Compute the top for a batch of bottoms; the class says what it is."""
         kernel = self.need("kernel", jnp.zeros((), jnp.result_type(float)))
         indices = to_caffe(x).astype(jnp.int32)
         # Out of range is data at this point, not an error: NaN cannot be overlooked.
@@ -91,6 +93,7 @@ class LSTM(Layer):
     parameters = ("kernel", "bias", "static_kernel", "recurrent_kernel")
 
     def forward(self, x: Array, marks: Array, static: Array | None = None) -> Array:
+        """Compute the top for a batch of bottoms; the class says what it is."""
         x = to_caffe(x)
         if x.ndim < 3 or marks.shape != x.shape[:2]:
             wanted = "(T, N, D) and marks (T, N)"
@@ -127,6 +130,7 @@ class BatchNorm(Layer):
         self.eps = float(eps)
 
     def forward(self, x: Array) -> Array:
+        """Compute the top for a batch of bottoms; the class says what it is."""
         mean, variance = self.need("mean", x), self.need("variance", x)
         scale = lax.rsqrt(variance + self.eps)
         return (x - _along(mean, x, 1)) * _along(scale, x, 1)
@@ -146,6 +150,7 @@ class Scale(Layer):
         self.axis, self.additive = int(axis), bool(additive)
 
     def forward(self, x: Array, other: Array | None = None) -> Array:
+        """Compute the top for a batch of bottoms; the class says what it is."""
         scale, bias = self.get("scale", x), self.get("bias", x)
         if other is not None:
             other = to_caffe(other)
@@ -162,6 +167,7 @@ class PReLU(Layer):
     parameters = ("slope",)
 
     def forward(self, x: Array) -> Array:
+        """Compute the top for a batch of bottoms; the class says what it is."""
         slope = self.need("slope", x)
         slope = slope.reshape((1,) * x.ndim) if slope.size == 1 else _along(slope, x, 1)
         return jnp.where(x > 0, x, slope * x)
@@ -177,6 +183,7 @@ class Normalize(Layer):
         self.across_spatial, self.eps = bool(across_spatial), float(eps)
 
     def forward(self, x: Array) -> Array:
+        """Compute the top for a batch of bottoms; the class says what it is."""
         axes = tuple(range(1, x.ndim)) if self.across_spatial else (axis_of(x.ndim, 1),)
         y = x * lax.rsqrt(jnp.sum(x * x, axes, keepdims=True) + self.eps)
         scale = self.need("scale", x)
@@ -192,6 +199,7 @@ class MVN(Layer):
         self.eps = float(eps)
 
     def forward(self, x: Array) -> Array:
+        """Compute the top for a batch of bottoms; the class says what it is."""
         first = 1 if self.across_channels else 2
         axes = tuple(axis_of(x.ndim, a) for a in range(first, x.ndim))
         y = x - x.mean(axes, keepdims=True)
@@ -216,6 +224,7 @@ class FromImage(Layer):
         self.size = None if size is None else (int(size[0]), int(size[1]))
 
     def forward(self, x: Array) -> Array:
+        """Compute the top for a batch of bottoms; the class says what it is."""
         if self.size is not None:
             top, left = ((n - m) // 2 for n, m in zip(x.shape[1:3], self.size, strict=True))
             if top < 0 or left < 0:
@@ -234,6 +243,7 @@ class ToImage(FromImage):
     """The inverse of `FromImage`: what a generator draws, as RGB; [0, 1] is not enforced."""
 
     def forward(self, x: Array) -> Array:
+        """Compute the top for a batch of bottoms; the class says what it is."""
         x = x / self.scale
         mean = self.get("mean", x)
         if mean is not None:

@@ -54,6 +54,7 @@ class Convolution(Layer):
         self.groups = int(groups)
 
     def forward(self, x: Array) -> Array:
+        """Compute the top for a batch of bottoms; the class says what it is."""
         _image(x)
         extent = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
         if any(n + 2 * p < e for n, p, e in zip(x.shape[1:3], self.pad, extent, strict=True)):
@@ -80,6 +81,7 @@ class Deconvolution(Convolution):
     """
 
     def forward(self, x: Array) -> Array:
+        """Compute the top for a batch of bottoms; the class says what it is."""
         _image(x)
         sides = [
             d * (k - 1) - p
@@ -131,6 +133,7 @@ class Pooling(Layer):
             raise InputError(f"pad: expected less than the kernel; got {self.pad}")
 
     def forward(self, x: Array) -> Array:
+        """Compute the top for a batch of bottoms; the class says what it is."""
         _image(x)
         if self.kernel_size is None:
             reduce = jnp.max if self.method == "MAX" else jnp.mean
@@ -187,6 +190,7 @@ class LocalResponse(Layer):
         self.k, self.within = float(k), bool(within)
 
     def forward(self, x: Array) -> Array:
+        """Compute the top for a batch of bottoms; the class says what it is."""
         _image(x)
         size, half = self.size, (self.size - 1) // 2
         if self.within:
@@ -208,6 +212,7 @@ class Crop(Layer):
         self.axis, self.offsets = int(axis), tuple(int(o) for o in offsets)
 
     def forward(self, x: Array, reference: Array) -> Array:
+        """Compute the top for a batch of bottoms; the class says what it is."""
         if x.ndim != reference.ndim:
             raise InputError("bottoms: expected equal numbers of axes")
         axes = range(whole_axis(x.ndim, self.axis), x.ndim)
@@ -246,6 +251,7 @@ class Interp(Layer):
             raise InputError("pad_beg, pad_end: expected 0 or less, which crops")
 
     def forward(self, x: Array) -> Array:
+        """Compute the top for a batch of bottoms; the class says what it is."""
         _image(x)
         height, width = x.shape[1:3]
         x = x[:, -self.pad_begin : height + self.pad_end, -self.pad_begin : width + self.pad_end]

@@ -199,6 +199,7 @@ class Conv(nnx.Module):
         self.form: Form = form
 
     def __call__(self, x: Array) -> Array:
+        """Apply the convolution and add the bias."""
         y = conv(
             x,
             self.kernel[...],
@@ -236,6 +237,7 @@ class ConvTranspose(nnx.Module):
         self.form: Form = form
 
     def __call__(self, x: Array) -> Array:
+        """Apply the transposed convolution and add the bias."""
         y = conv_transpose(
             x, self.kernel[...], stride=self.stride, padding=self.padding, form=self.form
         )

@@ -37,6 +37,7 @@ class ImageAutoencoder(nnx.Module):
         self.up2.kernel[...] = 0.05 * self.up2.kernel[...]  # at first R(x) is nearly x
 
     def __call__(self, image: Array) -> Array:
+        """Return the denoised image, or a batch of them."""
         h = 2.0 * image - 1.0
         for layer in (self.conv1, self.conv2, self.up1):
             h = jax.nn.leaky_relu(layer(h), 0.2)
@@ -58,6 +59,7 @@ class CodeAutoencoder(nnx.Module):
         self.net = MLP((size, width, width, size), "leaky_relu", rngs=rngs)
 
     def __call__(self, code: Array) -> Array:
+        """Return the denoised code, or a batch of them."""
         return self.filter(code) + self.net(code)
 
     def fit(self, codes: Array, sigma: float) -> None:

@@ -37,6 +37,7 @@ class Decoder(nnx.Module):
         self.out = _conv(width, 1, rngs)
 
     def __call__(self, z: Array) -> Array:
+        """Return the image of a latent, or of a batch of them."""
         h = self.project(z).reshape((*z.shape[:-1], 7, 7, self.width))
         for i, layer in enumerate(self.convs):
             h = nnx.elu(layer(h))
@@ -55,6 +56,7 @@ class Generator(Decoder):
     """
 
     def __call__(self, z: Array) -> Array:
+        """Return the image of a latent, or of a batch of them."""
         uniform = 2.0 * jax.scipy.stats.norm.cdf(z) - 1.0
         return jnp.clip(super().__call__(uniform), 0.0, 1.0)
 
@@ -89,4 +91,5 @@ class Autoencoder(nnx.Module):
         return self.code(h.reshape((*x.shape[:-3], -1)))
 
     def __call__(self, x: Array) -> Array:
+        """Return the reconstruction of an image, or of a batch of them."""
         return self.decoder(self.encode(x))

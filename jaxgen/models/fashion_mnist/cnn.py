@@ -54,6 +54,7 @@ class Classifier(nnx.Module):
         return h
 
     def __call__(self, image: Array) -> Array:
+        """Return the logits of an image, or of a batch of them."""
         h = self.spatial(image)
         h = jax.nn.gelu(self.hidden(h.reshape((*image.shape[:-3], -1))))
         return self.logits(h if self.dropout is None else self.dropout(h))

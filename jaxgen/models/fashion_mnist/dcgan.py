@@ -49,6 +49,7 @@ class Generator(nnx.Module):
         self.norm1 = nnx.BatchNorm(width, momentum=0.9, rngs=rngs) if norm else None
 
     def __call__(self, z: Array) -> Array:
+        """Return the image of a latent, or of a batch of them."""
         h = self.project(z).reshape((*z.shape[:-1], 7, 7, 2 * self.width))
         h = nnx.relu(h if self.norm0 is None else self.norm0(h))
         h = self.up1(h)
@@ -90,6 +91,7 @@ class Discriminator(nnx.Module):
         self.out = nnx.Linear(3 * 3 * 4 * width, 1, kernel_init=init, rngs=rngs)
 
     def __call__(self, image: Array) -> Array:
+        """Return the logit of an image, or of each of a batch, `[...]`."""
         h = 2.0 * image - 1.0
         for layer in (self.conv1, self.conv2, self.conv3):
             h = jax.nn.leaky_relu(layer(h), 0.2)

@@ -46,6 +46,7 @@ class Judge(nnx.Module):
         self.logits = nnx.Linear(features, classes, rngs=rngs)
 
     def __call__(self, image: Array) -> Array:
+        """Return the logits of an image, or of a batch of them."""
         h = (image - 0.286) / 0.353  # the mean and deviation of Fashion-MNIST's pixels
         h = _halve(nnx.relu(self.conv1(h)))
         h = _halve(nnx.relu(self.conv2(h)))

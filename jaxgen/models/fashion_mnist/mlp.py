@@ -34,6 +34,7 @@ class MLP(nnx.Module):
         self.activation = activation
 
     def __call__(self, x: Array) -> Array:
+        """Return the last layer, which has no activation."""
         activate = getattr(nnx, self.activation)
         for layer in self.layers[:-1]:
             x = activate(layer(x))
@@ -54,4 +55,5 @@ class ToyDiscriminator(MLP):
         super().__init__((2, hidden, hidden, 1), rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
+        """Return the logit of each point, `[...]`."""
         return jnp.squeeze(super().__call__(x), -1)

@@ -37,6 +37,7 @@ class Encoder(nnx.Module):
         self.net = MLP((_PIXELS, *hidden, 2 * latent), "gelu", rngs=rngs)
 
     def __call__(self, image: Array) -> Array:
+        """Return mean and log variance of the latent, `[..., 2, latent]`."""
         h = 2.0 * image.reshape((*image.shape[:-3], _PIXELS)) - 1.0
         return self.net(h).reshape((*image.shape[:-3], 2, self.latent))
 
@@ -63,6 +64,7 @@ class Decoder(nnx.Module):
         self.log_sigma = nnx.Param(jnp.asarray(-1.5)) if sigma else None
 
     def __call__(self, z: Array) -> Array:
+        """Return the mean of every pixel, `[..., 28, 28, 1]`."""
         return nnx.sigmoid(self.logits(z))
 
     def logits(self, z: Array) -> Array:

@@ -37,6 +37,7 @@ class AlexNet(nnx.Module):
         self.fc8 = nnx.Linear(4096, classes, rngs=rngs)
 
     def __call__(self, image: Array) -> Array:
+        """Return the logits of an image, or of a batch of them."""
         x = standardise(image, self.mean, self.std)
         x = max_pool(jax.nn.relu(self.conv1(x)), 3, 2)
         x = max_pool(jax.nn.relu(self.conv2(x)), 3, 2)

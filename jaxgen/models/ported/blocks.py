@@ -57,6 +57,7 @@ class ConvNorm(nnx.Module):
         self.bn = batch_norm(outputs, rngs, epsilon)
 
     def __call__(self, x: Array) -> Array:
+        """Apply convolution, normalisation and, if asked for, ReLU."""
         return jax.nn.relu(self.bn(self.conv(x)))
 
 
@@ -119,6 +120,7 @@ class UpConv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(outputs))
 
     def __call__(self, x: Array) -> Array:
+        """Return the upsampled and convolved feature map."""
         y = upsample_conv(x, self.kernel[...])
         return y + jnp.broadcast_to(self.bias[...], y.shape)
 
@@ -139,6 +141,7 @@ class Depthwise(nnx.Module):
         self.padding = (pad, pad if isinstance(padding, int) else padding[1])
 
     def __call__(self, x: Array) -> Array:
+        """Convolve every channel by its own kernel."""
         kernel, stride = self.kernel[...], self.stride
         if jax.default_backend() != "cpu":
             return conv(x, kernel, stride=stride, padding=self.padding, groups=x.shape[-1])

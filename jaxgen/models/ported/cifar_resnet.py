@@ -67,6 +67,7 @@ class CifarResNet(nnx.Module):
         return nnx.List([first] + [_Block(outputs, outputs, 1, rngs) for _ in range(blocks - 1)])
 
     def __call__(self, image: Array) -> Array:
+        """Return the logits of an image, or of a batch of them."""
         x = standardise(image, self.mean, self.std)
         x = jax.nn.relu(self.bn1(self.conv1(x)))
         for stage in (self.layer1, self.layer2, self.layer3):

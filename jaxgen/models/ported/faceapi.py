@@ -67,6 +67,7 @@ class FaceExpression(nnx.Module):
         self.fc = nnx.Linear(256, len(EXPRESSIONS), rngs=rngs)
 
     def __call__(self, image: Array) -> Array:
+        """Return the logits of an image, or of a batch of them."""
         x = _centred(image)
         for block in (self.dense0, self.dense1, self.dense2, self.dense3):
             x = block(x)
@@ -121,6 +122,7 @@ class FaceAgeGender(nnx.Module):
         self.gender = nnx.Linear(512, 2, rngs=rngs)
 
     def __call__(self, image: Array) -> Array:
+        """Return age and gender of a face crop, or of a batch of them: `[..., 3]`."""
         x = jax.nn.relu(self.conv_in(_centred(image)))
         x = self.reduction1(self.reduction0(x))
         for block in self.main:

@@ -69,6 +69,7 @@ class GoogLeNet(nnx.Module):
         self.fc = nnx.Linear(1024, classes, rngs=rngs)
 
     def __call__(self, image: Array) -> Array:
+        """Return the logits of an image, or of a batch of them."""
         x = self.conv1(standardise(image, self.mean, self.std))
         x = self.conv3(self.conv2(max_pool(x, 3, 2, ceil=True)))
         x = max_pool(x, 3, 2, ceil=True)

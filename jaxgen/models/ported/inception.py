@@ -159,6 +159,7 @@ class InceptionV3(nnx.Module):
         self.fc = nnx.Linear(2048, classes, rngs=rngs)
 
     def __call__(self, image: Array) -> Array:
+        """Return the logits of an image, or of a batch of them."""
         x = standardise(image, self.mean, self.std)
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(max_pool(x, 3, 2)))

@@ -83,6 +83,7 @@ class MobileNetV2(nnx.Module):
         self.classifier = nnx.Linear(head, classes, rngs=rngs)
 
     def __call__(self, image: Array) -> Array:
+        """Return the logits of an image, or of a batch of them."""
         x = self.stem(standardise(image, self.mean, self.std))
         for block in self.blocks:
             x = block(x)

@@ -70,6 +70,7 @@ class ProGAN(nnx.Module):
         self.rgb = Conv(channels[-1], colours, 1, rngs=rngs)
 
     def __call__(self, z: Array) -> Array:
+        """Return the image of a latent, or of a batch of them."""
         z = z * jax.lax.rsqrt(jnp.mean(z * z, -1, keepdims=True) + _EPSILON)
         x = self.dense(z)
         x = _normalised(x.reshape((*z.shape[:-1], 4, 4, -1)), self.slope)

@@ -99,6 +99,7 @@ class ResNet(nnx.Module):
         self.fc = nnx.Linear(inputs, classes, rngs=rngs)
 
     def __call__(self, image: Array) -> Array:
+        """Return the logits of an image, or of a batch of them."""
         x = standardise(image, self.mean, self.std)
         x = max_pool(jax.nn.relu(self.bn1(self.conv1(x))), 3, 2, 1)
         for stage in range(1, 5):

@@ -56,6 +56,7 @@ class SqueezeNet(nnx.Module):
         self.classifier = Conv(width, classes, 1, rngs=rngs)
 
     def __call__(self, image: Array) -> Array:
+        """Return the logits of an image, or of a batch of them."""
         x = jax.nn.relu(self.conv1(standardise(image, self.mean, self.std)))
         at = 0
         for count in self.stages:

@@ -156,6 +156,7 @@ class StyleGAN2(nnx.Module):
         return w
 
     def __call__(self, z: Array) -> Array:
+        """Return the image of a latent, or of a batch of them."""
         w = self.style(z)
         x = jnp.broadcast_to(self.const[...], (*z.shape[:-1], *self.const.shape))
         x = self.conv(x, w)

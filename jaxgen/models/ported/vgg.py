@@ -50,6 +50,7 @@ class VGG(nnx.Module):
         self.fc3 = nnx.Linear(hidden, classes, rngs=rngs)
 
     def __call__(self, image: Array) -> Array:
+        """Return the logits of an image, or of a batch of them."""
         x = standardise(image, self.mean, self.std)
         at = 0
         for size in self.sizes:

@@ -97,9 +97,12 @@ def forward(
     Args:
       key: for resampling; token t uses `fold_in(key, t)`.
       chain_keys: `[C]`; token t of chain i uses `fold_in(chain_keys[i], t)`.
+      posterior: the posterior over sequences.
       threshold: resample where the ESS is below this share of C.
       proposal: another `Autoregressive` model, to draw hidden tokens from.
+      resample: the scheme, or None for importance weights alone.
       lookahead: K, or 0 for none.
+      tile: chains at a time.
     """
     count, length = chain_keys.shape[0], posterior.length
     shown = posterior.observed

@@ -175,9 +175,11 @@ def full_conditional(
     Not normalised. The vocabulary is gone through in chunks.
 
     Args:
+      posterior: the posterior over sequences.
       state: the model's after y_<t.
       tokens: `[T]`; the token at t is ignored.
       t: a traced number.
+      beta: the power of the likelihood.
       chunk: tokens at once; see `Gibbs`.
     """
     log_p = posterior.next_token(state)

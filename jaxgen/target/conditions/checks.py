@@ -31,6 +31,7 @@ _NOISE_SLACK = 6.0
 
 
 def check_mask(mask: Any, image_shape: tuple[int, ...]) -> None:
+    """Check that a mask fits the image, and that it shows at least one pixel."""
     shapes = (image_shape, image_shape[:-1], (*image_shape[:-1], 1))
     if np.shape(mask) not in shapes:
         raise expected("mask", f"shape {image_shape[:-1]} like the image", np.shape(mask))
@@ -56,6 +57,7 @@ def check_image(
     *,
     noise: Any = 0.0,
 ) -> None:
+    """Check the shape of an observed image and that its pixels lie in [0, 1]."""
     if np.shape(image) != tuple(shape):
         raise expected(name, f"shape {tuple(shape)}", np.shape(image), _layout(image, shape))
     values = np.asarray(image)
@@ -94,6 +96,7 @@ def _layout(image: Any, shape: tuple[int, ...]) -> str:
 
 
 def check_noise(noise: Any, shape: tuple[int, ...] | None = None) -> None:
+    """Check that the noise is positive and of a shape that fits."""
     if not np.issubdtype(np.asarray(noise).dtype, np.number) or np.iscomplexobj(noise):
         raise expected("noise", "a positive number", repr(noise)[:40])
     if not (np.all(np.isfinite(noise)) and np.all(np.asarray(noise) > 0)):
@@ -108,6 +111,7 @@ def check_noise(noise: Any, shape: tuple[int, ...] | None = None) -> None:
 
 
 def check_index(name: str, index: Any, size: int) -> None:
+    """Check that an index is a whole number from 0 to size - 1."""
     if not np.issubdtype(np.asarray(index).dtype, np.integer):
         raise expected(name, f"an integer from 0 to {size - 1}", short(index))
     if np.shape(index) != ():
