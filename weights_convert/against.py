@@ -199,7 +199,7 @@ def _our_input(
     return x
 
 
-def _our_output(done: Any, y: np.ndarray) -> np.ndarray:
+def _our_output(done: object, y: np.ndarray) -> np.ndarray:
     y = _their_output(done, y)
     return np.moveaxis(y, 1, -1) if y.ndim == 4 else y
 

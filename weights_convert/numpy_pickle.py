@@ -52,7 +52,7 @@ def read_numpy_pickle(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 class _DType(Buildable):
     """numpy.dtype("f4", ...), completed by its byte order."""
 
-    def __init__(self, kind: Any, *_flags: Any):
+    def __init__(self, kind: object, *_flags: object):
         if not isinstance(kind, str) or kind not in _KINDS:
             raise PickleError("a type of numbers that is not plain")
         self.dtype = np.dtype(kind)
@@ -70,7 +70,7 @@ class _Array(Buildable):
     def __init__(self):
         self.value: np.ndarray | None = None
 
-    def build(self, state: Any) -> None:
+    def build(self, state: object) -> None:
         if not (isinstance(state, tuple) and len(state) == 5):
             raise PickleError("an array without its shape, type and bytes")
         _, shape, dtype, fortran, raw = state
@@ -87,7 +87,7 @@ class _Array(Buildable):
         self.value = np.frombuffer(raw, dtype.dtype).reshape(shape, order=order)
 
 
-def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
+def _encoded(text: object, encoding: object = "latin1") -> bytes:
     """Bytes as Python 3 writes them for protocols that Python 2 can read."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "utf-8"):
         raise PickleError("bytes that are none")
@@ -97,14 +97,16 @@ def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
         raise PickleError("bytes that are none") from None
 
 
-def _scalar(dtype: Any, raw: Any) -> _Array:
+def _scalar(dtype: object, raw: object) -> _Array:
     """One number of NumPy's: an array without axes."""
     made = _Array()
     made.build((1, (), dtype, False, raw))
     return made
 
 
-def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any, *_axes: Any) -> _Array:
+def _from_buffer(
+    raw: object, dtype: object, shape: object, order: object, *_axes: object
+) -> _Array:
     """Return an array of protocol 5: its bytes, type, shape and order."""
     if order not in ("C", "F") or any(axis is not None for axis in _axes):
         raise PickleError("an array in an unknown order")
@@ -113,7 +115,7 @@ def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any, *_axes: Any) -> _
     return made
 
 
-def _nothing(*_arguments: Any) -> None:
+def _nothing(*_arguments: object) -> None:
     raise PickleError("an array's class, called")
 
 
@@ -131,7 +133,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-def _collect(node: Any, name: str, depth: int, found: dict[str, np.ndarray], path: Path) -> None:
+def _collect(node: object, name: str, depth: int, found: dict[str, np.ndarray], path: Path) -> None:
     if depth > _MAX_DEPTH or len(found) > _MAX_LEAVES:
         raise InputError(f"{path}: {name[:80]!r}: nested too deeply, or too much of it")
     if isinstance(node, _Array):

@@ -209,7 +209,7 @@ def convert(
     return done._replace(module=fill(done.module, done.arrays, str(source)))
 
 
-def verify(done: Converted, seed: int = 0, batch: int = 2, against: Any = None) -> list[Any]:
+def verify(done: Converted, seed: int = 0, batch: int = 2, against: object = None) -> list[Any]:
     """Layer by layer against torch on a random batch; see `torch_parity`.
 
     Args:

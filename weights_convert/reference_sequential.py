@@ -51,7 +51,7 @@ def sequential(layers: Sequence[Settings], shapes: Sequence[Shape], path: Any) -
                 owner.add_module(last, made)
                 self.steps.append(made)
 
-        def forward(self, x: Any) -> Any:
+        def forward(self, x: object) -> Any:
             for step in self.steps:
                 x = step(x)
             return x

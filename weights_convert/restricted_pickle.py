@@ -105,7 +105,7 @@ def forbidden(name: str, label: str, at: str = "") -> Forbidden:
 class Buildable:
     """A value that a global's function made and `BUILD` completes."""
 
-    def build(self, state: Any) -> None:
+    def build(self, state: object) -> None:
         """Take the state from the file, which is to be checked.
 
         Raises:
@@ -256,7 +256,7 @@ class _Machine:
             else:
                 raise self.fail(f"a dictionary key of type {type(key).__name__}")
 
-    def find(self, module: Any, attribute: Any) -> _Global:
+    def find(self, module: object, attribute: object) -> _Global:
         if not (isinstance(module, str) and isinstance(attribute, str)):
             raise self.fail("a global whose name is not text")
         module = {"__builtin__": "builtins"}.get(module, module)
@@ -268,12 +268,12 @@ class _Machine:
                 raise forbidden(self.name, label, at)
             label = label[:200]
 
-            def function(*_arguments: Any) -> Placeholder:
+            def function(*_arguments: object) -> Placeholder:
                 return Placeholder(label)
 
         return _Global(function, label)
 
-    def reduce(self, function: Any, arguments: Any) -> Any:
+    def reduce(self, function: object, arguments: object) -> Any:
         if not isinstance(function, _Global):
             raise self.fail("REDUCE needs a global")
         if not isinstance(arguments, tuple):
@@ -331,7 +331,7 @@ class _Machine:
 
     # What may be a placeholder -------------------------------------------------------
 
-    def new_object(self, cls: Any) -> None:
+    def new_object(self, cls: object) -> None:
         """Make an instance of a class without a call: a placeholder, or refuse it."""
         if not isinstance(cls, _Global) or not self.placeholders:
             raise self.fail("an object of a class, which this kind of file has none of")

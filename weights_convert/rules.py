@@ -110,7 +110,7 @@ def apply_rules(
 
 def _convert(
     key: str,
-    value: Any,
+    value: object,
     name: str,
     rule: Rule,
     target: Mapping[str, Sequence[int]],

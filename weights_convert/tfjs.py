@@ -207,7 +207,7 @@ def _read_files(source: Path) -> list[Path]:
         return [source]  # the reader will say what is wrong
 
 
-def _listed(value: Any) -> list[Any]:
+def _listed(value: object) -> list[Any]:
     if not isinstance(value, list):
         raise ValueError(f"a {type(value).__name__} where a list is expected")
     return value

@@ -151,7 +151,7 @@ def _check_volume(tensors: Mapping[str, Tensor], path: Path) -> None:
         )
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     """Return a name from a file, safe to print and of bounded length."""
     return repr(value[:80]) if isinstance(value, str) else type(value).__name__
 
@@ -168,13 +168,15 @@ def _size(path: Path) -> int:
     return size
 
 
-def _whole(value: Any, what: str) -> int:
+def _whole(value: object, what: str) -> int:
     if type(value) is not int or not 0 <= value < 2**62:
         raise PickleError(f"{what} is no whole number in range")
     return value
 
 
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_rest: Any) -> Tensor:
+def _rebuild_tensor(
+    storage: object, offset: object, shape: object, stride: object, *_rest: object
+) -> Tensor:
     """Check a tensor's window against its storage; `_rest` is for gradients and hooks."""
     if not isinstance(storage, _Storage):
         raise PickleError("a tensor without a storage")
@@ -200,25 +202,27 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_rest: 
     return Tensor(storage, offset, shape, stride)
 
 
-def _rebuild_parameter(tensor: Any, *_rest: Any) -> Tensor:
+def _rebuild_parameter(tensor: object, *_rest: object) -> Tensor:
     if not isinstance(tensor, Tensor):
         raise PickleError("a parameter without a tensor")
     return tensor
 
 
-def _default_dict(*_factory: Any) -> Attributes:
+def _default_dict(*_factory: object) -> Attributes:
     """Return a defaultdict; what it makes of missing keys is of no interest."""
     return Attributes()
 
 
-def _set(items: Any = ()) -> list[Any]:
+def _set(items: object = ()) -> list[Any]:
     """Return a set as the list that it is written as: nothing here needs to hash its members."""
     if not isinstance(items, list | tuple):
         raise PickleError("a set that is not made of a list")
     return list(items)
 
 
-def _rebuild_from_type(function: Any, _type: Any, arguments: Any, _state: Any) -> Tensor:
+def _rebuild_from_type(
+    function: object, _type: object, arguments: object, _state: object
+) -> Tensor:
     """Rebuild a tensor of a subclass, or one with attributes of its own, which are dropped."""
     build = {id(f): f for f in (_rebuild_tensor, _rebuild_parameter)}.get(
         id(getattr(function, "function", None))
@@ -228,7 +232,7 @@ def _rebuild_from_type(function: Any, _type: Any, arguments: Any, _state: Any) -
     return build(*arguments)
 
 
-def _ordered_dict(*arguments: Any) -> Attributes:
+def _ordered_dict(*arguments: object) -> Attributes:
     if not arguments:
         return Attributes()
     (pairs,) = arguments  # protocol 0 writes OrderedDict([[key, value], ...])
@@ -243,7 +247,7 @@ def _ordered_dict(*arguments: Any) -> Attributes:
 
 
 def _storage_type(name: str):
-    def refuse(*_arguments: Any) -> Any:
+    def refuse(*_arguments: object) -> Any:
         raise PickleError("a storage inside the pickle stream")
 
     refuse.storage = name  # type: ignore[attr-defined]
@@ -407,7 +411,7 @@ def _read_legacy(path: Path, data: memoryview):
         raise InputError(f"{path}: only little-endian files are read")
     known: dict[str, _Storage] = {}
 
-    def remember(identifier: Any) -> Any:
+    def remember(identifier: object) -> Any:
         storage = _storage(identifier)
         if not isinstance(storage, _Storage):
             return storage

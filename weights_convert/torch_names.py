@@ -188,7 +188,7 @@ def translate(
     return torch.type, found, sizes, wrong
 
 
-def _spelt(name: str, value: Any) -> Any:
+def _spelt(name: str, value: object) -> Any:
     """PyTorch's words for numbers."""
     if name == "padding" and value == "valid":
         return 0
@@ -199,5 +199,5 @@ def _spelt(name: str, value: Any) -> Any:
     return value
 
 
-def _equal(value: Any, good: Any) -> bool:
+def _equal(value: object, good: object) -> bool:
     return type(value) is type(good) and value == good

@@ -37,12 +37,12 @@ class LayerError(NamedTuple):
     error: float
 
 
-def activations(module: nnx.Module, *inputs: Any) -> tuple[Any, dict[str, Any]]:
+def activations(module: nnx.Module, *inputs: object) -> tuple[Any, dict[str, Any]]:
     """Return the output, and what every sub-module returned: dotted path -> its last output."""
     graphdef, state = nnx.split(module)
 
     @jax.jit
-    def run(state: Any, *inputs: Any) -> Any:
+    def run(state: object, *inputs: object) -> Any:
         copy = nnx.merge(graphdef, state)
         taps: dict[str, Any] = {}
         for path, layer in list(nnx.iter_graph(copy)):
@@ -200,7 +200,7 @@ def _row(layer: str, source: str, ours: np.ndarray, theirs: np.ndarray) -> Layer
 def _tap(layer: nnx.Module, name: str, taps: dict[str, Any]) -> None:
     original = type(layer)
 
-    def call(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
+    def call(self: nnx.Module, *args: object, **kwargs: object) -> Any:
         output = original.__call__(self, *args, **kwargs)  # type: ignore[operator]
         taps[name] = output
         return output

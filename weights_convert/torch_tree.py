@@ -31,7 +31,7 @@ _MOST_MODULES = 20_000
 _COUNTERS = ("num_batches_tracked", "n_averaged")
 
 
-def state_dict(tree: Any, name: str, tensor: type, key: str | None = None) -> dict[str, Any]:
+def state_dict(tree: object, name: str, tensor: type, key: str | None = None) -> dict[str, Any]:
     """Return the one mapping from names to tensors in a checkpoint.
 
     Args:
@@ -117,7 +117,7 @@ def under_prefix(state: Mapping[str, Any], prefix: str, name: str) -> dict[str, 
 # Inside ------------------------------------------------------------------------------
 
 
-def _items(value: Any) -> Mapping[Any, Any] | None:
+def _items(value: object) -> Mapping[Any, Any] | None:
     """Return the entries of a dictionary, or of an object of an unknown class that is one."""
     if isinstance(value, dict):
         return value
@@ -131,7 +131,7 @@ def _items(value: Any) -> Mapping[Any, Any] | None:
     return None
 
 
-def _module_state(value: Any, budget: list[int], depth: int = 0) -> dict[str, Any] | None:
+def _module_state(value: object, budget: list[int], depth: int = 0) -> dict[str, Any] | None:
     """Return the state dict of a pickled `torch.nn.Module`, read off its attributes; else None.
 
     `budget` bounds the number of modules in all: a file can share one a million times.
@@ -161,7 +161,7 @@ def _module_state(value: Any, budget: list[int], depth: int = 0) -> dict[str, An
     return found
 
 
-def _at(tree: Any, key: str) -> Iterator[Any]:
+def _at(tree: object, key: str) -> Iterator[Any]:
     """Yield what lies at a dotted path; names with dots are tried as well, the longest first."""
     items = _items(tree)
     if items is None:
@@ -175,13 +175,13 @@ def _at(tree: Any, key: str) -> Iterator[Any]:
             yield from _at(items[first], ".".join(parts[count:]))
 
 
-def _walk(tree: Any, path: tuple[Any, ...]) -> Any:
+def _walk(tree: object, path: tuple[Any, ...]) -> Any:
     for part in path:
         tree = (_items(tree) or {})[part]
     return tree
 
 
-def _state_dicts(tree: Any, tensor: type, path: tuple, budget: list[int]) -> Iterator[tuple]:
+def _state_dicts(tree: object, tensor: type, path: tuple, budget: list[int]) -> Iterator[tuple]:
     """Yield the paths of all mappings from names to tensors, those of optimisers left out.
 
     A mapping that holds others as well as tensors, such as a mean latent beside a generator's
@@ -201,7 +201,7 @@ def _state_dicts(tree: Any, tensor: type, path: tuple, budget: list[int]) -> Ite
         yield path
 
 
-def _checked(found: Any, name: str, tensor: type) -> dict[str, Any]:
+def _checked(found: object, name: str, tensor: type) -> dict[str, Any]:
     """Return a mapping, every entry of which is a tensor."""
     items = _items(found)
     if items is None:
@@ -220,13 +220,13 @@ def _checked(found: Any, name: str, tensor: type) -> dict[str, Any]:
     return dict(items)
 
 
-def _no_state_dict(value: Any, name: str, tensor: type) -> InputError:
+def _no_state_dict(value: object, name: str, tensor: type) -> InputError:
     if isinstance(value, Placeholder):
         return forbidden(name, value.label)
     kind = "a lone tensor" if isinstance(value, tensor) else f"a {type(value).__name__}"
     return InputError(f"{name}: expected a state dict, name -> tensor; the file holds {kind}")
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     """Return a name from a file, safe to print and of bounded length."""
     return repr(value[:80]) if isinstance(value, str) else f"a {getattr(value, 'kind', 'number')}"

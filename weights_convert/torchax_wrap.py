@@ -52,7 +52,7 @@ class TorchNetwork:
         return jnp.moveaxis(y, 0, -1) if self.image_out else y
 
 
-def wrap(module: Any, example: Any) -> TorchNetwork:
+def wrap(module: Any, example: object) -> TorchNetwork:
     """Wrap a torch module.
 
     Args:

@@ -141,7 +141,7 @@ def cogeneration(
     posterior: Posterior,
     *,
     num_chains: int = 10,
-    betas: Any = None,
+    betas: object = None,
     num_leapfrog: int = 20,
     annealed: bool = True,
 ) -> Estimate:

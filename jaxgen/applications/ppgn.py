@@ -20,15 +20,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxgen.core.errors import expected
 from jaxgen.core.pytree import as_data, pytree, static
-from jaxgen.core.types import Array, PRNGKey, Scalar
+from jaxgen.core.types import Array, Exactness, Generator, PRNGKey, Scalar
 from jaxgen.sampler.config import check_integer
 from jaxgen.sampler.sharding import over_chains
 from jaxgen.target.priors import Gaussian, normal_like
@@ -108,12 +110,12 @@ class PlugAndPlay:
       real: the image that is known where mask is 0.
     """
 
-    generator: Any
-    classifier: Any
-    prior: Any
+    generator: Generator
+    classifier: Callable[[Array], Array]
+    prior: Callable[[Array, Array], Array] | None
     start: Gaussian
-    mask: Any = None
-    real: Any = None
+    mask: Array | None = None
+    real: Array | None = None
 
     def __post_init__(self) -> None:
         for name in ("generator", "classifier"):
@@ -123,7 +125,7 @@ class PlugAndPlay:
         """G(code), stitched into the known pixels where there are any."""
         return _clamp(self, self.generator(code))
 
-    def check(self, labels: Any) -> None:
+    def check(self, labels: ArrayLike) -> None:
         """Raise `InputError` where the networks do not fit, or a label is none."""
         code = jax.eval_shape(self.start.sample, jax.random.key(0))
         try:
@@ -190,13 +192,13 @@ class Rule:
     compat: Literal["ppgn", "dgnam"] | None = static(default=None)
 
     @classmethod
-    def ppgn(cls, epsilon1: float = 1e-5, epsilon3: float = 1e-17, **more: Any) -> Rule:
+    def ppgn(cls, epsilon1: float = 1e-5, epsilon3: float = 1e-17, **more: object) -> Rule:
         """Return the program of PPGN: the step over mean |d|, codes in [0, 30] (fc6 after ReLU)."""
         given = {"low": 0.0, "high": 30.0, "gradient": "ppgn", "compat": "ppgn", **more}
         return cls(epsilon1=epsilon1, epsilon3=epsilon3, **given)
 
     @classmethod
-    def dgnam(cls, first_step: float = 8.0, high: Any = np.inf, **more: Any) -> Rule:
+    def dgnam(cls, first_step: float = 8.0, high: ArrayLike = np.inf, **more: object) -> Rule:
         """Return the program of DGN-AM: 200 steps of 8 -> 1e-10, logits, both gradients normalised.
 
         Give `high`, the bounds of the units (mean + 3 deviations over real images there).
@@ -244,7 +246,7 @@ class Walk(NamedTuple):
     labels: np.ndarray
     last: Array
     num_gradients: int
-    exactness: str = "approximate"
+    exactness: Exactness = "approximate"
 
     def confident(self, threshold: float = 0.97) -> tuple[np.ndarray, np.ndarray]:
         """(codes `[n, ...]`, labels `[n]`) of the steps whose probability is high enough.
@@ -260,13 +262,13 @@ class Walk(NamedTuple):
 def walk(
     key: PRNGKey,
     model: PlugAndPlay,
-    labels: Any,
+    labels: ArrayLike,
     rule: Rule | None = None,
     *,
     num_steps: int = 200,
     num_chains: int = 10,
     every: int = 1,
-    start: Any = None,
+    start: object = None,
     reset_every: int | None = None,
     tile: int | None = None,
 ) -> Walk:
@@ -340,13 +342,13 @@ def update(
     logits, to_image = jax.vjp(model.classifier, image)
     probability = jax.nn.softmax(logits)[label]
     (g,) = to_image(class_gradient(logits, label, rule.gradient))
-    if model.mask is not None:
+    if model.mask is not None and model.real is not None:
         g = model.mask * g
     if rule.compat == "dgnam":
         (d,) = to_code(_unit(g) * step)
         return _taken(rule, code, step * _unit(d)), probability
     pull = rule.epsilon2 * g
-    if model.mask is not None:
+    if model.mask is not None and model.real is not None:
         pull = pull + rule.epsilon4 * (1.0 - model.mask) * (model.real - made)
     (d,) = to_code(pull)
     if model.prior is not None:
@@ -431,7 +433,7 @@ def _walk(
 
 def _clamp(model: PlugAndPlay, image: Array) -> Array:
     """x <- M x + (1 - M) x_real (Eq. 25)."""
-    if model.mask is None:
+    if model.mask is None or model.real is None:
         return image
     return model.mask * image + (1.0 - model.mask) * model.real
 

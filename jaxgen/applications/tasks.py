@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxgen.core.errors import expected
 from jaxgen.core.pytree import with_structure
@@ -27,6 +28,7 @@ from jaxgen.models import load
 from jaxgen.models.registry import describe
 from jaxgen.sampler.results import SampleResult
 from jaxgen.target.conditions import (
+    Condition,
     GaussianNoise,
     LearnedNoise,
     LowResolution,
@@ -114,7 +116,13 @@ class Reconstruction(NamedTuple):
 
 
 def inpaint(
-    key: PRNGKey, generator: Any, image: Any, mask: Any, *, noise: float | str = 0.1, **more: Any
+    key: PRNGKey,
+    generator: Any,
+    image: ArrayLike,
+    mask: ArrayLike,
+    *,
+    noise: float | str = 0.1,
+    **more: Any,
 ) -> Reconstruction:
     """Complete an image: p(z) N(observed pixels; G(z), noise^2).
 
@@ -136,7 +144,7 @@ def inpaint(
 def super_resolve(
     key: PRNGKey,
     generator: Any,
-    view: Any,
+    view: ArrayLike,
     factor: int,
     *,
     method: str = "average",
@@ -162,8 +170,8 @@ def super_resolve(
 def reconstruct(
     key: PRNGKey,
     generator: Any,
-    observation: Any,
-    operator: Any,
+    observation: ArrayLike,
+    operator: object,
     *,
     noise: float | str = 0.1,
     **more: Any,
@@ -302,7 +310,7 @@ def _solve(
 
 
 def summarise(
-    result: SampleResult, posterior: Posterior, condition: Any, *, level: float = 0.9
+    result: SampleResult, posterior: Posterior, condition: Condition, *, level: float = 0.9
 ) -> Reconstruction:
     """Return a run's draws as a `Reconstruction`.
 
@@ -412,7 +420,7 @@ def _summarise_traced(
 
 
 @jax.jit
-def _residuals(condition: Any, stack: Any) -> Any:
+def _residuals(condition: Any, stack: ArrayLike) -> Any:
     """Each image's mean squared residual, and noise scale in units of the condition's."""
     base = _bare(condition)
 
@@ -427,7 +435,7 @@ def _residuals(condition: Any, stack: Any) -> Any:
     return jax.lax.map(one, stack, batch_size=64)
 
 
-def _scale_of(condition: Any) -> tuple[Any, Any]:
+def _scale_of(condition: Condition) -> tuple[Any, Any]:
     """Return the condition's noise (its unit if learned) and the deviation of what was seen."""
     base = _bare(condition)
     kept = base.kept(base.observed)
@@ -442,7 +450,7 @@ def _scale_of(condition: Any) -> tuple[Any, Any]:
     return float(np.sqrt(np.mean(np.square(np.asarray(base.noise))))), float(np.std(seen))
 
 
-def _bare(condition: Any) -> Any:
+def _bare(condition: Condition) -> Any:
     """Return the condition under a learned noise level."""
     return condition.condition if isinstance(condition, LearnedNoise | NoiseLevels) else condition
 

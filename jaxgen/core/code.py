@@ -104,7 +104,7 @@ def _code(code: types.CodeType, documentation: str | None = None) -> str:
     return repr(parts)
 
 
-def _constant(value: Any) -> str:
+def _constant(value: object) -> str:
     if isinstance(value, types.CodeType):
         return _code(value)
     if isinstance(value, tuple):

@@ -63,7 +63,7 @@ _OF_CLASSES = {
 _OF_DATACLASSES = {"__init__", "__repr__", "__eq__", "__hash__", "__setattr__", "__delattr__"}
 
 
-def describe(value: Any, name: str = "") -> dict[str, str]:
+def describe(value: object, name: str = "") -> dict[str, str]:
     """`{dotted name: text}` for nested dataclasses, containers, arrays, objects and functions.
 
     Raises:
@@ -82,7 +82,7 @@ def difference(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def digest(tree: Any) -> str:
+def digest(tree: object) -> str:
     """Return a tree of arrays in one line: how many numbers, and the SHA-256 of all."""
     return _Describer().sum(tree)
 
@@ -96,7 +96,7 @@ class _Describer:
         self._open: set[int] = set()
         self._open_classes: set[int] = set()
 
-    def describe(self, value: Any, name: str) -> dict[str, str]:
+    def describe(self, value: object, name: str) -> dict[str, str]:
         """Everything that the value consists of."""
         if isinstance(value, _ARRAYS):
             return {name: self._once("array", value, _array)}
@@ -122,7 +122,7 @@ class _Describer:
         finally:
             self._open.discard(id(value))
 
-    def _parts(self, value: Any, name: str) -> dict[str, str]:
+    def _parts(self, value: object, name: str) -> dict[str, str]:
         if isinstance(value, type):
             return {name: self._class(value)}
         if isinstance(value, functools.partial):
@@ -163,7 +163,7 @@ class _Describer:
             return {name: self.sum(value)}
         return self._short_if_theirs(value, self._object(value, name), name)
 
-    def _short_if_theirs(self, value: Any, found: dict[str, str], name: str) -> dict[str, str]:
+    def _short_if_theirs(self, value: object, found: dict[str, str], name: str) -> dict[str, str]:
         """One line for an object of an installed package, whose insides say nothing to a user."""
         module = type(value).__module__ or ""
         if len(found) < 2 or module.partition(".")[0] == "jaxgen" or not is_library(module):
@@ -268,7 +268,7 @@ class _Describer:
                 result |= self.describe(getattr(value, key), _join(name, key))
         return result
 
-    def _object(self, value: Any, name: str) -> dict[str, str]:
+    def _object(self, value: object, name: str) -> dict[str, str]:
         """Return an object by its class and attributes."""
         attributes = _attributes(value)
         title = self._class(type(value))
@@ -294,19 +294,19 @@ class _Describer:
             return result
         return result | self.describe(owner, _join(name, "self"))
 
-    def _line(self, value: Any) -> str:
+    def _line(self, value: object) -> str:
         """Return a value in one line: as it is where that is short, else its name and digest."""
         found = self.describe(value, "")
         if set(found) <= {""}:
             return found.get("", "empty")
         return f"{_name_of(value)} sha256 {_summary(found)}"
 
-    def _only_arrays(self, value: Any) -> bool:
+    def _only_arrays(self, value: object) -> bool:
         """Whether a container holds so many arrays, and nothing else, that a line has to do."""
         parts = jax.tree.leaves(value, is_leaf=dataclasses.is_dataclass)
         return len(parts) > _MANY and all(isinstance(part, _ARRAYS) for part in parts)
 
-    def sum(self, value: Any) -> str:
+    def sum(self, value: object) -> str:
         """Return a tree of arrays in one line; its structure counts as well."""
         leaves, structure = jax.tree.flatten(value)
         texts = [
@@ -338,7 +338,7 @@ def _summary(found: Mapping[str, str], name: str = "") -> str:
     return _sha([repr(items).encode()])[:12]
 
 
-def _array(value: Any) -> str:
+def _array(value: object) -> str:
     if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
         words = np.asarray(jax.random.key_data(value))
         shown = words.tolist() if words.size <= _SMALL else f"sha256 {_digest(words)}"
@@ -361,7 +361,7 @@ def _module(value: types.ModuleType) -> str:
     return f"module {value.__name__}{'' if noted else f' {version}'}".rstrip()
 
 
-def _container(value: Any) -> list[tuple[str, Any]] | None:
+def _container(value: object) -> list[tuple[str, Any]] | None:
     """Return a container's named parts, or None."""
     if isinstance(value, Mapping):
         return [(str(key), value[key]) for key in sorted(value, key=str)]
@@ -374,7 +374,7 @@ def _container(value: Any) -> list[tuple[str, Any]] | None:
     return None
 
 
-def _attributes(value: Any) -> dict[str, Any]:
+def _attributes(value: object) -> dict[str, Any]:
     """Return an object's own attributes, but not what it only remembers (`cached_property`)."""
     found = dict(getattr(value, "__dict__", {}))
     for base in type(value).__mro__:
@@ -396,7 +396,7 @@ def _cached(kind: type) -> frozenset[str]:
     )
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     """Whether a value is told by its repr: numbers, texts, and jaxgen's records of such."""
     if value is None or isinstance(value, bool | int | float | complex | str | enum.Enum):
         return True
@@ -409,7 +409,7 @@ def _is_plain(value: Any) -> bool:
     return False
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     """Return a repr, or its digest where it is long."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >> 256:
         value = hex(value)  # Python does not write long numbers in decimal
@@ -428,11 +428,11 @@ def _in_library(kind: type) -> bool:
     return is_library(kind.__module__ or "")
 
 
-def _own_module(value: Any) -> bool:
+def _own_module(value: object) -> bool:
     return isinstance(value, types.ModuleType) and not is_library(value.__name__)
 
 
-def _is_tree(value: Any) -> bool:
+def _is_tree(value: object) -> bool:
     """Whether JAX takes the value apart."""
     return value is not None and not jax.tree_util.all_leaves([value])
 

@@ -85,12 +85,12 @@ def with_structure(*names: str) -> Callable[[type[T]], type[T]]:
     return register
 
 
-def replace(obj: T, **changes: Any) -> T:
+def replace(obj: T, **changes: object) -> T:
     """Return a copy of a `pytree` object with some fields changed."""
     return dataclasses.replace(obj, **changes)  # type: ignore[type-var]
 
 
-def short(value: Any) -> str:
+def short(value: object) -> str:
     """Return a value in one short line; arrays as their type and shape, `float32[28,28,1]`.
 
     Arrays of shape `[]` show their number, where it is at hand.
@@ -150,12 +150,12 @@ class StaticFunction:
 
     function: Callable[..., Any] = static()
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> Any:
         """function(*args)."""
         return self.function(*args)
 
 
-def as_data(value: Any) -> Any:
+def as_data(value: object) -> Any:
     """Wrap a plain function (or any callable that JAX takes for a leaf) in `StaticFunction`.
 
     Callable pytrees, such as a `Network`, stay as they are: their arrays are data.

@@ -10,7 +10,7 @@ whoever calls `jax.vmap`. Shapes used throughout the package:
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import jax
 
@@ -19,9 +19,12 @@ __all__ = [
     "ArrayTree",
     "Condition",
     "Density",
+    "Exactness",
     "Generator",
     "PRNGKey",
+    "Preconditioning",
     "Prior",
+    "Resampling",
     "Scalar",
     "Score",
 ]
@@ -30,6 +33,9 @@ Array: TypeAlias = jax.Array
 PRNGKey: TypeAlias = jax.Array
 Scalar: TypeAlias = jax.Array | float
 ArrayTree: TypeAlias = Any
+Exactness: TypeAlias = Literal["exact", "clipped", "approximate"]
+Resampling: TypeAlias = Literal["systematic", "stratified", "residual", "multinomial"]
+Preconditioning: TypeAlias = Literal["none", "diagonal", "dense", "score"]
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ import numpy as np
 from jaxgen.core.errors import expected
 from jaxgen.sampler.results import SampleResult
 from jaxgen.target.evaluation import evaluate
+from jaxgen.target.posterior import Posterior
 
 __all__ = ["to_arviz"]
 
@@ -116,7 +117,7 @@ def _draws(result: SampleResult) -> dict[str, np.ndarray]:
     return named
 
 
-def _named(tree: Any) -> dict[str, np.ndarray]:
+def _named(tree: object) -> dict[str, np.ndarray]:
     """Return a latent's leaves: z, or z_NAME where there are several."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     if len(flat) == 1:
@@ -157,7 +158,7 @@ def _statistics(result: SampleResult, chains: int, count: int) -> dict[str, np.n
     }
 
 
-def _constants(xarray: Any, result: SampleResult, posterior: Any) -> Any:
+def _constants(xarray: object, result: SampleResult, posterior: Posterior) -> Any:
     """Return what is given: of the condition, and how the run came to its draws."""
     arrays = {}
     condition = getattr(posterior, "condition", None)

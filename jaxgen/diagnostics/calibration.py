@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxgen.core.errors import expected
 from jaxgen.core.types import Array, PRNGKey
@@ -78,7 +79,7 @@ class Calibration(NamedTuple):
     results: list[Any]
 
 
-def ranks(rng: np.random.Generator, draws: Any, truth: Any) -> np.ndarray:
+def ranks(rng: np.random.Generator, draws: ArrayLike, truth: ArrayLike) -> np.ndarray:
     """u = (rank + v) / (L + 1) of truths `[...]` among draws `[L, ...]`; see the module."""
     draws, truth = np.asarray(draws), np.asarray(truth)
     if draws.ndim < 1 or draws.shape[1:] != truth.shape:
@@ -122,7 +123,7 @@ def uniformity(u: Any, bins: int | None = None) -> Uniformity:
     return Uniformity(statistic, p_value, float(min(1.0, p_value.min() * p_value.size)), counts)
 
 
-def spread_out(draws: Any, most: int | None = None) -> np.ndarray:
+def spread_out(draws: ArrayLike, most: int | None = None) -> np.ndarray:
     """Draws `[C, S, ...]` thinned to about as many as are independent: `[L, ...]`.
 
     L is the smallest bulk ESS over quantities, at most C x S (and `most`). Later draws are

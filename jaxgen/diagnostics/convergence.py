@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxgen.core.errors import expected
-from jaxgen.core.types import PRNGKey
+from jaxgen.core.types import Generator, PRNGKey
 from jaxgen.sampler.results import SampleResult, separation_note
 from jaxgen.target.evaluation import evaluate
 from jaxgen.target.posterior import Posterior
@@ -93,7 +94,7 @@ class Diagnosis(NamedTuple):
     notes: tuple[str, ...]
 
 
-def split_rhat(draws: Any) -> np.ndarray:
+def split_rhat(draws: ArrayLike) -> np.ndarray:
     """Rank-normalised split R-hat of `[C, S, ...]` draws, one for each quantity.
 
     NaN where S < 4 or a quantity does not vary.
@@ -107,7 +108,7 @@ def split_rhat(draws: Any) -> np.ndarray:
     return np.maximum(bulk, folded).reshape(shape)
 
 
-def effective_sizes(draws: Any) -> ESS:
+def effective_sizes(draws: ArrayLike) -> ESS:
     """Bulk and tail effective sample sizes of `[C, S, ...]` draws.
 
     The tail's is the smaller one of those of the indicators x <= q05 and x <= q95.
@@ -122,7 +123,7 @@ def effective_sizes(draws: Any) -> ESS:
 
 
 def symmetries(
-    key: PRNGKey, generator: Any, prior: Any, *, num_draws: int = 4, tolerance: float = 1e-3
+    key: PRNGKey, generator: Generator, prior: Any, *, num_draws: int = 4, tolerance: float = 1e-3
 ) -> Symmetries:
     """Test on prior draws whether a generator ignores |z|, the sign of z, or coordinates.
 
@@ -135,7 +136,7 @@ def symmetries(
     images, scaled, flipped, pulled = _probe(key, generator, prior, num_draws)
     apart = float(jnp.sqrt(jnp.mean((images - jnp.roll(images, 1, axis=0)) ** 2)))
 
-    def same(other: Any) -> bool:
+    def same(other: object) -> bool:
         worst = float(jnp.sqrt(jnp.max(jnp.mean((images - other) ** 2, axis=-1))))
         return apart > 0 and worst < tolerance * apart
 
@@ -212,7 +213,9 @@ def diagnose(
     )
 
 
-def annealed_well(island_log_z: Any, standard_error: float, families: float, chains: int) -> bool:
+def annealed_well(
+    island_log_z: ArrayLike, standard_error: float, families: float, chains: int
+) -> bool:
     """Return whether independent islands of chains have found the same posterior.
 
     Short chains after annealing need not each go round the whole posterior: their first
@@ -299,7 +302,7 @@ def _probe(key: PRNGKey, generator: Any, prior: Any, count: int) -> tuple[Any, .
     def flat(z: Any) -> Any:
         return generator(z).reshape(-1)
 
-    def pull(z: Any, key: PRNGKey) -> Any:
+    def pull(z: ArrayLike, key: PRNGKey) -> Any:
         image, back = jax.vjp(flat, z)
         return back(jax.random.normal(key, image.shape, image.dtype))[0].reshape(-1)
 
@@ -312,7 +315,7 @@ def _worst(choose: Any, values: np.ndarray) -> float:
     return float(choose(values)) if np.any(np.isfinite(values)) else float("nan")
 
 
-def _flat(draws: Any) -> tuple[np.ndarray, tuple[int, ...]]:
+def _flat(draws: ArrayLike) -> tuple[np.ndarray, tuple[int, ...]]:
     x = np.asarray(draws, np.float64)
     if x.ndim < 2:
         raise expected("draws", "[chains, draws, ...]", list(x.shape))

@@ -8,9 +8,10 @@ each chain, they can be weighed afterwards (`pooled`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxgen.core.errors import expected
 from jaxgen.core.tracing import namespace
@@ -42,7 +43,7 @@ class Moments(NamedTuple):
         return np.sqrt(self.variance)
 
 
-def add(moments: Moments | None, draws: Any, weights: Any = None) -> Moments:
+def add(moments: Moments | None, draws: ArrayLike, weights: ArrayLike | None = None) -> Moments:
     """Moments with `draws` `[N, ...]` added, each with its weight `[N]` (or `[N, C]`).
 
     With draws `[N, C, ...]` and weights `[N, C]`, chains are kept apart.
@@ -72,7 +73,7 @@ def merge(a: Moments, b: Moments) -> Moments:
     )
 
 
-def pooled(chains: Moments, weights: Any = None) -> Moments:
+def pooled(chains: Moments, weights: ArrayLike | None = None) -> Moments:
     """Chains `[C, ...]` as one sample, chain i with `weights[i]` (equal by default)."""
     count = len(chains.weight)
     w = np.full(count, 1 / count) if weights is None else np.asarray(weights, np.float64)
@@ -81,7 +82,9 @@ def pooled(chains: Moments, weights: Any = None) -> Moments:
     return Moments(w.sum(), mean, square)
 
 
-def quantiles(draws: Any, probabilities: Sequence[float], weights: Any = None) -> np.ndarray:
+def quantiles(
+    draws: ArrayLike, probabilities: Sequence[float], weights: ArrayLike | None = None
+) -> np.ndarray:
     """Quantiles over the first axis by the Weibull plotting position: `[P, ...]`.
 
     The k-th of n sorted draws stands for the probability k / (n + 1), so that an interval

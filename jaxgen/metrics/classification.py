@@ -9,7 +9,7 @@ the sampling.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +85,7 @@ def classifier_accuracy(logits: Array, labels: Array, *, top: int = 1) -> Array:
 
 
 def feature_frechet_distance(
-    network: Any, images: Array, reference: Array, *, batch_size: int = 100
+    network: object, images: Array, reference: Array, *, batch_size: int = 100
 ) -> Array:
     """`frechet_distance` between two sets of images in the features of any network.
 
@@ -102,7 +102,7 @@ def feature_frechet_distance(
 
 
 @partial(jax.jit, static_argnames="batch_size")
-def _features(network: Any, images: Array, *, batch_size: int) -> Array:
+def _features(network: object, images: Array, *, batch_size: int) -> Array:
     features = jax.lax.map(network, jnp.asarray(images), batch_size=batch_size)
     return features.reshape(features.shape[0], -1)
 

@@ -74,14 +74,14 @@ def _infilled(module: Any, tokens: Array) -> Array:
     return module.log_probs(tokens[None], jnp.zeros_like(tokens, bool)[None])[0]
 
 
-def _graph(description: Any, rngs: Any = None) -> Any:
+def _graph(description: Any, rngs: object = None) -> Any:
     """Return a converted Caffe network; its layers are imported only where there is one."""
     from jaxgen.models.caffe.graph import Graph
 
     return Graph(description)
 
 
-def _tensor_graph(description: Any, rngs: Any = None) -> Any:
+def _tensor_graph(description: Any, rngs: object = None) -> Any:
     """Return a converted ONNX or OpenVINO network; likewise."""
     from jaxgen.models.tensor_ops import TensorGraph
 

@@ -220,7 +220,7 @@ def _header(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], int, int]:
     return tensors, metadata, 8 + length, size
 
 
-def _tensor(path: Path, name: str, entry: Any, size: int) -> Tensor:
+def _tensor(path: Path, name: str, entry: object, size: int) -> Tensor:
     """One tensor's entry of the header, checked."""
     field = f"{path}: {name}"
     if not isinstance(entry, dict) or str(entry.get("dtype")) not in _DTYPES:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxgen.core.errors import expected
 from jaxgen.sampler.results import AISResult, SampleResult
@@ -25,7 +26,7 @@ _MOST_CELLS = 10_000
 
 
 def grid(
-    images: Any, *, columns: int | None = None, titles: Sequence[str] = (), size: float = 0.8
+    images: ArrayLike, *, columns: int | None = None, titles: Sequence[str] = (), size: float = 0.8
 ) -> Any:
     """Images side by side.
 
@@ -126,7 +127,11 @@ def path(result: SampleResult | AISResult | TemperatureInfo) -> Any:
 
 
 def credible(
-    result: SampleResult, *, truth: Any = None, observed: Any = None, level: float = 0.9
+    result: SampleResult,
+    *,
+    truth: ArrayLike | None = None,
+    observed: ArrayLike | None = None,
+    level: float = 0.9,
 ) -> Any:
     """Posterior mean, the ends of each pixel's interval, its standard deviation.
 
@@ -226,7 +231,7 @@ def _shown() -> Any:
     return Shown
 
 
-def _images(name: str, images: Any, ranks: tuple[int, ...]) -> np.ndarray:
+def _images(name: str, images: ArrayLike, ranks: tuple[int, ...]) -> np.ndarray:
     values = np.asarray(images, np.float32)
     if values.ndim not in ranks or values.shape[-1] not in (1, 3) or not values.size:
         raise expected(name, "images [..., H, W, 1 or 3]", f"shape {list(values.shape)}")

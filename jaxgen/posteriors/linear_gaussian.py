@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxgen.core.pytree import pytree
 from jaxgen.core.types import Array, PRNGKey
@@ -56,7 +57,9 @@ class LinearGaussian:
       posterior: the posterior itself.
     """
 
-    def __init__(self, matrix: Any, offset: Any, observed: Any, noise: float) -> None:
+    def __init__(
+        self, matrix: ArrayLike, offset: ArrayLike, observed: ArrayLike, noise: float
+    ) -> None:
         single = [np.asarray(x, np.float32) for x in (matrix, offset, observed, noise)]
         self.a, self.b, self.y = (np.asarray(x, np.float64) for x in single[:3])
         self.noise = float(single[3])

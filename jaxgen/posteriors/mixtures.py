@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxgen.core.pytree import pytree
 from jaxgen.core.types import Array, PRNGKey
@@ -57,7 +58,7 @@ class MixtureOfGaussians:
 
 def _mixture(
     name: str,
-    generator: Any,
+    generator: object,
     centres: np.ndarray,
     scales: np.ndarray,
     masses: np.ndarray,
@@ -121,7 +122,7 @@ def _all_terms(posterior: Posterior, z: Array) -> Array:
 
 
 def through_identity(
-    name: str, centres: Any, scales: Any, masses: Any, how: str = ""
+    name: str, centres: ArrayLike, scales: ArrayLike, masses: ArrayLike, how: str = ""
 ) -> ReferencePosterior:
     """G(z) = z: component k has evidence N(c_k; 0, (1 + s_k^2) I) and a Gaussian posterior."""
     centres = np.asarray(centres, np.float32).astype(np.float64)

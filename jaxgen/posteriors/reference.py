@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxgen.core.types import PRNGKey
 from jaxgen.target.posterior import Posterior
@@ -27,7 +27,7 @@ class Modes:
     label: Callable[[np.ndarray], np.ndarray]
     masses: np.ndarray
 
-    def __call__(self, z: Any) -> np.ndarray:
+    def __call__(self, z: ArrayLike) -> np.ndarray:
         """Return the part that each latent of `[..., d]` is in: integers `[...]`."""
         z = np.asarray(z, np.float64)
         return np.asarray(self.label(z.reshape(-1, z.shape[-1]))).reshape(z.shape[:-1])

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -127,7 +126,7 @@ def _independent(
     )
 
 
-def _observed(generator: Any, observed: np.ndarray, noise: float, size: int) -> Posterior:
+def _observed(generator: object, observed: np.ndarray, noise: float, size: int) -> Posterior:
     condition = Operator(jnp.asarray(observed), jnp.float32(noise), forward=identity)
     return Posterior(Gaussian.standard(size), generator, condition)
 

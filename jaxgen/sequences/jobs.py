@@ -48,7 +48,7 @@ def _likelihood(
     config: TextConfig,
     key: PRNGKey,
     state: ArrayTree,
-    step: Any,
+    step: object,
     found: Corpus,
     loss: Callable[[Any, Array], Array],
 ) -> Any:

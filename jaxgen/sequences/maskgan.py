@@ -22,7 +22,7 @@ head of the discriminator, and no language model's weights to begin from.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,7 @@ class LikelihoodState(NamedTuple):
     """Of pre-training: the infiller's parameters and their optimiser's state."""
 
     infiller: ArrayTree
-    optimiser: Any
+    optimiser: optax.OptState
 
 
 class AdversarialState(NamedTuple):
@@ -92,9 +92,9 @@ class AdversarialState(NamedTuple):
     infiller: ArrayTree
     discriminator: ArrayTree
     critic: ArrayTree
-    opt_infiller: Any
-    opt_discriminator: Any
-    opt_critic: Any
+    opt_infiller: optax.OptState
+    opt_discriminator: optax.OptState
+    opt_critic: optax.OptState
 
 
 def draw_mask(key: PRNGKey, shape: tuple[int, ...], config: MaskGANConfig) -> Array:

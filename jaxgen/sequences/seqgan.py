@@ -64,7 +64,7 @@ class LikelihoodState(NamedTuple):
     """Of pre-training: the writer's parameters and their optimiser's state."""
 
     writer: ArrayTree
-    optimiser: Any
+    optimiser: optax.OptState
 
 
 class AdversarialState(NamedTuple):
@@ -78,8 +78,8 @@ class AdversarialState(NamedTuple):
     writer: ArrayTree
     reader: ArrayTree
     policy: ArrayTree
-    opt_writer: Any
-    opt_reader: Any
+    opt_writer: optax.OptState
+    opt_reader: optax.OptState
 
 
 def begin_likelihood(writer: Writer, config: SeqGANConfig) -> LikelihoodState:
@@ -151,7 +151,7 @@ def policy_step(writer: Writer, reader: Reader, config: SeqGANConfig) -> Step:
     optimiser = _writer_optimiser(config)
 
     def step(
-        state: AdversarialState, batch: Any, key: PRNGKey
+        state: AdversarialState, batch: object, key: PRNGKey
     ) -> tuple[AdversarialState, dict[str, Array]]:
         draw, roll = jax.random.split(key)
         tokens = nnx.merge(w_graph, state.writer).sample(draw, config.batch, config.length)

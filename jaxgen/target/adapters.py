@@ -62,7 +62,7 @@ class Apply:
         name = getattr(owner, "__qualname__", type(owner).__name__)
         return f"Apply({name}, {count:,} numbers)"
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> Any:
         """function(variables, *args)."""
         if _takes_key(self.function):
             return self.function(self.variables, None, *args)
@@ -81,7 +81,7 @@ class Split:
     arrays: tuple[Any, ...]
     rest: Any = static()
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> Any:
         """Return what the original gives."""
         return self._merged()(*args)
 
@@ -154,7 +154,7 @@ class Labelled:
             raise expected("Labelled.label", f"an integer from 0 to {top - 1}", self.label)
 
 
-def as_function(value: Any, argument: str) -> Any:
+def as_function(value: object, argument: str) -> Any:
     """Return a callable as a pytree whose arrays are data; other values stay as they are.
 
     Args:
@@ -197,7 +197,7 @@ def as_function(value: Any, argument: str) -> Any:
     return _split(value)
 
 
-def _split(module: Any) -> Any:
+def _split(module: object) -> Any:
     """Return the module itself where JAX can carry it; else its arrays apart from the rest."""
     equinox = sys.modules.get("equinox")
     ours = equinox is not None and isinstance(module, equinox.Module)
@@ -205,7 +205,7 @@ def _split(module: Any) -> Any:
         module = equinox.nn.inference_mode(module)
     leaves, structure = jax.tree.flatten(module)
 
-    def data(leaf: Any) -> bool:
+    def data(leaf: object) -> bool:
         # Equinox takes Python numbers for structure, other trees for data.
         if ours:
             return isinstance(leaf, jax.Array | np.ndarray)
@@ -230,7 +230,7 @@ def _linen(module: Any, argument: str) -> Any:
     return Apply(free.apply, variables)
 
 
-def _is_a(value: Any, module: str, name: str) -> bool:
+def _is_a(value: object, module: str, name: str) -> bool:
     """Whether it is of a class of a library that somebody else has imported."""
     found = getattr(sys.modules.get(module), name, None)
     return isinstance(found, type) and isinstance(value, found)

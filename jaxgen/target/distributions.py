@@ -200,7 +200,7 @@ class RandomLabel:
             )
 
 
-def as_prior(value: Any) -> Any:
+def as_prior(value: object) -> Any:
     """Return a distribution of NumPyro or TFP as a prior; anything else as it is."""
     if isinstance(value, type):
         raise expected("prior", "a distribution", f"the class {value.__name__} itself")
@@ -226,7 +226,7 @@ class Opaque:
         return getattr(self.value, name)
 
 
-def _carried(distribution: Any) -> Any:
+def _carried(distribution: object) -> Any:
     """Return the distribution, or all of it as structure: TFP's joint ones fail to flatten."""
     try:
         leaves = jax.tree.leaves(distribution)
@@ -236,7 +236,7 @@ def _carried(distribution: Any) -> Any:
     return Opaque(distribution) if whole else distribution
 
 
-def _is_joint(parts: Any) -> bool:
+def _is_joint(parts: object) -> bool:
     return isinstance(parts, dict | list) or hasattr(parts, "_fields")
 
 
@@ -246,7 +246,7 @@ def _shapes(tree: Any) -> list[Any]:
     return [tuple(part) for part in parts]
 
 
-def _name(distribution: Any) -> str:
+def _name(distribution: object) -> str:
     kept = distribution.value if isinstance(distribution, Opaque) else distribution
     return type(kept).__name__
 

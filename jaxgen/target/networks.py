@@ -98,7 +98,7 @@ class Network:
             return "?"  # JAX prints what it is tracing; that is no time to trace more
         return _output_of(structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
 
-    def call(self, method: str, *args: Any) -> Any:
+    def call(self, method: str, *args: object) -> Any:
         """Return the result of another method with these weights: `call("look", image)`.
 
         Raises:
@@ -188,7 +188,7 @@ def freeze(
 
 
 @functools.cache
-def _output_of(structure: Any, leaves: tuple[Any, ...]) -> str:
+def _output_of(structure: object, leaves: tuple[Any, ...]) -> str:
     structs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in leaves]
     network = jax.tree.unflatten(structure, structs)
     for dtype in (jnp.float32, jnp.int32):  # tokens, if not numbers
@@ -202,7 +202,7 @@ def _output_of(structure: Any, leaves: tuple[Any, ...]) -> str:
     return "?"
 
 
-def is_module(value: Any) -> bool:
+def is_module(value: object) -> bool:
     """Whether it is an `nnx.Module`, which `freeze` takes."""
     return isinstance(value, nnx.Module)
 
@@ -241,7 +241,7 @@ def _tap(module: nnx.Module, layer: str, taps: list[Array]) -> None:
     target = _submodules(module)[layer]
     original = type(target)
 
-    def call(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
+    def call(self: nnx.Module, *args: object, **kwargs: object) -> Any:
         output = original.__call__(self, *args, **kwargs)  # type: ignore[operator]
         taps.append(output)
         return output

@@ -213,7 +213,7 @@ class ScorePrior:
         object.__setattr__(self, "function", as_data(self.function))
 
     @classmethod
-    def denoising(cls, autoencoder: Any, noise: float, start: Any) -> ScorePrior:
+    def denoising(cls, autoencoder: object, noise: float, start: object) -> ScorePrior:
         """Return the score (R(z) - z) / noise^2 of a denoising autoencoder R."""
         return cls(autoencoder, start, jnp.asarray(float(noise)))
 
@@ -241,7 +241,7 @@ class ScorePrior:
             raise expected("ScorePrior.noise", "a positive number", self.noise)
 
 
-def _number(value: Any) -> Any:
+def _number(value: object) -> Any:
     """Return a Python number as a float32 array; anything else as it is."""
     plain = isinstance(value, int | float) and not isinstance(value, bool)
     return jnp.asarray(value, jnp.float32) if plain else value

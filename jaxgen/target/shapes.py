@@ -29,7 +29,7 @@ _CONVERT = (
 )
 
 
-def check_prior(prior: Any, *, values: bool = True) -> None:
+def check_prior(prior: object, *, values: bool = True) -> None:
     """Check that the prior is a distribution with the methods that are called; its numbers too."""
     needed = ["sample", "latent", *([] if hasattr(prior, "score") else ["log_prob"])]
     missing = [name for name in needed if not callable(getattr(prior, name, None))]
@@ -45,7 +45,7 @@ def check_prior(prior: Any, *, values: bool = True) -> None:
         check()
 
 
-def check_leaves(posterior: Any) -> None:
+def check_leaves(posterior: object) -> None:
     """All that is data must be arrays: an object that JAX does not know is no data."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(posterior):
         known = isinstance(leaf, jax.Array | np.ndarray | np.generic | int | float | complex)
@@ -91,7 +91,7 @@ def image_struct(posterior: Any) -> jax.ShapeDtypeStruct:
     return _one_image(image)
 
 
-def check_condition(condition: Any, image: jax.ShapeDtypeStruct, *, values: bool = True) -> None:
+def check_condition(condition: object, image: jax.ShapeDtypeStruct, *, values: bool = True) -> None:
     """Check that the condition gives a scalar for the image, and blame the right argument."""
     if not callable(condition):
         hint = "Add them: sum([a, b])" if isinstance(condition, list | tuple) else ""
@@ -130,7 +130,7 @@ def _one_image(image: Any) -> jax.ShapeDtypeStruct:
     return image
 
 
-def _of_generator(generator: Any, latent: Any, error: Exception) -> InputError:
+def _of_generator(generator: object, latent: object, error: Exception) -> InputError:
     """Return the error of a generator that cannot take its latent."""
     function = generator.function if isinstance(generator, StaticFunction) else generator
     arguments = _required(function, str(error))
@@ -187,7 +187,7 @@ def _required(function: Any, text: str) -> list[str] | None:
     return needed if needed or not places else None
 
 
-def _takes_a_batch(generator: Any, latent: Any) -> bool:
+def _takes_a_batch(generator: Any, latent: object) -> bool:
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), latent)
     try:
         out = jax.eval_shape(lambda z: generator(z), batch)

@@ -9,7 +9,7 @@ nothing was learned.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ class AutoencoderState(NamedTuple):
 
     params: ArrayTree
     average: ArrayTree
-    opt: Any
+    opt: optax.OptState
     step: Array
 
 

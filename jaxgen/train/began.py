@@ -78,8 +78,8 @@ class BEGANState(NamedTuple):
     generator: ArrayTree
     discriminator: ArrayTree
     average: ArrayTree
-    opt_generator: Any
-    opt_discriminator: Any
+    opt_generator: optax.OptState
+    opt_discriminator: optax.OptState
     k: Array
     step: Array
     sums: Array

@@ -80,8 +80,8 @@ class BGANState(NamedTuple):
 
     generator: ArrayTree
     discriminator: ArrayTree
-    opt_generator: Any
-    opt_discriminator: Any
+    opt_generator: optax.OptState
+    opt_discriminator: optax.OptState
     baseline: Array
     log_z: Array
 

@@ -58,7 +58,7 @@ class CaptionsState(NamedTuple):
     """What a step reads and writes: the parameters that are trained, their optimiser's state."""
 
     params: ArrayTree
-    optimiser: Any
+    optimiser: optax.OptState
 
 
 class Thirds(NamedTuple):

@@ -6,7 +6,7 @@ an exponential moving average.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ class ClassifierState(NamedTuple):
     params: ArrayTree
     rest: ArrayTree
     average: ArrayTree
-    opt: Any
+    opt: optax.OptState
     step: Array
 
 

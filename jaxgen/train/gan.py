@@ -18,7 +18,7 @@ latents.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,8 +86,8 @@ class GANState(NamedTuple):
     discriminator: ArrayTree
     vectors: ArrayTree
     average: ArrayTree
-    opt_generator: Any
-    opt_discriminator: Any
+    opt_generator: optax.OptState
+    opt_discriminator: optax.OptState
     step: Array
 
 

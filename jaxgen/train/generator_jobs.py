@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from numpy.typing import ArrayLike
 
 from jaxgen import data
 from jaxgen.core.types import Array, ArrayTree
@@ -39,7 +40,7 @@ def _gan(job: Job) -> Iterator[Path]:
     shape = {"latent": config.latent, "width": config.width}
     taken: list[Path] = []
 
-    def save(name: str, generator: nnx.Module, **extra: Any) -> Path:
+    def save(name: str, generator: nnx.Module, **extra: object) -> Path:
         return job.save(
             name,
             "dcgan.Generator",
@@ -147,7 +148,7 @@ def _toy(job: Job) -> Iterator[Path]:
     yield from paths
 
 
-def binary(images: Any) -> Array:
+def binary(images: ArrayLike) -> Array:
     """Bytes 0..255 to 0.0 and 1.0: a pixel is on from 128."""
     return jnp.asarray(jnp.asarray(images) >= 128, jnp.float32)
 

@@ -80,10 +80,10 @@ class Job:
     def loop(
         self,
         key: PRNGKey,
-        state: Any,
+        state: object,
         step: Any,
         batcher: Any,
-        arrays: Any,
+        arrays: object,
         *,
         stage: str = "",
         first: int = 0,
@@ -133,7 +133,7 @@ class Job:
         config: dict[str, Any],
         preprocessing: str,
         measured: Callable[[Path], dict[str, Any]],
-        **extra: Any,
+        **extra: object,
     ) -> Path:
         """Store a network, measure it as stored, and store it again with its figures.
 

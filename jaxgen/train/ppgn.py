@@ -77,8 +77,8 @@ class PPGNState(NamedTuple):
     generator: ArrayTree
     discriminator: ArrayTree
     average: ArrayTree
-    opt_generator: Any
-    opt_discriminator: Any
+    opt_generator: optax.OptState
+    opt_discriminator: optax.OptState
     step: Array
 
 

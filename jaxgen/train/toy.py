@@ -6,7 +6,7 @@ for every update: `jaxgen.data.toy_ring` is the data, not a file.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,8 +37,8 @@ class ToyState(NamedTuple):
 
     generator: ArrayTree
     discriminator: ArrayTree
-    opt_generator: Any
-    opt_discriminator: Any
+    opt_generator: optax.OptState
+    opt_discriminator: optax.OptState
 
 
 def init(key: PRNGKey, config: ToyConfig) -> ToyState:

@@ -12,7 +12,7 @@ say less about the image, each more by itself, and reconstructions are worse.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ class VAEState(NamedTuple):
 
     params: ArrayTree
     average: ArrayTree
-    opt: Any
+    opt: optax.OptState
     step: Array
 
 

@@ -22,7 +22,7 @@ from weights_convert.caffe.preprocess import (
     add_preprocessing,
     from_prototxt,
 )
-from weights_convert.report import plain
+from weights_convert.report import plain, read_classes
 from weights_convert.writing import destination
 
 __all__ = ["add_arguments", "inspect_rows", "run"]
@@ -241,10 +241,5 @@ def _record(args: argparse.Namespace) -> dict[str, Any]:
     if args.licence:
         record["licence"] = args.licence
     if args.classes:
-        try:
-            with Path(args.classes).open(encoding="utf-8") as file:
-                text = file.read(1 << 22)
-        except (OSError, UnicodeDecodeError) as error:
-            raise expected("--classes", "a text file", f"{args.classes} ({error})") from error
-        record["classes"] = [line.strip() for line in text.splitlines() if line.strip()]
+        record["classes"] = read_classes(args.classes)
     return record

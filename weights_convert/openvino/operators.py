@@ -50,7 +50,7 @@ def _rewrites(*names: str) -> Callable[[Rewrite], Rewrite]:
     return add
 
 
-def _as(node: Node, op: str, inputs: Sequence[str] | None = None, **attributes: Any) -> Node:
+def _as(node: Node, op: str, inputs: Sequence[str] | None = None, **attributes: object) -> Node:
     operands = node.inputs if inputs is None else tuple(inputs)
     return node._replace(op=op, inputs=tuple(operands), attributes=attributes)
 
@@ -76,7 +76,7 @@ def _at(node: Node, index: int) -> str:
     return next(iter(node.inputs[index:]), "")
 
 
-def _new(go: Lowering, node: Node, array: Any, what: str) -> str:
+def _new(go: Lowering, node: Node, array: object, what: str) -> str:
     """Return a constant that is made here."""
     name = f"{node.outputs[0]}:{what}"
     go.constants[name] = np.asarray(array)

@@ -227,7 +227,7 @@ class _Document:
         self._tags = 0
         self._text = ""
 
-    def refuse(self, *_: Any) -> None:
+    def refuse(self, *_: object) -> None:
         """No document type and no entity is read."""
         raise InputError(f"{self.path}: a document type or entity, which no OpenVINO XML has")
 

@@ -160,7 +160,7 @@ def normalisation(path: str, state: State, options: Config) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _layer(kind: str, path: str, state: State, **settings: Any) -> dict[str, Any]:
+def _layer(kind: str, path: str, state: State, **settings: object) -> dict[str, Any]:
     return {"type": kind, "source": path, "bias": f"{path}.bias" in state, **settings}
 
 

@@ -65,7 +65,7 @@ def _config(state: State, options: Config) -> dict[str, Any]:
     return {"input_shape": shape, "layers": check_layers(shape, named)[0]}
 
 
-def _texts(name: str, value: Any) -> list[str]:
+def _texts(name: str, value: object) -> list[str]:
     if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
         raise expected(name, "a list of texts", repr(value))
     try:
@@ -74,7 +74,7 @@ def _texts(name: str, value: Any) -> list[str]:
         raise expected(name, "regular expressions", f"{value} ({error})") from error
 
 
-def _chw(name: str, value: Any) -> list[int]:
+def _chw(name: str, value: object) -> list[int]:
     if (
         not isinstance(value, list | tuple)
         or len(value) != 3

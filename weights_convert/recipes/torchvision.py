@@ -52,7 +52,7 @@ def _recipe(name: str, about: str, architecture: str, size: int, config: Callabl
     )
 
 
-def _three(value: Any) -> bool:
+def _three(value: object) -> bool:
     return (
         isinstance(value, list | tuple)
         and len(value) == 3
@@ -60,7 +60,7 @@ def _three(value: Any) -> bool:
     )
 
 
-def _torchvision(name: str, config: Config, **settings: Any) -> Any:
+def _torchvision(name: str, config: Config, **settings: object) -> Any:
     from weights_convert.references import need_torchvision
 
     make = getattr(need_torchvision().models, name)

@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxgen.core.errors import expected
 from weights_convert import parity
-from weights_convert.report import plain
+from weights_convert.report import plain, read_classes
 from weights_convert.tensor_graph.check import Judge, compared, random_tensors
 from weights_convert.tensor_graph.images import Images, with_images, with_vectors
 from weights_convert.tensor_graph.lowering import lower
@@ -142,10 +142,5 @@ def _record(
     if args.licence:
         record["licence"] = args.licence
     if args.classes:
-        try:
-            with Path(args.classes).open(encoding="utf-8") as file:
-                text = file.read(1 << 22)
-        except (OSError, UnicodeDecodeError) as error:
-            raise expected("--classes", "a text file", f"{args.classes} ({error})") from error
-        record["classes"] = [line.strip() for line in text.splitlines() if line.strip()]
+        record["classes"] = read_classes(args.classes)
     return record

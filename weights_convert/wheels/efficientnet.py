@@ -45,7 +45,7 @@ def efficientnet_program(state: Mapping[str, np.ndarray], size: int = _SIZE) -> 
     nodes: list[Node] = []
     tensor = "images"
 
-    def add(name: str, op: str, operands: list[str], **attributes: Any) -> str:
+    def add(name: str, op: str, operands: list[str], **attributes: object) -> str:
         nonlocal tensor
         where = f"efficientnet: {name} ({op})"
         nodes.append(Node(name, op, tuple(operands), (name,), attributes, 18, where))

@@ -82,7 +82,7 @@ def dcgan_program(
     nodes: list[Node] = []
     tensor = "z"
 
-    def add(name: str, op: str, operands: list[str], **attributes: Any) -> None:
+    def add(name: str, op: str, operands: list[str], **attributes: object) -> None:
         nonlocal tensor
         node = Node(name, op, tuple(operands), (name,), attributes, 18, f"dcgan: {name} ({op})")
         nodes.append(node)

@@ -151,7 +151,12 @@ _NEAREST_TRANSPOSED = Scheme(
 
 
 def chosen(
-    kernel: tuple[int, ...], sides: tuple[int, ...], stride: Any, pads: Any, *, transposed: bool
+    kernel: tuple[int, ...],
+    sides: tuple[int, ...],
+    stride: object,
+    pads: object,
+    *,
+    transposed: bool,
 ) -> Scheme | None:
     """Return the scheme for a kernel `[kh, kw, ...]` and an input of these sides, or None.
 

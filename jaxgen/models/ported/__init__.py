@@ -34,7 +34,7 @@ class Ported(NamedTuple):
     kind: str
     input_shape: Callable[[Config], tuple[int, ...]]
 
-    def make(self, **config: Any) -> nnx.Module:
+    def make(self, **config: object) -> nnx.Module:
         """Return the module; `rngs` among the arguments."""
         module, _, name = self.where.partition(":")
         return getattr(importlib.import_module(f"{__name__}.{module}"), name)(**config)

@@ -71,7 +71,7 @@ def standardise(image: Array, mean: Sequence[float], std: Sequence[float]) -> Ar
 
 
 def max_pool(
-    x: Array, window: int, stride: int | None = None, padding: Any = 0, ceil: bool = False
+    x: Array, window: int, stride: int | None = None, padding: object = 0, ceil: bool = False
 ) -> Array:
     """Largest value of each window; `ceil` lets the last window hang over the edge.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 from flax import nnx
@@ -20,7 +19,7 @@ STRIDES = (1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1)
 class _Unit(nnx.Module):
     """Convolution, batch normalisation and, if asked for, ReLU6."""
 
-    def __init__(self, conv: Any, channels: int, act: bool, rngs: nnx.Rngs):
+    def __init__(self, conv: Callable[[Array], Array], channels: int, act: bool, rngs: nnx.Rngs):
         self.conv, self.act = conv, act
         self.bn = batch_norm(channels, rngs)
 

@@ -56,7 +56,7 @@ def pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def sides(value: Any) -> tuple[int, int, int, int]:
+def sides(value: object) -> tuple[int, int, int, int]:
     """Return a checked padding, one number or four, as PyTorch has it: left, right, top, bottom."""
     return (value,) * 4 if isinstance(value, int) else tuple(value)  # type: ignore[return-value]
 
@@ -64,7 +64,7 @@ def sides(value: Any) -> tuple[int, int, int, int]:
 # Checks ------------------------------------------------------------------------------
 
 
-def _is_whole(value: Any, least: int) -> bool:
+def _is_whole(value: object, least: int) -> bool:
     return type(value) is int and least <= value <= _LARGEST
 
 
@@ -80,7 +80,7 @@ def _whole(least: int) -> Callable[[Any], int]:
 def _wholes(least: int, count: int) -> Callable[[Any], Any]:
     """One number, or a list of `count`."""
 
-    def check(value: Any) -> Any:
+    def check(value: object) -> Any:
         if _is_whole(value, least):
             return value
         numbers = list(value) if isinstance(value, list | tuple) else []
@@ -116,7 +116,7 @@ def _number(above: float | None = None) -> Callable[[Any], float]:
 
 
 def _numbers(above: float | None = None) -> Callable[[Any], list[float]]:
-    def check(value: Any) -> list[float]:
+    def check(value: object) -> list[float]:
         if not isinstance(value, list | tuple) or not value:
             raise ValueError("a list of numbers")
         return [_number(above)(item) for item in value]
@@ -130,14 +130,14 @@ def _fraction(value: Any) -> float:
     return value
 
 
-def _flag(value: Any) -> bool:
+def _flag(value: object) -> bool:
     if type(value) is not bool:
         raise ValueError("true or false")
     return value
 
 
 def _choice(*names: str) -> Callable[[Any], str]:
-    def check(value: Any) -> str:
+    def check(value: object) -> str:
         if not isinstance(value, str) or value not in names:
             raise ValueError(" or ".join(f'"{name}"' for name in names))
         return value
@@ -145,7 +145,7 @@ def _choice(*names: str) -> Callable[[Any], str]:
     return check
 
 
-def _approximate(value: Any) -> str:
+def _approximate(value: object) -> str:
     """PyTorch's words; earlier files have true and false."""
     if type(value) is bool:
         return "tanh" if value else "none"

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core.types import Array, ArrayTree, PRNGKey
+from jaxgen.core.types import Array, ArrayTree, PRNGKey, Resampling
 from jaxgen.models.text.language_models import draw_token
 from jaxgen.sampler.sharding import over_chains
 from jaxgen.sequences.infilling.moves import Written, chunk_of
@@ -68,7 +68,7 @@ def log_evidence(cloud: Cloud) -> Array:
     return cloud.log_z + log_mean_exp(cloud.log_weight)
 
 
-def resample_cloud(key: PRNGKey, cloud: Cloud, name: str, extra: Any = ()) -> tuple[Cloud, Any]:
+def resample_cloud(key: PRNGKey, cloud: Cloud, name: str, extra: object = ()) -> tuple[Cloud, Any]:
     """Copy by weight, which is then equal; `extra` leaves `[C, ...]` are copied along."""
     count = cloud.log_weight.shape[0]
     index = scheme(name)(key, jax.nn.softmax(cloud.log_weight), count)
@@ -86,7 +86,7 @@ def forward(
     threshold: Array,
     proposal: Any = None,
     *,
-    resample: str | None,
+    resample: Resampling | None,
     lookahead: int,
     tile: int,
 ) -> tuple[Cloud, Rows]:

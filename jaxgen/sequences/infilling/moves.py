@@ -231,7 +231,7 @@ def chunk_of(vocabulary: int, chunk: int | None) -> int:
     return min(vocabulary, chunk or max(1, _BUDGET // (4 * vocabulary * TILE)))
 
 
-def _check_positive(name: str, value: Any) -> None:
+def _check_positive(name: str, value: object) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:

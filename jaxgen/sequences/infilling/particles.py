@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxgen.core.pytree import pytree, static
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
@@ -143,7 +144,7 @@ class ParticleGibbs:
         return written, particles.fresh[chosen].sum() / hidden.sum()
 
 
-def block_starts(observed: Any, block: Any) -> Array:
+def block_starts(observed: ArrayLike, block: Any) -> Array:
     """Before which tokens the filter resamples: `[T]`, True at hidden ones alone.
 
     At the first hidden token after observed ones, and at every `block`-th from there; not at

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxgen.core.types import Array
+from jaxgen.core.types import Array, Resampling
 
 __all__ = ["InfillingHistory", "InfillingResult", "infilling_notes"]
 
@@ -74,7 +74,11 @@ class InfillingResult(NamedTuple):
 
 
 def infilling_notes(
-    history: InfillingHistory, num_ancestors: int, error: float, count: int, resample: str | None
+    history: InfillingHistory,
+    num_ancestors: int,
+    error: float,
+    count: int,
+    resample: Resampling | None,
 ) -> tuple[str, ...]:
     """Return what the reader of a run should know, in sentences."""
     notes = []

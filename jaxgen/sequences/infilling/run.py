@@ -12,7 +12,7 @@ import numpy as np
 from jaxgen.core.cache import keep_compiled
 from jaxgen.core.errors import expected
 from jaxgen.core.pytree import replace
-from jaxgen.core.types import Array, PRNGKey
+from jaxgen.core.types import Array, PRNGKey, Resampling
 from jaxgen.sampler.config import check_integer
 from jaxgen.sampler.sharding import over_chains
 from jaxgen.sequences.infilling.forward import (
@@ -45,12 +45,12 @@ def infill(
     *,
     num_chains: int = 64,
     lookahead: int = 0,
-    proposal: Any = None,
-    betas: Any = None,
+    proposal: object = None,
+    betas: object = None,
     moves: int = 1,
     num_steps: int = 0,
     thin: int = 1,
-    resample: str | None = "systematic",
+    resample: Resampling | None = "systematic",
     resample_threshold: float = 0.5,
     tile: int = TILE,
 ) -> InfillingResult:
@@ -183,7 +183,7 @@ class _Run(NamedTuple):
     shared: Array
     posterior: TokenPosterior
     kernel: Kernel
-    resample: str | None
+    resample: Resampling | None
     threshold: Array
     moves: int
     tile: int
@@ -254,7 +254,7 @@ def _reweigh(
     rule: Any,
     threshold: Array,
     *,
-    resample: str | None,
+    resample: Resampling | None,
 ) -> tuple[Cloud, Array, Rows]:
     """To the next temperature, given or for the `Adaptive` rule to find; resampling."""
     tilt = cloud.written.log_likelihood
@@ -271,11 +271,11 @@ def _reweigh(
 
 
 def _check(
-    posterior: Any,
-    proposal: Any,
+    posterior: object,
+    proposal: object,
     lookahead: int,
     moves: int,
-    resample: str | None,
+    resample: Resampling | None,
     resample_threshold: float,
     tile: int,
 ) -> None:

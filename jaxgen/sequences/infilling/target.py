@@ -161,12 +161,12 @@ def opening(model: Autoregressive) -> ArrayTree:
     return model.advance(model.first(), jnp.asarray(model.start, jnp.int32))
 
 
-def vocabulary_of(model: Any) -> int:
+def vocabulary_of(model: object) -> int:
     """V; nothing is computed."""
     return jax.eval_shape(lambda model: model.logits(opening(model)), model).shape[-1]
 
 
-def check_model(name: str, model: Any) -> None:
+def check_model(name: str, model: object) -> None:
     """Raise `InputError` for what is no `Autoregressive` pytree."""
     if not isinstance(model, Autoregressive):
         wanted = "a model with start, first, advance and logits"

@@ -37,10 +37,10 @@ class Condition:
     def check(self, image_shape: tuple[int, ...]) -> None:
         """Raise `InputError` where the condition cannot apply to images of this shape."""
 
-    def __add__(self, other: Any) -> Sum:
+    def __add__(self, other: object) -> Sum:
         return Sum((*_terms(self), *_terms(as_condition(other))))
 
-    def __radd__(self, other: Any) -> Condition:
+    def __radd__(self, other: object) -> Condition:
         if isinstance(other, int) and other == 0:  # where `sum([a, b])` begins
             return self
         return as_condition(other) + self
@@ -143,7 +143,7 @@ class Term(Condition):
         check_scalar(type(self.term).__name__, self.term, image_shape)
 
 
-def as_condition(term: Any) -> Condition:
+def as_condition(term: object) -> Condition:
     """Return a condition as it is; a callable pytree or a plain function made into one."""
     if isinstance(term, Condition):
         return term
@@ -166,7 +166,7 @@ def split_tempered(condition: Condition) -> tuple[Condition, Condition | None]:
     return Sum(tempered), Sum(held) if held else None
 
 
-def bare_terms(condition: Any) -> tuple[Any, ...]:
+def bare_terms(condition: object) -> tuple[Any, ...]:
     """Return the summands without their weights, marks and learned noise levels."""
     return tuple(_bare(term) for term in _terms(condition))
 
@@ -178,19 +178,19 @@ def _bare(term: Any) -> Any:
     return term
 
 
-def _floating(value: Any, image: Array) -> Array:
+def _floating(value: object, image: Array) -> Array:
     """Return a term's value in the image's precision; what is not floating is left for `check`."""
     value = jnp.asarray(value)
     return like(value, image) if jnp.issubdtype(value.dtype, jnp.floating) else value
 
 
-def _unweighted(term: Any) -> Any:
+def _unweighted(term: object) -> Any:
     while isinstance(term, Weighted):
         term = term.condition
     return term
 
 
-def _terms(condition: Any) -> tuple[Any, ...]:
+def _terms(condition: object) -> tuple[Any, ...]:
     """Return the summands, with weights and untempered marks distributed over inner sums."""
     if isinstance(condition, Sum):
         return tuple(inner for term in condition.terms for inner in _terms(term))

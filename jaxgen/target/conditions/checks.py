@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxgen.core.errors import InputError, expected
 from jaxgen.core.names import class_index
@@ -42,7 +43,7 @@ def check_mask(mask: Any, image_shape: tuple[int, ...]) -> None:
         raise expected("mask", "at least one observed pixel", "none")
 
 
-def seen_pixels(mask: Any, image_shape: tuple[int, ...]) -> np.ndarray:
+def seen_pixels(mask: ArrayLike, image_shape: tuple[int, ...]) -> np.ndarray:
     """Return a mask as booleans of the image's shape."""
     seen = np.asarray(mask).astype(bool)
     seen = seen[..., None] if seen.ndim == len(image_shape) - 1 else seen
@@ -143,7 +144,7 @@ def check_label(condition: Any, image_shape: tuple[int, ...]) -> None:
     check_index("label", condition.label, out.shape[0])
 
 
-def check_scalar(name: str, function: Any, image_shape: tuple[int, ...]) -> None:
+def check_scalar(name: str, function: object, image_shape: tuple[int, ...]) -> None:
     """Check that the function gives one floating number for one image."""
     out = outputs_of(name, function, image_shape)
     if out.shape != ():
@@ -165,7 +166,7 @@ def check_floating(name: str, dtype: Any) -> None:
 
 
 def check_forward(
-    name: str, forward: Any, arguments: tuple[Any, ...], image_shape: tuple[int, ...]
+    name: str, forward: object, arguments: tuple[Any, ...], image_shape: tuple[int, ...]
 ) -> Any:
     """Return the shape and type of A(x), which must be one array of numbers."""
     if not callable(forward):

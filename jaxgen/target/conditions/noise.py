@@ -193,7 +193,7 @@ class NoiseLevels(Condition):
         return -0.5 * chi_square / scales**2 - count * jnp.log(scales) - constant
 
 
-def _check_gaussian(condition: Any, name: str) -> None:
+def _check_gaussian(condition: object, name: str) -> None:
     if not isinstance(condition, GaussianNoise):
         raise expected(
             f"{name}.condition", "a condition with Gaussian noise", type(condition).__name__

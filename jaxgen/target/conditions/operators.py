@@ -231,7 +231,7 @@ class Matrix:
 _BOUNDARIES = ("edge", "wrap", "reflect", "constant")
 
 
-def as_operator(forward: Any) -> Any:
+def as_operator(forward: object) -> Any:
     """Return a forward operator as data; modules of PyTorch are refused with the way out."""
     torch = getattr(sys.modules.get("torch.nn"), "Module", None)
     if isinstance(torch, type) and isinstance(forward, torch):

@@ -16,7 +16,7 @@ from jaxgen.core.types import Array
 __all__ = ["like", "real_type"]
 
 
-def real_type(reference: Any) -> Any:
+def real_type(reference: object) -> Any:
     """Return the real floating type of an array: float32 for complex64 too."""
     dtype = jnp.result_type(reference)
     if not jnp.issubdtype(dtype, jnp.inexact):
@@ -24,7 +24,7 @@ def real_type(reference: Any) -> Any:
     return jnp.finfo(dtype).dtype
 
 
-def like(value: Any, reference: Any) -> Array:
+def like(value: object, reference: object) -> Array:
     """`value` in the precision of `reference`; complex numbers stay complex."""
     value = jnp.asarray(value)
     wanted = real_type(reference)

@@ -18,8 +18,6 @@ fields passes: gradients and axis specifications of a regulariser are regularise
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -275,7 +273,7 @@ def _check_early(name: str, value: object, *, positive: bool = False) -> None:
         _check(name, value, positive=positive)
 
 
-def _check(name: str, value: Any, *, positive: bool = False) -> None:
+def _check(name: str, value: object, *, positive: bool = False) -> None:
     """Refuse numbers or arrays that are negative (or 0, if they must be positive) or NaN."""
     values = np.asarray(value)
     if not np.all(np.isfinite(values) & (values > 0 if positive else values >= 0)):
