@@ -27,6 +27,7 @@ from safetensors.numpy import load_file
 SAMPLE = ["sample", "--class", "7", "--chains", "2", "--moves", "1", "--warmup", "1"]
 SAMPLE += ["--steps", "2", "--thin", "1", "--quiet", "--checkpoint-every", "0.01"]
 TRAIN = ["train", "toy2d/gan", "--steps", "200", "--out", "A", "--quiet"]
+WEIGHTS = "toy2d_gan_200.safetensors"
 PAIRS = {
     "names": (SAMPLE, SAMPLE),
     "out": ([*SAMPLE, "--out", "A"], [*SAMPLE, "--out", "A"]),
@@ -46,8 +47,8 @@ def start(words, place):
 
 def whole(path):
     """Whether a folder holds finished results."""
-    if (path / "toy2d_gan.safetensors").exists():
-        return bool(load_file(path / "toy2d_gan.safetensors"))
+    if (path / WEIGHTS).exists():
+        return bool(load_file(path / WEIGHTS))
     return (path / "summary.json").exists() and bool(load_file(path / "draws.safetensors"))
 
 

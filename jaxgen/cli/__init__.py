@@ -31,7 +31,7 @@ from jaxgen.cli import (
     train,
 )
 from jaxgen.cli.options import Parser
-from jaxgen.core.errors import InputError, expected
+from jaxgen.core.errors import InputError, expected, visible
 from jaxgen.report import output_folder
 from jaxgen.sampler.checkpoint import Interrupted, Preempted
 
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # --help and --version, which argparse ends by itself
         return int(stop.code or 0)
     except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {visible(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: no results were written", file=sys.stderr)

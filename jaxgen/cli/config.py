@@ -16,13 +16,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from jaxgen.core.atomic import replacing
 from jaxgen.core.errors import InputError, expected
+from jaxgen.core.toml import parse_toml
 
 __all__ = ["add_config", "save", "with_file"]
 
@@ -124,14 +124,16 @@ def _read(path: str, command: str) -> dict[str, Any]:
     try:
         if file.stat().st_size > _MOST_BYTES:
             raise expected("--config", f"at most {_MOST_BYTES >> 20} MiB", f"{path}, larger")
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise expected(
-            "--config", 'TOML, as in chains = 64 or class = "coat"', f"{path}: {error}"
-        ) from error
-    except (OSError, UnicodeError, RecursionError) as error:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "no text in UTF-8"
         raise expected("--config", "a TOML file", f"{path}: {reason}") from error
+    try:
+        data = parse_toml(text)
+    except ValueError as error:
+        raise expected(
+            "--config", 'TOML, as in chains = 64 or class = "coat"', f"{path}: {str(error)[:300]}"
+        ) from error
     of = data.pop("command", command)
     if of != command:
         raise expected(f"{path}: command", repr(command), repr(of), "Give the file to that command")

@@ -6,7 +6,7 @@ argument, what was expected, what came and, where there is one, the way out.
 
 from __future__ import annotations
 
-__all__ = ["InputError", "expected"]
+__all__ = ["InputError", "expected", "visible"]
 
 
 class InputError(ValueError):
@@ -15,5 +15,21 @@ class InputError(ValueError):
 
 def expected(argument: str, wanted: str, got: object, hint: str = "") -> InputError:
     """Build the one-line error: `argument: expected WANTED; got GOT. HINT`."""
-    message = f"{argument}: expected {wanted}; got {got}"
+    message = visible(f"{argument}: expected {wanted}; got {got}")
     return InputError(f"{message}. {hint}" if hint else message)
+
+
+def visible(text: str) -> str:
+    """A text whose invisible characters are written as Python's escapes of them.
+
+    A name that somebody else chose may hold characters that drive a terminal, or that reverse
+    the direction of what follows, so that a reader sees another text than there is (Boucher &
+    Anderson 2021, "Trojan Source"). Line feeds stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -46,6 +46,9 @@ __all__ = [
 # Tokens in a sequence, where a network takes any number: what its shapes are described for.
 SEQUENCE = 20
 
+# Of an array of a network: a foreign configuration may ask for any size.
+_LONGEST_AXIS = 1 << 31
+
 
 class Architecture(NamedTuple):
     """How to build a module, what it is, what goes in (shape and type) and what it does with it."""
@@ -251,6 +254,9 @@ def describe(name: str | Path) -> ModelInfo:
     if part is not None:
         kind = _part(metadata, part).get("kind", kind)
     classes = _classes(metadata, architecture)
+    # A word of ours or of a converter's, which is printed and compared.
+    if not isinstance(kind, str) or len(kind) > 60 or not kind.isprintable():
+        raise expected(f"{name}: kind", "a word, as in 'generator'", repr(kind)[:80])
     return ModelInfo(str(name), kind, shape, tuple(output.shape), classes, metadata, size)
 
 
@@ -269,6 +275,9 @@ def build(architecture: str, config: dict[str, Any]) -> nnx.Module:
         raise InputError(f"{architecture}: {error}") from error
     except Exception as error:  # whatever a foreign configuration makes of a constructor
         raise expected(f"{architecture}: config", "one it takes", repr(config)[:400]) from error
+    if any(n > _LONGEST_AXIS for leaf in jax.tree.leaves(nnx.state(module)) for n in leaf.shape):
+        wanted = f"arrays with axes of up to {_LONGEST_AXIS}"
+        raise expected(f"{architecture}: config", wanted, repr(config)[:400])
     return module
 
 
@@ -281,7 +290,8 @@ def _architecture(
     path: Path, metadata: dict[str, Any], part: str | None
 ) -> tuple[Architecture, dict[str, Any]]:
     entry = metadata.get("architecture")
-    if not isinstance(entry, dict) or entry.get("name") not in ARCHITECTURES:
+    named = isinstance(entry, dict) and isinstance(entry.get("name"), str)
+    if not named or entry["name"] not in ARCHITECTURES:
         raise expected(
             f"{path}: architecture", f"one of {', '.join(ARCHITECTURES)}", repr(entry)[:80]
         )

@@ -32,6 +32,8 @@ FORMAT = "jaxgen-weights/1"
 
 _DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 _MOST_HEADER = 1 << 24
+# An axis beside one of length 0 may say anything, and takes no bytes.
+_MOST_AXES, _LONGEST_AXIS = 32, 1 << 31
 _AGAIN = "Fetch the file again."
 _FOREIGN = "Weights of other makers are read by `weights_convert`."
 
@@ -184,6 +186,8 @@ Tensor = tuple[np.dtype, tuple[int, ...], int, int]
 
 def _header(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], int, int]:
     """Return the tensors' descriptions, the metadata, where the bytes start and how many."""
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise expected(str(path), "a readable weight file", "a folder, a pipe or a device")
     try:
         total = path.stat().st_size
         with path.open("rb") as file:
@@ -232,6 +236,9 @@ def _tensor(path: Path, name: str, entry: object, size: int) -> Tensor:
         if not isinstance(value, list) or not all(type(n) is int and n >= 0 for n in value):
             raise expected(f"{field}: {what}", "a list of whole numbers", repr(value)[:80])
     dtype = _DTYPES[entry["dtype"]]
+    if len(shape) > _MOST_AXES or any(n > _LONGEST_AXIS for n in shape):
+        wanted = f"at most {_MOST_AXES} axes of up to {_LONGEST_AXIS}"
+        raise expected(f"{field}: shape", wanted, repr(shape)[:80], _AGAIN)
     if len(offsets) != 2 or offsets[0] > offsets[1] or offsets[1] > size:
         raise expected(f"{field}: data_offsets", f"a range within {size} bytes", offsets, _AGAIN)
     if math.prod(shape) * dtype.itemsize != offsets[1] - offsets[0]:

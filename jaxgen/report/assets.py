@@ -50,6 +50,7 @@ caption { text-align: left; color: var(--soft); padding-bottom: .4rem; }
 th, td { text-align: left; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--grid);
   vertical-align: top; }
 th { font-weight: 600; }
+td.long { overflow-wrap: anywhere; }
 td.n, th.n { text-align: right; white-space: nowrap; }
 tbody th[scope=row] { min-width: 7.5rem; }
 tbody td:nth-child(2) .badge { min-width: 9rem; }
@@ -65,6 +66,8 @@ tbody tr:last-child > * { border-bottom: 0; }
   align-items: start; }
 img, .frame { image-rendering: pixelated; }
 .sheet { width: 100%; max-width: 560px; height: auto; border-radius: 4px; display: block; }
+.across-1 { max-width: 112px; } .across-2 { max-width: 224px; }
+.across-3 { max-width: 336px; } .across-4 { max-width: 448px; }
 .frame { border-radius: 4px; background-repeat: no-repeat; background-color: var(--grid); }
 .player { display: flex; flex-wrap: wrap; gap: .75rem 1.25rem; align-items: center; }
 .controls { flex: 1 1 14rem; display: grid; gap: .6rem; }

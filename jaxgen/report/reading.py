@@ -96,6 +96,7 @@ def _waits(path: Path) -> bool:
 
 
 def _summary(path: Path) -> dict[str, Any]:
+    _regular(path)
     try:
         size = path.stat().st_size
         if size > _MOST_SUMMARY:
@@ -117,6 +118,12 @@ def _summary(path: Path) -> dict[str, Any]:
     return data
 
 
+def _regular(path: Path) -> None:
+    """Refuse what is there but is no file: reading a pipe would wait for ever."""
+    if path.exists() and not path.is_file():
+        raise expected(str(path), "a file", "a folder, a pipe or a device")
+
+
 def _shallow(data: Any) -> bool:
     """Whether nothing is nested so deeply that walking it could fail."""
     level = [data]
@@ -133,6 +140,7 @@ class _Arrays:
         from safetensors import SafetensorError, safe_open
 
         self.path = path
+        _regular(path)
         try:
             self._file = safe_open(path, framework="numpy")
         except (OSError, SafetensorError) as error:

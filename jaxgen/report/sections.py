@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from html import escape
 
 import numpy as np
 
 from jaxgen.report import pixels, svg
 from jaxgen.report.figures import autocorrelation, ranks
+from jaxgen.report.text import escape
 from jaxgen.report.verdicts import Part
 
 __all__ = ["section"]
@@ -55,8 +55,8 @@ def _samples(part: Part) -> str:
     alt = f"The last draws of {len(which)} chains of {entry.label[:200]}, {columns} in a row"
     return (
         "<h3>Draws</h3>"
-        f'<img class="sheet" src="{source}" width="{width}" height="{height}" alt="{escape(alt)}" '
-        f'style="max-width:{min(560, 112 * columns)}px">'
+        f'<img class="sheet across-{min(columns, 5)}" src="{source}" '
+        f'width="{width}" height="{height}" alt="{escape(alt)}">'
         f'<p class="note">The last draw of {len(which)} of {chains} chains.</p>'
     )
 
@@ -86,10 +86,9 @@ def _player(part: Part, budget: int) -> str:
     kept = "" if len(made.chains) == total else f" {len(made.chains)} of {total} chains are kept."
     kept += "" if len(made.draws) == draws else f" {len(made.draws)} of {draws} draws are kept."
     last = len(made.draws) - 1
-    frame = f"width:{8 * made.width}px;height:{8 * made.height}px"
     return f"""<h3>Film strip of a chain</h3>
 <div class="player">
-<div class="frame" role="img" aria-label="Image at the chosen draw" style="{frame}"></div>
+<div class="frame" role="img" aria-label="Image at the chosen draw"></div>
 <div class="controls" hidden>
 <label for="{part.id}-c">Chain</label><select id="{part.id}-c">{options}</select>
 <label for="{part.id}-d">Draw (arrow keys move it)</label>

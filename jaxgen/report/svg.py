@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import NamedTuple
 
 import numpy as np
+
+from jaxgen.report.text import escape
 
 __all__ = ["Series", "bars", "lines"]
 
 _WIDTH, _HEIGHT = 380, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 12, 34
 _MOST_POINTS = 240
+# Numbers beyond are left out, as those are that are not finite: no axis could show them.
+_LARGEST = 1e30
 
 
 class Series(NamedTuple):
@@ -67,7 +70,7 @@ def lines(
         room = abs(top) * 0.5 or 1.0
         bottom, top = bottom - (0.5 * room if not log else 0.5 * top), top + room
     start, end = float(xs.min()), float(xs.max())
-    end = end if end > start else start + 1
+    end = end if end > start else start + max(1.0, 1e-3 * abs(start))
     across = _scale(start, end, _LEFT, _WIDTH - _RIGHT, False)
     up = _scale(bottom, top, _HEIGHT - _BOTTOM, _TOP, log)
     body = _grid(bottom, top, up, log) + _steps(start, end, across)
@@ -121,7 +124,7 @@ def _points(line: Series, log: bool) -> tuple[np.ndarray, np.ndarray]:
     """Finite points of a line, no more than can be told apart."""
     y = np.asarray(line.y, np.float64)
     x = np.arange(len(y), dtype=np.float64) if line.x is None else np.asarray(line.x, np.float64)
-    good = np.isfinite(x) & np.isfinite(y) & ((y > 0) | (not log)) & (np.abs(y) < 1e30)
+    good = (np.abs(x) < _LARGEST) & (np.abs(y) < _LARGEST) & ((y > 0) | (not log))
     x, y = x[good], y[good]
     if len(x) > _MOST_POINTS:
         keep = np.unique(np.linspace(0, len(x) - 1, _MOST_POINTS).round().astype(int))

@@ -1,5 +1,8 @@
 """Every shipped network loads, is what it says, and treats a batch as its samples."""
 
+import os
+from importlib.resources import files
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -187,6 +190,37 @@ def test_errors_name_the_way_out(tmp_path):
     save_weights(path, {}, {"architecture": {"name": "mlp.ToyGenerator", "config": {}}})
     with pytest.raises(InputError, match=r"missing layers\.0\.kernel"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"architecture": ["mlp.ToyGenerator"]}, "architecture: expected one of"),
+        ({"architecture": {"name": ["mlp.ToyGenerator"]}}, "architecture: expected one of"),
+        ({"architecture": {"name": {"a": 1}}}, "architecture: expected one of"),
+        ({"architecture": {"name": "mlp.ToyGenerator", "config": [1]}}, "a configuration"),
+        ({"architecture": {"name": "dcgan.Generator", "config": {"latent": 10**30}}}, "config"),
+        ({"architecture": {"name": "dcgan.Generator", "config": {"latent": [2]}}}, "config"),
+        ({"kind": "\x1b[2Jgenerator"}, "kind: expected a word"),
+        ({"kind": "gen\u202erotare"}, "kind: expected a word"),
+        ({"kind": ["generator"]}, "kind: expected a word"),
+        ({"kind": "g" * 1000}, "kind: expected a word"),
+    ],
+)
+def test_metadata_of_others_are_refused_in_one_line(tmp_path, changes, words):
+    path = tmp_path / "others.safetensors"
+    arrays, metadata = load_weights(files("jaxgen") / "shipped" / "toy2d_gan_500.safetensors")
+    save_weights(path, arrays, {**metadata, **changes})
+    with pytest.raises(InputError, match=words) as caught:
+        describe(path)
+    assert str(caught.value).isprintable()
+
+
+def test_a_pipe_is_no_weight_file(tmp_path):
+    path = tmp_path / "pipe.safetensors"
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="expected"):
+        load_weights(path)
 
 
 @pytest.mark.parametrize(

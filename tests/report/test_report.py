@@ -1,8 +1,11 @@
 """The report: its verdicts, what it makes of hostile files, and the page in a real browser."""
 
+import base64
+import hashlib
 import io
 import itertools
 import json
+import os
 import re
 from html.parser import HTMLParser
 
@@ -41,6 +44,7 @@ def make(
     ess=0.6,
     steps=12,
     more=None,
+    wide=np.float32,
     entry=None,
     **summary,
 ):
@@ -77,7 +81,9 @@ def make(
     data |= {"runs": runs, "seconds": 1.5, "versions": {"jax": "1"}, "device": "cpu"}
     data |= {"files": ["draws.safetensors", "summary.json"], **summary}
     with output_folder.writing(path) as place:
-        arrays = {k: np.asarray(v, np.float32) for k, v in arrays.items()}
+        arrays = {
+            k: np.asarray(v, wide if k in (more or {}) else np.float32) for k, v in arrays.items()
+        }
         output_folder.write_arrays(place / "draws.safetensors", arrays, {})
         output_folder.write_json(place / "summary.json", data)
     return path
@@ -284,6 +290,12 @@ def test_the_page_is_whole_and_fetches_nothing(written):
     assert "http:" not in text
     assert "https:" not in text
     assert "default-src 'none'" in text
+    assert "unsafe-inline" not in text
+    assert " style=" not in text
+    for tag in ("style", "script"):  # what a browser asks of what it may use
+        (inner,) = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.S)
+        digest = base64.b64encode(hashlib.sha256(inner.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in text
     assert "<script>alert" not in text
     assert "<img src=x" not in text
     assert len(page.all("script")) == 4  # one for each film strip, and ours
@@ -331,6 +343,36 @@ def test_odd_numbers_do_no_harm(tmp_path):
     assert "unknown" in text
 
 
+@pytest.mark.parametrize("where", ["everywhere", "first", "mixed"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_positions_at_the_end_of_the_numbers_are_drawn_or_left_out(tmp_path, where, dtype):
+    largest = np.finfo(dtype).max
+    position = np.full((4, 16, 12), largest, dtype)
+    if where == "first":
+        position[1:] = np.random.default_rng(0).normal(size=(3, 16, 12))
+    if where == "mixed":
+        position *= np.random.default_rng(0).choice([-1, 0, 1, 1e-12], position.shape).astype(dtype)
+    path = make(tmp_path / "run", chains=4, wide=dtype, more={"spot/position": position})
+    Outline(report.write(path).read_text())
+
+
+def test_points_that_share_a_large_abscissa_have_an_axis():
+    line = svg.Series("a", np.arange(3.0), np.full(3, 1e29))
+    assert "polyline" in svg.lines("far", [line], x_label="x")
+
+
+def test_characters_that_hide_or_turn_text_are_shown(tmp_path):
+    evil = "good\u202edab\u2066\x1b[2J"
+    path = make(tmp_path / "run", entry={"label": evil, "notes": [evil]}, arguments={evil: evil})
+    text = report.page(report.read(path))
+    assert "good\\u202edab\\u2066\\x1b[2J" in text
+    assert not set(text) & set("\u202e\u2066\x1b")
+    with pytest.raises(InputError) as caught:
+        report.read(tmp_path / evil)
+    assert "\\u202e" in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
 # What is refused, and where it goes
 
 
@@ -365,6 +407,15 @@ def test_damaged_folders_end_in_one_line(tmp_path, how, wanted):
     with pytest.raises(InputError, match=wanted):
         report.write(path)
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("name", ["summary.json", "draws.safetensors"])
+def test_a_pipe_in_the_place_of_a_file_is_refused(tmp_path, name):
+    path = make(tmp_path / "run")
+    (path / name).unlink()
+    os.mkfifo(path / name)
+    with pytest.raises(InputError, match=f"{name}: expected a file; got a folder, a pipe"):
+        report.read(path)
 
 
 @pytest.mark.parametrize(

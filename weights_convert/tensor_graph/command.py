@@ -15,6 +15,7 @@ from weights_convert.tensor_graph.check import Judge, compared, random_tensors
 from weights_convert.tensor_graph.images import Images, with_images, with_vectors
 from weights_convert.tensor_graph.lowering import lower
 from weights_convert.tensor_graph.program import Program
+from weights_convert.writing import destination
 
 __all__ = ["add_arguments", "convert", "digest", "shapes_of"]
 
@@ -66,11 +67,8 @@ def convert(
     from rich.console import Console
 
     console = Console()
-    out = Path(args.out)
-    if out.suffix != ".safetensors":
-        raise expected("--out", "a name that ends in .safetensors", repr(out.name))
-    if out.exists() and not args.force:
-        raise expected("--out", "a new file", f"{out}, which exists", "Overwrite it with --force.")
+    sources = [args.file, *files]
+    out = destination(args.out, sources=sources, force=args.force)
     images = _images(args)
     converted = lower(program, _record(args, converter, files or [args.file]))
     if args.check:
@@ -93,7 +91,7 @@ def convert(
     final = with_vectors(converted)
     final = final if images is None else with_images(final, images)
     final.graph  # noqa: B018  (refuse before writing what does not fit)
-    final.save(str(out))
+    final.save(out, sources=sources, force=args.force)
     count = len(final.description["layers"])
     text = f"wrote {out}: {count} layers, {final.size:,} numbers; {final.folded} nodes folded"
     console.print(text, markup=False, soft_wrap=True)

@@ -7,7 +7,8 @@ missing or wrong, but found by evaluating every layer abstractly as soon as it i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +18,11 @@ from jaxgen.models.caffe.description import MOST_LAYERS
 from jaxgen.models.caffe.graph import abstract_tops, attribute_of, build_layer
 from jaxgen.models.tensor_ops import FORMAT, OPERATORS, TensorGraph
 from jaxgen.models.tensor_ops.base import MOST_AXES
-from jaxgen.models.weights import save_weights
 from jaxgen.target.networks import Network, freeze
 from weights_convert.report import plain
 from weights_convert.tensor_graph.folding import FOLDS, MOST_ELEMENTS, fold
 from weights_convert.tensor_graph.program import Node, Program, needed
+from weights_convert.writing import PathLike, write_new
 
 __all__ = ["ARCHITECTURE", "LOWERINGS", "REWRITES", "Converted", "Lowering", "lower", "lowers"]
 
@@ -74,9 +75,11 @@ class Converted(NamedTuple):
         architecture = {"name": ARCHITECTURE, "config": {"description": self.description}}
         return flat, {**self.metadata, "architecture": architecture}
 
-    def save(self, path: str) -> None:
-        """Write one safetensors file that `jaxgen.load` reads."""
-        save_weights(path, *self.stored)
+    def save(
+        self, path: PathLike, *, sources: Iterable[PathLike] = (), force: bool = False
+    ) -> Path:
+        """Write one safetensors file that `jaxgen.load` reads; see `writing.write_new`."""
+        return write_new(path, *self.stored, sources=sources, force=force)
 
 
 LOWERINGS: dict[str, Callable[[Lowering, Node], None]] = {}
