@@ -53,8 +53,9 @@ def measure(entry: Entry, run: Run | None = None) -> Figures:
     position = np.nan_to_num(position, nan=0.0, posinf=0.0, neginf=0.0)
     image = np.nan_to_num(entry.image, nan=0.0, posinf=1.0, neginf=0.0)
     dimension = position.shape[-1]
-    with np.errstate(over="ignore"):  # a length beyond all numbers is infinite, and reported so
-        square = np.sum(position**2, axis=-1)
+    # Beyond what float32 holds nothing is told apart, and squares of squares stay finite.
+    position = np.clip(position, -1e60, 1e60)
+    square = np.sum(position**2, axis=-1)
     density, name = _density(entry, image, square, run)
     looks = _looks(image.reshape(chains, draws, -1))
     spaces = {"latent": position, name: density[..., None], "image": looks}
