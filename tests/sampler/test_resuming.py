@@ -18,7 +18,7 @@ from jaxgen import InputError
 from jaxgen.core import atomic
 from jaxgen.core.pytree import as_data
 from jaxgen.sampler import checkpoint as store
-from jaxgen.sampler import config, loop
+from jaxgen.sampler import config, loop, sharding
 from jaxgen.sampler.state import DRAW
 from jaxgen.target.path import AnnealedPath, LogProb
 from tests.sampler.test_checkpoint import Stopped, same, stop_after
@@ -203,6 +203,18 @@ def test_a_finished_run_on_a_read_only_disk_can_be_opened(posterior, whole, tmp_
     with pytest.raises(InputError, match="Read-only file system"):
         draw(posterior, tmp_path / "new")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_chains_over_two_devices_go_on_as_well(posterior, tmp_path, monkeypatch, finished):
+    parts = {"tile": OPTIONS["num_chains"] // 2}
+    straight = draw(posterior, None, **parts)
+    assert sharding.mesh_for(None, OPTIONS["num_chains"], parts["tile"]).size == 2
+    if finished:
+        draw(posterior, tmp_path / "run", **parts)
+    else:
+        begun(posterior, tmp_path / "run", monkeypatch, **parts)
+    assert same(draw(posterior, tmp_path / "run", resume=True, **parts), straight)
 
 
 def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(posterior, tmp_path):

@@ -6,6 +6,7 @@ that a checkpoint of another shape is refused by what differs.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -37,7 +38,8 @@ def journey_arrays(journey: Journey, plan: Plan) -> dict[str, np.ndarray]:
 
 def journey_of(arrays: dict[str, np.ndarray], setup: Setup, key: Any) -> Journey:
     """The inverse of `journey_arrays`, for a run of this setup; `InputError` if it is another's."""
-    like = jax.eval_shape(setup.blank, key)
+    # Without its devices: shapes lie nowhere, and what is traced cannot be put on any.
+    like = jax.eval_shape(dataclasses.replace(setup, mesh=None).blank, key)
     state = _filled(arrays, like, "state", jax.random.key_impl(key))
     columns = {name: column for name, column in _named(NO_HISTORY._asdict(), "history").items()}
     length = arrays.get(next(iter(columns)), np.zeros(0)).shape[:1] or (0,)
