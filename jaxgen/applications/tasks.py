@@ -331,14 +331,16 @@ def summarise(
         squares, scales = drawn.misses / moments.weight, drawn.scales / moments.weight
     elif isinstance(drawn, Mapping) and "image" in drawn:
         stack = np.asarray(drawn["image"])
-        moments = add(None, stack.swapaxes(0, 1), np.ones(stack.shape[1::-1]))
+        # A chain at a time: what is computed from draws is several times as large as they are.
+        each = [add(None, chain) for chain in stack]
+        moments = Moments(*(np.stack(part) for part in zip(*each, strict=True)))
         last = jax.tree.map(lambda x: x[:, -1], drawn)
         flat = stack.reshape(-1, *stack.shape[2:])
         weights = np.repeat(chosen / stack.shape[1], stack.shape[1])
         low, high = quantiles(flat, (tail, 1 - tail), None if np.ptp(chosen) < 1e-9 else weights)
+        misses = [_residuals(condition, chain)[:2] for chain in stack]
         squares, scales = (
-            np.asarray(x).reshape(stack.shape[:2]).mean(axis=1)
-            for x in _residuals(condition, jnp.asarray(flat))[:2]
+            np.asarray([np.mean(x) for x in part]) for part in zip(*misses, strict=True)
         )
     else:
         raise expected("result", "draws with images", "others", "Give collect=jaxgen.images")

@@ -8,7 +8,7 @@ each chain, they can be weighed afterwards (`pooled`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,6 +17,9 @@ from jaxgen.core.errors import expected
 from jaxgen.core.tracing import namespace
 
 __all__ = ["Moments", "add", "merge", "pooled", "quantiles", "weighted_quantiles"]
+
+# Numbers that are sorted together.
+_AT_ONCE = 1 << 18
 
 
 class Moments(NamedTuple):
@@ -102,12 +105,21 @@ def quantiles(
     wanted = np.asarray(probabilities, np.float64)
     if wanted.ndim != 1 or not np.all((wanted > 0) & (wanted < 1)):
         raise expected("probabilities", "numbers between 0 and 1", probabilities)
-    if weights is None:
-        return np.quantile(x, wanted, axis=0, method="weibull").astype(x.dtype)
-    w = np.asarray(weights, np.float64)
-    if w.shape != x.shape[:1]:
+    w = None if weights is None else np.asarray(weights, np.float64)
+    if w is not None and w.shape != x.shape[:1]:
         raise expected("weights", f"shape {x.shape[:1]} like the draws", w.shape)
-    return weighted_quantiles(x, wanted, w).astype(x.dtype)
+    flat = x.reshape(len(x), -1)
+    result = np.empty((len(wanted), flat.shape[1]), x.dtype)
+    # Some columns at a time: sorting copies, and weights take several arrays as large as these.
+    width = max(1, _AT_ONCE // max(1, len(x)))
+    for first in range(0, flat.shape[1], width):
+        part = flat[:, first : first + width]
+        if w is None:
+            found = np.quantile(part, wanted, axis=0, method="weibull")
+        else:
+            found = weighted_quantiles(part, wanted, w)
+        result[:, first : first + width] = found
+    return result.reshape(len(wanted), *x.shape[1:])
 
 
 def weighted_quantiles(x: Any, probabilities: np.ndarray, weights: Any) -> Any:

@@ -1,12 +1,14 @@
 """Co-generation on a linear generator, where the posterior is known; and what goes wrong."""
 
+import tracemalloc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxgen
-from jaxgen import tasks
+from jaxgen import Posterior, tasks
 from jaxgen.core.errors import InputError
 from jaxgen.core.pytree import pytree
 from jaxgen.target.conditions import (
@@ -90,6 +92,30 @@ def test_draws_need_not_be_kept(completed):
         tasks.inpaint(
             jax.random.key(0), G, TRUTH, MASK, prior=PRIOR, keep=False, resample=None, **QUICK
         )
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_summing_up_takes_no_more_memory_than_the_draws_again(completed, equal):
+    draws = {
+        k: np.tile(v, (1, 400, *(1,) * (v.ndim - 2))) for k, v in completed.result.draws.items()
+    }
+    condition = ObservedPixels(TRUTH * MASK[..., None], MASK, tasks.unit_noise(0.05))
+    weights = np.full(64, 1 / 64) if equal else np.arange(1, 65) / np.arange(1, 65).sum()
+    result = completed.result._replace(draws=draws, weights=weights)
+    tracemalloc.start()
+    try:
+        found = tasks.summarise(result, Posterior(PRIOR, G, condition), condition)
+        extra = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert extra < draws["image"].nbytes
+    each = np.asarray(draws["image"], np.float64).mean(axis=1)
+    np.testing.assert_allclose(found.mean, np.tensordot(weights, each, 1), atol=1e-6)
+    if equal:
+        flat = draws["image"].reshape(-1, SIZE, SIZE, 1)
+        low = np.quantile(flat, 0.05, axis=0, method="weibull")
+        np.testing.assert_allclose(found.low, low, atol=1e-6)
+        assert found.residual == pytest.approx(completed.residual, rel=1e-5)
 
 
 def test_samples_are_ranked(completed):
