@@ -1,110 +1,37 @@
 """jaxgen: samples from the posterior of a pretrained generator.
 
 log p(z | condition) = log p(z) + log p(condition | G(z)) + const
+
+The public names stand in `jaxgen.public`, which is imported when the first of them is used:
+JAX, Flax and the sampler take a second that `jaxgen --help` does not need (PEP 562).
 """
 
-from jaxgen import kernels, posteriors
-from jaxgen.applications import baselines, ppgn, tasks
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from jaxgen.core import aliases
-from jaxgen.core.errors import InputError
 from jaxgen.core.version import __version__ as __version__
-from jaxgen.diagnostics import Diagnosis, diagnose
-from jaxgen.diagnostics.arviz import to_arviz
-from jaxgen.diagnostics.calibration import Calibration, calibrate
-from jaxgen.inference.ais import ais
-from jaxgen.inference.annealed import Annealed, annealed
-from jaxgen.inference.ascent import AscentResult, ascend
-from jaxgen.inference.bdmc import BDMCResult, bdmc, reverse_ais
-from jaxgen.inference.loglik import LogLikelihood, loglik
-from jaxgen.inference.many import sample_each
-from jaxgen.inference.sample import images, positions, sample
-from jaxgen.models import load
-from jaxgen.plotting import plots as plot
-from jaxgen.sampler.checkpoint import Preempted, StoredRun, load_run
-from jaxgen.sampler.results import AISResult, SampleResult
-from jaxgen.target.adapters import Apply, Labelled
-from jaxgen.target.conditions import (
-    BernoulliPixels,
-    Caption,
-    ClassLogit,
-    ClassLogSoftmax,
-    ClassProbability,
-    HiddenUnit,
-    LowResolution,
-    ObservedPixels,
-    Operator,
-    PoissonCounts,
-)
-from jaxgen.target.distributions import RandomLabel
-from jaxgen.target.networks import Network, freeze
-from jaxgen.target.observations import BernoulliObservation, GaussianObservation
-from jaxgen.target.path import AnnealedPath, geometric_path, likelihood_path, tempered_prior_path
-from jaxgen.target.posterior import Posterior
-from jaxgen.target.priors import Box, Gaussian, ScorePrior, Sphere
-from jaxgen.tempering import betas as schedules
-from jaxgen.tempering import step_size as adapt
 
-__all__ = [
-    "AISResult",
-    "Annealed",
-    "AnnealedPath",
-    "Apply",
-    "AscentResult",
-    "BDMCResult",
-    "BernoulliObservation",
-    "BernoulliPixels",
-    "Box",
-    "Calibration",
-    "Caption",
-    "ClassLogSoftmax",
-    "ClassLogit",
-    "ClassProbability",
-    "Diagnosis",
-    "Gaussian",
-    "GaussianObservation",
-    "HiddenUnit",
-    "InputError",
-    "Labelled",
-    "LogLikelihood",
-    "LowResolution",
-    "Network",
-    "ObservedPixels",
-    "Operator",
-    "PoissonCounts",
-    "Posterior",
-    "Preempted",
-    "RandomLabel",
-    "SampleResult",
-    "ScorePrior",
-    "Sphere",
-    "StoredRun",
-    "adapt",
-    "ais",
-    "annealed",
-    "ascend",
-    "baselines",
-    "bdmc",
-    "calibrate",
-    "diagnose",
-    "freeze",
-    "geometric_path",
-    "images",
-    "kernels",
-    "likelihood_path",
-    "load",
-    "load_run",
-    "loglik",
-    "plot",
-    "positions",
-    "posteriors",
-    "ppgn",
-    "reverse_ais",
-    "sample",
-    "sample_each",
-    "schedules",
-    "tasks",
-    "tempered_prior_path",
-    "to_arviz",
-]
+if TYPE_CHECKING:
+    from jaxgen.public import *  # noqa: F403
 
-aliases.install()
+
+def __getattr__(name: str) -> Any:
+    """Return a public name; AttributeError for any other, so that folders can be imported."""
+    if name.startswith("_") and name != "__all__":
+        raise AttributeError(f"module 'jaxgen' has no attribute {name!r}")
+    public = import_module("jaxgen.public")
+    if name in globals():  # what its import has put here: a folder, or a module's former name
+        return globals()[name]
+    try:
+        return getattr(public, name)
+    except AttributeError:
+        raise AttributeError(f"module 'jaxgen' has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    """Return the public names, for completion in notebooks."""
+    return sorted({*globals(), *import_module("jaxgen.public").__all__})
+
+
+aliases.listen()

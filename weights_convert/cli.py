@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,22 +40,8 @@ _MOST_ROWS = 5_000
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m weights_convert",
-        description="Convert networks of other frameworks to Flax, and prove them equal.",
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (module, about, aliases) in _COMMANDS.items():
-        found = importlib.import_module(module) if importlib.util.find_spec(module) else None
-        if found is None or not hasattr(found, "add_arguments"):
-            continue
-        command = commands.add_parser(name, help=about, description=found.__doc__, aliases=aliases)
-        found.add_arguments(command)
-        command.set_defaults(run=found.run)
-    inspect = commands.add_parser("inspect", help="list what a file holds, running nothing in it")
-    inspect.add_argument("file")
-    inspect.set_defaults(run=_inspect)
-    args = parser.parse_args(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    args = _parser(_chosen(arguments)).parse_args(arguments)
     try:
         return args.run(args)
     except (InputError, ImportError) as error:
@@ -72,6 +57,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {plain(where + (error.strerror or str(error)))}", file=sys.stderr)
         return 2
+
+
+def _chosen(arguments: Sequence[str]) -> str | None:
+    """The command that was typed, by its first name; None where none was, as for --help."""
+    typed = next((word for word in arguments if not word.startswith("-")), None)
+    names = {alias: name for name, (_, _, also) in _COMMANDS.items() for alias in (name, *also)}
+    return names.get(typed or "")
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    """The parser, with the arguments of the chosen command: importing every converter's
+    module takes over a second, and `--help` needs none of them.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m weights_convert",
+        description="Convert networks of other frameworks to Flax, and prove them equal.",
+        epilog="Example: python -m weights_convert onnx model.onnx --out net.safetensors --check",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, about, aliases) in _COMMANDS.items():
+        if name != chosen:
+            commands.add_parser(name, help=about, aliases=aliases)
+            continue
+        found = importlib.import_module(module)
+        command = commands.add_parser(name, help=about, description=found.__doc__, aliases=aliases)
+        found.add_arguments(command)
+        command.set_defaults(run=found.run)
+    inspect = commands.add_parser("inspect", help="list what a file holds, running nothing in it")
+    inspect.add_argument("file", help="a file of any format that is converted here")
+    inspect.set_defaults(run=_inspect)
+    return parser
 
 
 def _inspect(args: argparse.Namespace) -> int:

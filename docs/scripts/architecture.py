@@ -19,6 +19,7 @@ HERE = Path(__file__).resolve().parents[1]
 PACKAGE = HERE.parent / "jaxgen"
 DRAWING = HERE / "architecture.svg"
 ROOF = "jaxgen/__init__.py"
+ROOF_FILES = ("__init__", "public")  # the second has the names of the first
 WIDTH, ROW, BOX, TALL = 860, 84, 150, 40
 
 
@@ -27,7 +28,7 @@ def arrows(package: Path = PACKAGE) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path in sorted(package.rglob("*.py")):
         room = path.relative_to(package).with_suffix("").parts[0]
-        room = ROOF if room == "__init__" else room
+        room = ROOF if room in ROOF_FILES else room
         found.setdefault(room, set())
         for node in ast.walk(ast.parse(path.read_text())):
             names = []
@@ -40,7 +41,8 @@ def arrows(package: Path = PACKAGE) -> dict[str, set[str]]:
             for name in names:
                 first, _, rest = name.partition(".")
                 if first == "jaxgen":
-                    found[room].add(rest.split(".")[0] if rest else ROOF)
+                    other = rest.split(".")[0]
+                    found[room].add(ROOF if other in ("", *ROOF_FILES) else other)
     return {room: others - {room} for room, others in found.items()}
 
 

@@ -3,6 +3,9 @@
 Results go to stdout and into a folder, progress to stderr. A command exits with 0, with 2
 for input it cannot use (one line on stderr, nothing written), or with 130 when interrupted
 (143 by SIGTERM), after a checkpoint from which --resume goes on.
+
+Parsers import neither JAX nor anything that does, so that `--help`, `--version`, a wrong word
+and `completion` answer at once; a command imports what it needs when it runs.
 """
 
 from __future__ import annotations
@@ -13,8 +16,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import jax
 
 from jaxgen.cli import (
     completion,
@@ -32,8 +33,6 @@ from jaxgen.cli import (
 )
 from jaxgen.cli.options import Parser
 from jaxgen.core.errors import InputError, expected, visible
-from jaxgen.report import output_folder
-from jaxgen.sampler.checkpoint import Interrupted, Preempted
 
 __all__ = ["commands", "main"]
 
@@ -62,17 +61,16 @@ _COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    _use_every_core()
     try:
+        if not _only_asks(arguments):
+            _use_every_core()
         options = _parse(arguments)
         return options.run(options)
-    except Preempted as stop:
-        print(f"terminated: {_how_to_go_on(stop.folder)}", file=sys.stderr)
-        return int(stop.code or 0)
-    except Interrupted as stop:
-        print(f"interrupted: {_how_to_go_on(stop.folder)}", file=sys.stderr)
-        return 130
-    except SystemExit as stop:  # --help and --version, which argparse ends by itself
+    except SystemExit as stop:
+        # Interrupted, Preempted, or argparse after --help and --version.
+        if getattr(stop, "folder", None) is not None:
+            word = "interrupted" if isinstance(stop, KeyboardInterrupt) else "terminated"
+            print(f"{word}: {_how_to_go_on(stop.folder)}", file=sys.stderr)  # type: ignore[attr-defined]
         return int(stop.code or 0)
     except InputError as error:
         print(f"error: {visible(' '.join(str(error).split()))}", file=sys.stderr)
@@ -84,7 +82,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     finally:
-        output_folder.release()
+        writing = sys.modules.get("jaxgen.report.output_folder")
+        if writing is not None:  # else no folder can have been taken
+            writing.release()
+
+
+def _only_asks(arguments: Sequence[str]) -> bool:
+    """Whether a command line computes nothing: help, the version, a script of completion."""
+    asks = {"-h", "--help", "--version"}
+    return not arguments or arguments[0] == "completion" or not asks.isdisjoint(arguments)
 
 
 def _how_to_go_on(run: Path) -> str:
@@ -99,6 +105,8 @@ def _use_every_core() -> None:
         return
     if "collective_call" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {_PATIENCE}".strip()
+    import jax
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with contextlib.suppress(RuntimeError):  # JAX has started already
         jax.config.update("jax_num_cpu_devices", cores or 1)
@@ -114,7 +122,7 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
 
     parser = Parser(
         prog="jaxgen",
-        description="Samples from the posterior of a pretrained generator.",
+        description="Draw samples from the posterior of a pretrained image generator.",
         epilog="Example: jaxgen demo --out my-run",
     )
     parser.add_argument("--version", action="version", version=f"jaxgen {__version__}")

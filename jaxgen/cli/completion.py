@@ -63,7 +63,7 @@ def script(shell: str, commands: Mapping[str, argparse.ArgumentParser]) -> str:
 
 
 def _options(parser: argparse.ArgumentParser) -> list[_Option]:
-    from jaxgen.models.registry import available
+    from jaxgen.models.catalogue import SHIPPED
 
     found = []
     for action in parser._actions:
@@ -73,7 +73,7 @@ def _options(parser: argparse.ArgumentParser) -> list[_Option]:
         longest = max(action.option_strings, key=len)
         values = tuple(str(choice) for choice in action.choices or ())
         values = values or _NAMED.get(longest, ())
-        values = values or (available() if longest in _MODELS else ())
+        values = values or (tuple(SHIPPED) if longest in _MODELS else ())
         about = _plain((action.help or "").replace("%(default)s", str(action.default)))
         found.append(_Option(tuple(action.option_strings), about, values, takes))
     return found
@@ -81,11 +81,11 @@ def _options(parser: argparse.ArgumentParser) -> list[_Option]:
 
 def _words(name: str, parser: argparse.ArgumentParser) -> tuple[str, ...]:
     """What may stand where no option does; files are completed as well."""
-    from jaxgen.models.registry import available
+    from jaxgen.models.catalogue import SHIPPED
 
     words = [str(c) for a in parser._actions if not a.option_strings for c in a.choices or ()]
     if name in ("train", "loglik"):
-        words += available()
+        words += tuple(SHIPPED)
     return tuple(words)
 
 

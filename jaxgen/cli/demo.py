@@ -31,7 +31,12 @@ def add(commands: Any, name: str) -> None:
         "which a part is hidden.",
         epilog="Example: jaxgen demo --out my-run",
     )
-    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="(%(default)s)")
+    parser.add_argument(
+        "--seed",
+        type=whole(0, 2**32 - 1),
+        default=0,
+        help="integer that fixes all random numbers (default: %(default)s)",
+    )
     parser.add_argument(
         "--quick", action="store_true", help="fewer chains, classes and images: a smoke test"
     )

@@ -13,7 +13,7 @@ __all__ = ["add"]
 
 def add(commands: Any, name: str) -> None:
     """Add the command to a parser."""
-    from jaxgen.models.fetched import FETCHABLE
+    from jaxgen.models.catalogue import FETCHABLE
 
     parser: Parser = commands.add_parser(
         name,

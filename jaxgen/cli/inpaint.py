@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxgen.cli.options import Parser, add_output, add_sampling
-from jaxgen.cli.reconstruct import add_models, noise_level
+from jaxgen.cli.options import Parser, add_models, add_output, add_sampling, noise_level
 
 __all__ = ["add"]
 
@@ -31,7 +30,8 @@ def add(commands: Any, name: str) -> None:
         type=noise_level,
         default=0.1,
         metavar="SD",
-        help="s.d. of the observation; learn, or student-t: infer it (%(default)s)",
+        help="standard deviation of the observation's noise, in units of pixel values from 0 to 1; "
+        "or learn, or student-t, to infer it from the image (default: %(default)s)",
     )
     add_sampling(parser)
     add_output(parser, "inpaint")

@@ -37,7 +37,12 @@ def add(commands: Any, name: str) -> None:
         choices=("bernoulli", "gaussian"),
         help="p(x | G(z)); by default what the model was trained with, else gaussian",
     )
-    group.add_argument("--sigma", type=positive, help="s.d. of a gaussian (the model's own)")
+    group.add_argument(
+        "--sigma",
+        type=positive,
+        help="standard deviation of a gaussian p(x | G(z)), in pixel values from 0 to 1 "
+        "(default: the model's own)",
+    )
     group.add_argument(
         "--binarize",
         choices=("threshold", "random", "no"),
@@ -52,13 +57,23 @@ def add(commands: Any, name: str) -> None:
         help="start at its q(z | x): auto (MODEL-encoder, if there is one), none, or a name",
     )
     group = parser.add_argument_group("sampler")
-    group.add_argument("--chains", type=whole(2, 100_000), default=16, help="an image (16)")
+    group.add_argument(
+        "--chains",
+        type=whole(2, 100_000),
+        default=16,
+        help="chains for each image (default: %(default)s)",
+    )
     group.add_argument(
         "--temperatures",
         type=whole(1, 1_000_000),
-        help="inverse temperatures (200 with an encoder, else 1000)",
+        help="number of inverse temperatures (default: 200 with an encoder, else 1000)",
     )
-    group.add_argument("--leapfrogs", type=whole(1, 10_000), default=10, help="a move (10)")
+    group.add_argument(
+        "--leapfrogs",
+        type=whole(1, 10_000),
+        default=10,
+        help="leapfrog steps at each temperature (default: %(default)s)",
+    )
     group.add_argument(
         "--bdmc",
         nargs="?",
@@ -69,9 +84,21 @@ def add(commands: Any, name: str) -> None:
         help="draw N images (16) from the model and bound their log p(x) from both sides with "
         "the same settings",
     )
-    group.add_argument("--batch", type=whole(1), default=64, help="images in one program (64)")
-    group.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="(%(default)s)")
-    parser.add_argument("--data-dir", metavar="DIR", help="Fashion-MNIST, for test:N")
+    group.add_argument(
+        "--batch",
+        type=whole(1),
+        default=64,
+        help="images in one compiled program (default: %(default)s)",
+    )
+    group.add_argument(
+        "--seed",
+        type=whole(0, 2**32 - 1),
+        default=0,
+        help="integer that fixes all random numbers (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="folder of the four Fashion-MNIST files, for test:N"
+    )
     add_output(parser, "loglik", resumable=False)
     parser.set_defaults(run=_run)
 

@@ -37,14 +37,14 @@ def _run(options: Any) -> int:
 
 
 def _names() -> tuple[str, ...]:
-    from jaxgen.models.fetched import FETCHABLE
+    from jaxgen.models.catalogue import FETCHABLE
     from jaxgen.models.registry import TRAINABLE, available
 
     return (*available(), *TRAINABLE, *FETCHABLE)
 
 
 def _entry(name: str) -> dict[str, Any]:
-    from jaxgen.models.fetched import PARTS
+    from jaxgen.models.catalogue import PARTS
     from jaxgen.models.registry import describe
 
     try:

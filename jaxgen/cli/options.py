@@ -16,6 +16,7 @@ from jaxgen.core.errors import InputError, expected
 
 __all__ = [
     "Parser",
+    "add_models",
     "add_output",
     "add_sampling",
     "add_talk",
@@ -23,6 +24,7 @@ __all__ = [
     "class_index",
     "kernel",
     "nearest",
+    "noise_level",
     "step_size",
     "whole",
 ]
@@ -86,23 +88,28 @@ def add_sampling(parser: argparse.ArgumentParser, *, chains: int = 64) -> None:
     """Options of the sampler."""
     group = parser.add_argument_group("sampler")
     group.add_argument(
-        "--chains", type=whole(1, _MOST_CHAINS), default=chains, help="chains (%(default)s)"
+        "--chains",
+        type=whole(1, _MOST_CHAINS),
+        default=chains,
+        help="how many chains run side by side (default: %(default)s)",
     )
     group.add_argument(
         "--kernel",
         type=_text(kernel),
         default="hmc",
         metavar="NAME[:L]",
-        help="hmc[:L] (L leapfrog steps on average, 10), mala, nuts, barker, mclmc[:L], pcn, "
-        "elliptical, mh, langevin:STEP (%(default)s)",
+        help="how a chain moves: hmc[:L] (L leapfrog steps on average, else 10), mala, nuts, "
+        "barker, mclmc[:L], pcn, elliptical, mh, or langevin:STEP (default: %(default)s)",
     )
     group.add_argument(
         "--betas",
         type=_text(betas),
         default="adaptive",
         metavar="SCHEDULE",
-        help="inverse temperatures: adaptive[:CESS], sigmoid:T, linear:T, geometric:T, or a "
-        "published list: wu2017, cogen-toy, cogen-toy-paper, cogen-images (%(default)s)",
+        help="inverse temperatures, from the prior (0) to the posterior (1): adaptive[:CESS], "
+        "where CESS from 0 to 1 is the share of effective chains that each step keeps; sigmoid:T, "
+        "linear:T or geometric:T with T temperatures; or a published list: wu2017, cogen-toy, "
+        "cogen-toy-paper, cogen-images (default: %(default)s)",
     )
     group.add_argument(
         "--moves",
@@ -110,28 +117,80 @@ def add_sampling(parser: argparse.ArgumentParser, *, chains: int = 64) -> None:
         help="kernel steps at each temperature (default: 2, or 1 with fewer than 8 chains)",
     )
     group.add_argument(
-        "--warmup", type=whole(0), default=10, help="steps in which the step size settles"
+        "--warmup",
+        type=whole(0),
+        default=10,
+        help="kernel steps after annealing in which the step size settles; not kept "
+        "(default: %(default)s)",
     )
     group.add_argument(
-        "--steps", type=whole(1), default=20, help="kernel steps after warm-up (%(default)s)"
+        "--steps",
+        type=whole(1),
+        default=20,
+        help="kernel steps after the warm-up (default: %(default)s)",
     )
-    group.add_argument("--thin", type=whole(1), default=2, help="steps a draw (%(default)s)")
     group.add_argument(
-        "--step-size", type=step_size, default="auto", help="a number, or auto: adapt, then freeze"
+        "--thin",
+        type=whole(1),
+        default=2,
+        help="keep a draw every N kernel steps (default: %(default)s)",
+        metavar="N",
+    )
+    group.add_argument(
+        "--step-size",
+        type=step_size,
+        default="auto",
+        help="step size of the kernel, in units of the latent; auto adapts it and fixes it "
+        "before the first draw (default: %(default)s)",
     )
     group.add_argument(
         "--resample",
         choices=("systematic", "stratified", "multinomial", "residual", "none"),
         default="systematic",
-        help="how chains are resampled while annealing (%(default)s)",
+        help="how unlikely chains are replaced by copies of likely ones while annealing "
+        "(default: %(default)s)",
     )
-    group.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="(%(default)s)")
+    group.add_argument(
+        "--seed",
+        type=whole(0, 2**32 - 1),
+        default=0,
+        help="integer that fixes all random numbers (default: %(default)s)",
+    )
     group.add_argument(
         "--tile",
         type=whole(1),
         metavar="N",
-        help="chains in one batch (as many as stay in the cache, or fill 4 GiB of an "
-        "accelerator); results agree to the last bit for the same tile",
+        help="chains in one batch (default: as many as fit the processor's cache, or 4 GiB of an "
+        "accelerator); two runs agree to the last bit if they have the same tile",
+    )
+
+
+def add_models(parser: Any) -> None:
+    """--model, --classifier, --class, --noise and --data-dir."""
+    parser.add_argument(
+        "image",
+        metavar="IMAGE",
+        help="a PNG, JPEG or npy file; example:0 to example:49, which come with jaxgen; or "
+        "test:N of the Fashion-MNIST test set",
+    )
+    parser.add_argument(
+        "--model",
+        default="fashion-mnist/dcgan",
+        help="generator: a name or a file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--class",
+        dest="label",
+        metavar="CLASS",
+        help="also condition on this class, by name or index",
+    )
+    parser.add_argument(
+        "--classifier",
+        default="fashion-mnist/cnn",
+        help="classifier for --class: a name or a file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="folder of the four Fashion-MNIST files, for test:N"
     )
 
 
@@ -139,21 +198,23 @@ def add_output(parser: argparse.ArgumentParser, folder: str, *, resumable: bool 
     """Options on where results go, how much is said, and going on after an interruption."""
     group = parser.add_argument_group("output")
     group.add_argument(
-        "--out", metavar="DIR", help=f"folder to make (runs/{folder}, or the next free number)"
+        "--out",
+        metavar="DIR",
+        help=f"folder to write (default: runs/{folder}, or the next free number)",
     )
-    group.add_argument("--force", action="store_true", help="replace the run in --out")
+    group.add_argument("--force", action="store_true", help="replace the run that is in --out")
     if resumable:
         group.add_argument(
             "--resume",
             action="store_true",
-            help="go on with a run that was interrupted: the same command, and its --out",
+            help="continue an interrupted run; give the same command and its --out",
         )
         group.add_argument(
             "--checkpoint-every",
             type=positive,
             default=60.0,
             metavar="SECONDS",
-            help="how often DIR.partial keeps what there is so far (%(default)s)",
+            help="seconds between checkpoints in DIR.partial (default: %(default)s)",
         )
     add_talk(group)
 
@@ -265,6 +326,17 @@ def betas(text: str) -> Any:
 def step_size(text: str) -> float | str:
     """An argparse type: a positive number, or auto."""
     return text if text == "auto" else positive(text)
+
+
+def noise_level(text: str) -> float | str:
+    """An argparse type: a positive number, learn or student-t."""
+    if text in ("learn", "student-t"):
+        return text
+    try:
+        return positive(text)
+    except argparse.ArgumentTypeError as error:
+        wanted = f"expected a positive number, learn or student-t; got {text}"
+        raise argparse.ArgumentTypeError(wanted) from error
 
 
 def _text(check: Callable[[str], Any]) -> Callable[[str], str]:

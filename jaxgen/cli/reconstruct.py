@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -20,11 +19,9 @@ from jaxgen.target.posterior import Posterior
 __all__ = [
     "Task",
     "add_class_term",
-    "add_models",
     "arrays",
     "finish",
     "judge",
-    "noise_level",
     "pick",
     "pixel_condition",
     "row",
@@ -51,19 +48,6 @@ class Task(NamedTuple):
     note: str
 
 
-def add_models(parser: Any) -> None:
-    """--model, --classifier, --class, --noise and --data-dir."""
-    parser.add_argument("image", metavar="IMAGE", help="PNG, JPEG, npy, example:N or test:N")
-    parser.add_argument("--model", default="fashion-mnist/dcgan", help="generator (%(default)s)")
-    parser.add_argument(
-        "--class", dest="label", metavar="CLASS", help="observe this class as well: name or index"
-    )
-    parser.add_argument(
-        "--classifier", default="fashion-mnist/cnn", help="for --class (%(default)s)"
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="Fashion-MNIST, for test:N")
-
-
 def add_class_term(options: Any, condition: Any, models: list[Model]) -> Any:
     """The condition, and the class's log-softmax where --class was given."""
     if options.label is None:
@@ -72,17 +56,6 @@ def add_class_term(options: Any, condition: Any, models: list[Model]) -> Any:
     models.append(classifier)
     label = texts.class_index(options.label, classifier.info.classes)
     return condition + jaxgen.ClassLogSoftmax(classifier.network, label_array(label))
-
-
-def noise_level(text: str) -> float | str:
-    """An argparse type: a positive number, learn or student-t."""
-    if text in ("learn", "student-t"):
-        return text
-    try:
-        return texts.positive(text)
-    except argparse.ArgumentTypeError as error:
-        wanted = f"expected a positive number, learn or student-t; got {text}"
-        raise argparse.ArgumentTypeError(wanted) from error
 
 
 def pixel_condition(image: np.ndarray, mask: np.ndarray, noise: float | str) -> Any:

@@ -20,10 +20,20 @@ def add(commands: Any, name: str) -> None:
         epilog="Example: jaxgen sample --class sneaker --chains 32 --out sneakers",
     )
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--class", dest="label", metavar="CLASS", help="name or index")
+    which.add_argument(
+        "--class", dest="label", metavar="CLASS", help="the class to draw: name or index"
+    )
     which.add_argument("--classes", choices=("all",), help="every class in turn")
-    parser.add_argument("--model", default="fashion-mnist/dcgan", help="generator (%(default)s)")
-    parser.add_argument("--classifier", default="fashion-mnist/cnn", help="(%(default)s)")
+    parser.add_argument(
+        "--model",
+        default="fashion-mnist/dcgan",
+        help="generator: a name or a file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--classifier",
+        default="fashion-mnist/cnn",
+        help="classifier that says what a class is: a name or a file (default: %(default)s)",
+    )
     add_sampling(parser)
     add_output(parser, "sample-CLASS")
     parser.set_defaults(run=_run)

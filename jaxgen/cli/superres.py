@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxgen.cli.options import Parser, add_output, add_sampling, whole
-from jaxgen.cli.reconstruct import add_models, noise_level
+from jaxgen.cli.options import Parser, add_models, add_output, add_sampling, noise_level, whole
 
 __all__ = ["add"]
 
@@ -21,20 +20,25 @@ def add(commands: Any, name: str) -> None:
     )
     add_models(parser)
     parser.add_argument(
-        "--factor", type=whole(2), default=4, help="pixels in one, each way (%(default)s)"
+        "--factor",
+        type=whole(2),
+        default=4,
+        help="reduction in each direction, in pixels (default: %(default)s)",
     )
     parser.add_argument(
         "--method",
         choices=("average", "stride"),
         default="average",
-        help="how the view came about: box averages, or every factor-th pixel (%(default)s)",
+        help="how the view was made: average of each box, or one pixel (stride) of each box "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--noise",
         type=noise_level,
         default=0.05,
         metavar="SD",
-        help="s.d. of the view; learn, or student-t: infer it (%(default)s)",
+        help="standard deviation of the low-resolution view's noise, in units of pixel values "
+        "from 0 to 1; or learn, or student-t, to infer it from the image (default: %(default)s)",
     )
     add_sampling(parser)
     add_output(parser, "superres")

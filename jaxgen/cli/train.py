@@ -23,9 +23,20 @@ def add(commands: Any, name: str) -> None:
         epilog="Example: jaxgen train fashion-mnist/cnn --out weights",
     )
     parser.add_argument("name", metavar="NAME", help="as in `jaxgen models`")
-    parser.add_argument("--out", metavar="DIR", default="weights", help="(%(default)s)")
-    parser.add_argument("--seed", type=whole(0, 2**32 - 1), help="another seed than the recipe's")
-    parser.add_argument("--steps", type=whole(1), help="another number of updates")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        default="weights",
+        help="folder of the weights and checkpoints (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=whole(0, 2**32 - 1),
+        help="integer that fixes all random numbers (default: the recipe's)",
+    )
+    parser.add_argument(
+        "--steps", type=whole(1), help="number of updates of the parameters (default: the recipe's)"
+    )
     parser.add_argument(
         "--snapshots", metavar="N,N,...", help="also write a GAN after these numbers of updates"
     )

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-__all__ = ["FORMER", "install"]
+__all__ = ["FORMER", "install", "listen"]
 
 # Former name -> today's, both below `jaxgen`. What lies in a folder moves with it.
 FORMER = {
@@ -89,10 +89,15 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         module.__spec__ = self.own
 
 
-def install() -> None:
-    """Let former names be imported, and be attributes as far as their modules are loaded."""
+def listen() -> None:
+    """Let former names be imported; loads nothing."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
+
+
+def install() -> None:
+    """Let former names be imported, and be attributes as far as their modules are loaded."""
+    listen()
     for old, new in FORMER.items():
         module = sys.modules.get(f"{_ROOT}.{new}")
         parent, _, leaf = f"{_ROOT}.{old}".rpartition(".")

@@ -2,12 +2,14 @@
 
 `ClassLogSoftmax("fashion-mnist/cnn", "sneaker")` needs the registry of models, and
 conditions stand below it. So the registry tells this file how to load, once, when it is
-imported, and whoever needs a network by its name asks here.
+imported, and whoever needs a network by its name asks here; what nobody has imported yet is
+imported then.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,8 +35,8 @@ def network(name: str, argument: str) -> Any:
     Raises:
       InputError: where nothing has this name.
     """
-    if not _LOADERS:
-        raise expected(argument, "a network", repr(name), "Import jaxgen to load one by its name")
+    if not _LOADERS:  # by its name, since no import goes up a floor
+        importlib.import_module("jaxgen.models.registry")
     try:
         return _LOADERS[0](name)
     except InputError as error:

@@ -9,46 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from jaxgen.core.cache import cache_folder
+from jaxgen.models.catalogue import FETCHABLE, PARTS
 
 __all__ = ["FETCHABLE", "PARTS", "cached"]
-
-FETCHABLE = (
-    "progan-celeba128",
-    "mobilestylegan-ffhq",
-    "digiface-dcgan",
-    "omniart-eyes",
-    "efficientnet-lite0",
-    "face-expression",
-    "face-age-gender",
-    "face-age",
-    "face-gender",
-)
-"""The names that `jaxgen fetch` knows."""
-
-PARTS = {
-    "mobilestylegan-ffhq": (
-        "512",
-        "256",
-        "128",
-        "mapping",
-        "synthesis",
-        "synthesis-512",
-        "synthesis-256",
-        "synthesis-128",
-    ),
-    "omniart-eyes": (
-        "amber",
-        "blue",
-        "brown",
-        "gray",
-        "grayscale",
-        "green",
-        "hazel",
-        "red",
-        "any",
-    ),
-}
-"""What else is in a fetched file: `jaxgen.load("mobilestylegan-ffhq/128")`."""
 
 
 def cached(name: str) -> Path:

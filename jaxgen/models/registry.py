@@ -23,8 +23,9 @@ from jaxgen.core import names
 from jaxgen.core.errors import InputError, expected
 from jaxgen.core.types import Array
 from jaxgen.data import CLASS_NAMES
+from jaxgen.models.catalogue import FETCHABLE, PARTS, SHIPPED, TRAINABLE
 from jaxgen.models.fashion_mnist import autoencoders, began, captioner, cnn, dcgan, judge, mlp, vae
-from jaxgen.models.fetched import FETCHABLE, PARTS, cached
+from jaxgen.models.fetched import cached
 from jaxgen.models.ported import PORTED
 from jaxgen.models.text import infillers, language_models
 from jaxgen.models.weights import fill, load_weights, read_metadata
@@ -143,41 +144,6 @@ ARCHITECTURES = {
     **{name: Architecture(net.make, net.kind, net.input_shape) for name, net in PORTED.items()},
 }
 
-_SHIPPED = {
-    "fashion-mnist/dcgan": "fashion_mnist_dcgan",
-    "fashion-mnist/dcgan-discriminator": "fashion_mnist_dcgan_discriminator",
-    "fashion-mnist/vae": "fashion_mnist_vae",
-    "fashion-mnist/vae-encoder": "fashion_mnist_vae_encoder",
-    "fashion-mnist/vae-gaussian": "fashion_mnist_vae_gaussian",
-    "fashion-mnist/vae-gaussian-encoder": "fashion_mnist_vae_gaussian_encoder",
-    "fashion-mnist/cnn": "fashion_mnist_cnn",
-    "fashion-mnist/judge": "fashion_mnist_judge",
-    "fashion-mnist/realism": "fashion_mnist_realism",
-    "fashion-mnist/captioner": "fashion_mnist_captioner",
-    "fashion-mnist/ppgn": "fashion_mnist_ppgn",
-    "fashion-mnist/ppgn-joint": "fashion_mnist_ppgn_joint",
-    "fashion-mnist/dae-codes": "fashion_mnist_dae_codes",
-    "fashion-mnist/dae-images": "fashion_mnist_dae_images",
-    "toy2d/gan": "toy2d_gan_15000",
-    "toy2d/gan-500": "toy2d_gan_500",
-    "toy2d/gan-1500": "toy2d_gan_1500",
-    "toy2d/gan-2500": "toy2d_gan_2500",
-    "toy2d/gan-15000": "toy2d_gan_15000",
-}
-
-
-# Recipes whose weights are not shipped: `jaxgen train` makes a file to load by its path.
-TRAINABLE = (
-    "fashion-mnist/began",
-    "fashion-mnist/wgan-gp",
-    "fashion-mnist/beta-vae",
-    "fashion-mnist/bgan",
-    "text/writer",
-    "text/seqgan",
-    "text/infiller",
-    "text/maskgan",
-)
-
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -204,7 +170,7 @@ class ModelInfo:
 
 def available() -> tuple[str, ...]:
     """Return the names `load` knows."""
-    return tuple(_SHIPPED)
+    return tuple(SHIPPED)
 
 
 def load(name: str | Path) -> Network:
@@ -379,8 +345,8 @@ def _path(name: str | Path) -> Path:
 
 def _place(name: str | Path) -> tuple[Path, str | None]:
     """Return the file of a name, and which part of it, where it holds several networks."""
-    if str(name) in _SHIPPED:
-        path = Path(str(files("jaxgen") / "shipped" / f"{_SHIPPED[str(name)]}.safetensors"))
+    if str(name) in SHIPPED:
+        path = Path(str(files("jaxgen") / "shipped" / f"{SHIPPED[str(name)]}.safetensors"))
         if not path.is_file():
             raise InputError(
                 f"{name}: its weights are not installed; train it with `jaxgen train {name}`"
@@ -404,7 +370,7 @@ def _place(name: str | Path) -> tuple[Path, str | None]:
         return Path(name), None
     _foreign(name)
     parts = [f"{base}/{part}" for base, found in PARTS.items() for part in found]
-    known = (*_SHIPPED, *TRAINABLE, *FETCHABLE)
+    known = (*SHIPPED, *TRAINABLE, *FETCHABLE)
     near = difflib.get_close_matches(str(name), (*known, *parts), 1, 0.4)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise expected(
