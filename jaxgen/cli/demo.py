@@ -19,6 +19,8 @@ _TASKS = (
     (35, "box:8,8,12,12"),
     (40, "box:8,8,12,12"),
 )
+# Those of the default: a garment for the body, one for the foot, and both kinds of masks.
+_SHORT = (_TASKS[0], _TASKS[2], _TASKS[4])
 _NOISE = 0.2
 
 
@@ -26,9 +28,9 @@ def add(commands: Any, name: str) -> None:
     """Add the command to a parser."""
     parser: Parser = commands.add_parser(
         name,
-        help="both kinds of samples on the shipped weights, in about two minutes",
+        help="both kinds of samples on the shipped weights, in about a minute",
         description="Draw images of all ten classes, and completions of real test images of "
-        "which a part is hidden.",
+        "which a part is hidden: three images, or six and twice the chains with --full.",
         epilog="Example: jaxgen demo --out my-run",
     )
     parser.add_argument(
@@ -37,7 +39,11 @@ def add(commands: Any, name: str) -> None:
         default=0,
         help="integer that fixes all random numbers (default: %(default)s)",
     )
-    parser.add_argument(
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
+        "--full", action="store_true", help="six images and 32 chains: about twice as long"
+    )
+    length.add_argument(
         "--quick", action="store_true", help="fewer chains, classes and images: a smoke test"
     )
     add_output(parser, "demo")
@@ -53,9 +59,11 @@ def _run(options: Any) -> int:
     from jaxgen.cli.progress import Reporter
     from jaxgen.plotting.pictures import class_grid, reconstructions
 
-    shared = {"chains": 32, "seed": options.seed, "checkpoint_every": options.checkpoint_every}
-    classes = runs.Settings(warmup=6, steps=6, thin=3, **shared)
-    pixels = runs.Settings(moves=2, warmup=10, steps=20, thin=4, **shared)
+    shared = {"seed": options.seed, "checkpoint_every": options.checkpoint_every}
+    classes = runs.Settings(chains=32 if options.full else 16, warmup=6, steps=6, thin=3, **shared)
+    pixels = runs.Settings(
+        chains=32 if options.full else 24, moves=2, warmup=10, steps=20, thin=4, **shared
+    )
     if options.quick:
         small = {"chains": 8, "moves": 1, "warmup": 2, "steps": 2, "thin": 1}
         classes, pixels = (dataclasses.replace(s, **small) for s in (classes, pixels))
@@ -64,7 +72,7 @@ def _run(options: Any) -> int:
     classifier = runs.load("fashion-mnist/cnn", "classifier", "--classifier")
     names = classifier.info.classes
     labels = range(2 if options.quick else len(names))
-    tasks = _TASKS[2:4] if options.quick else _TASKS
+    tasks = _TASKS[2:4] if options.quick else _TASKS if options.full else _SHORT
     key_classes, key_pixels = jax.random.split(jax.random.key(options.seed))
 
     sampled, completed, lines = [], [], []
