@@ -18,7 +18,6 @@ from jaxgen.inference.ascent import AscentResult, ascend
 from jaxgen.inference.bdmc import BDMCResult, bdmc, reverse_ais
 from jaxgen.inference.loglik import LogLikelihood, loglik
 from jaxgen.inference.many import sample_each
-from jaxgen.inference.many import sample_each
 from jaxgen.inference.sample import images, positions, sample
 from jaxgen.models import load
 from jaxgen.plotting import plots as plot
@@ -102,7 +101,6 @@ __all__ = [
     "ppgn",
     "reverse_ais",
     "sample",
-    "sample_each",
     "sample_each",
     "schedules",
     "tasks",
