@@ -15,6 +15,9 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `common`
 
 import common
 import jax
@@ -130,26 +133,42 @@ def gaps(args):
     return rows
 
 
-def digits(args):
-    """Question 2, or the reason why not."""
+class Published(NamedTuple):
+    """The published autoencoder, and binary test digits `[10000, 28, 28, 1]`."""
+
+    generator: Any
+    encoder: Encoder
+    images: np.ndarray
+
+
+def published(scratch):
+    """The published MNIST autoencoder, converted into `scratch`; None where there is none."""
     file = WEIGHTS / "torch_mnist_vae" / "vae_epoch_25.pth"
     data = WEIGHTS / "images" / "mnist_t10k-images-idx3-ubyte.gz"
-    if args.smoke or not (file.is_file() and data.is_file()):
-        return {"skipped": "smoke" if args.smoke else f"no {file.name} in {WEIGHTS}"}
+    if not (file.is_file() and data.is_file()):
+        return None
     sys.path.insert(0, str(ROOT))
     from weights_convert.pytorch import convert, load_state
 
-    path = Path(args.scratch) / "mnist_vae.safetensors"
+    path = Path(scratch) / "mnist_vae.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     convert(file, "vae-decoder", path)
-    generator = jaxgen.load(path)
     state = {k: np.asarray(v, np.float32) for k, v in load_state(file).items()}
     both = [
         np.concatenate([state[f"fc2{i}.{kind}"] for i in (1, 2)]) for kind in ("weight", "bias")
     ]
     encoder = Encoder(layers((state["fc1.weight"].T, state["fc1.bias"]), (both[0].T, both[1])))
-    pixels = read_idx(data)[: args.digits]
-    images = (pixels[..., None] >= 128).astype(np.float32)
+    images = (read_idx(data)[..., None] >= 128).astype(np.float32)
+    return Published(jaxgen.load(path), encoder, images)
+
+
+def digits(args):
+    """Question 2, or the reason why not."""
+    network = None if args.smoke else published(args.scratch)
+    if network is None:
+        return {"skipped": "smoke" if args.smoke else f"no published autoencoder in {WEIGHTS}"}
+    generator, encoder = network.generator, network.encoder
+    images = network.images[: args.digits]
     runs = {}
     for start, betas, q in (
         ("encoder", schedules.linear(200), encoder),

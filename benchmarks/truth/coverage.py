@@ -1,0 +1,209 @@
+"""Do the tasks' 90% intervals hold hidden pixels, and how much does it take?
+
+Images are drawn by the shipped DCGAN itself, and seen with Gaussian noise of a known level: all
+but a hole of 10 by 10 (`hole`), the upper half (`half`), or means of 4 by 4 pixels (`4x`).
+`jaxgen.tasks.inpaint` and `super_resolve` are given the true level and nothing else. The truth
+is G(z) of the latent that was drawn, so the intervals of the exact posterior hold 90% of hidden
+pixels (of all pixels for `4x`) on average over images.
+
+For each run: the share of hidden pixels inside, gradients for each chain when annealing first
+stands at beta = 1 and when its second stage ends there, first states that chains descend from,
+log Z with its stated error, notes. `--keys` repeats each image with several keys, and a
+chi-square test asks whether their log Z differ by more than they state. A row for each task,
+image and key goes into `--rows`; what is there already is not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `common`
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.stats import chi2
+
+import jaxgen
+from jaxgen.target.conditions import average_pool
+
+NAME = "fashion-mnist/dcgan"
+TASKS = ("half", "hole", "4x")
+FACTOR = 4
+LOW_COVERAGE = 0.75
+
+
+def drawn(image: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
+    """An image of the generator, and the generator of its noise."""
+    rng = np.random.default_rng(10_000 + image)
+    z = rng.normal(size=64).astype(np.float32)
+    truth = np.asarray(jaxgen.load(NAME)(jnp.asarray(z)))
+    seen = truth + noise * rng.normal(size=truth.shape).astype(np.float32)
+    return truth, seen, rng
+
+
+def hidden_pixels(task: str) -> np.ndarray:
+    """1 where a pixel is hidden, `[28, 28]`."""
+    hidden = np.zeros((28, 28), np.float32)
+    rows, columns = {
+        "hole": (slice(9, 19), slice(9, 19)),
+        "half": (slice(14, 28), slice(0, 28)),
+        "4x": (slice(0, 28), slice(0, 28)),
+    }[task]
+    hidden[rows, columns] = 1
+    return hidden
+
+
+class Meter:
+    """Gradients when a stage of annealing ends, as the progress callback is told."""
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self.annealed: int | None = None
+
+    def __call__(self, told: Any) -> None:
+        """Keep the first arrival at beta = 1 and the end of annealing."""
+        if told.phase == "anneal":
+            if self.first is None and told.beta >= 1:
+                self.first = told.num_gradients
+            self.annealed = told.num_gradients
+
+
+def one(task: str, image: int, key: int, noise: float, settings: dict[str, Any]) -> dict[str, Any]:
+    """A row: one image under one task with one key."""
+    begun = time.perf_counter()
+    truth, seen, rng = drawn(image, noise)
+    meter, hidden = Meter(), hidden_pixels(task)
+    common_args = {"noise": noise, "progress": meter, **settings}
+    seed = jax.random.fold_in(jax.random.key(image), key)
+    if task == "4x":
+        view = np.asarray(average_pool(jnp.asarray(truth), FACTOR))
+        view = view + noise * rng.normal(size=view.shape).astype(np.float32)
+        found = jaxgen.tasks.super_resolve(seed, NAME, view, FACTOR, **common_args)
+    else:
+        found = jaxgen.tasks.inpaint(seed, NAME, seen, 1 - hidden, **common_args)
+    inside = (truth >= found.low) & (truth <= found.high)
+    chosen = hidden.astype(bool)
+    result = found.result
+    return {
+        "inside": float(inside[chosen].mean()),
+        "error": float(np.sqrt(np.mean((truth - found.mean)[chosen] ** 2))),
+        "log_z": result.log_z,
+        "stated": result.log_z_standard_error,
+        "islands": np.asarray(result.island_log_z, float).round(3).tolist(),
+        "ancestors": result.num_ancestors,
+        "first_at_1": meter.first,
+        "annealed": meter.annealed,
+        "gradients": float(np.mean(result.num_gradients)),
+        "misfit": found.misfit,
+        "notes": list(found.notes),
+        "seconds": round(time.perf_counter() - begun, 1),
+    }
+
+
+def summarised(task: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A line of the table: a task over images and keys."""
+    images = sorted({row["image"] for row in rows})
+    per_image = [np.mean([r["inside"] for r in rows if r["image"] == i]) for i in images]
+    inside = np.array([row["inside"] for row in rows])
+    noted = np.array([bool(row["notes"]) for row in rows])
+    stated = np.array([row["stated"] for row in rows])
+    low = inside < LOW_COVERAGE
+    spread = float(np.std(per_image, ddof=1) / np.sqrt(len(images))) if len(images) > 1 else None
+    first = [row["first_at_1"] for row in rows if row["first_at_1"] is not None]
+    line = {
+        "task": task,
+        "images": len(images),
+        "runs": len(rows),
+        "inside_90": float(np.mean(per_image)),
+        "inside_se": spread,
+        "inside_quartiles": np.quantile(inside, (0.25, 0.5, 0.75)).round(3).tolist(),
+        "gradients_first_at_1": float(np.mean(first)) if first else None,
+        "gradients_annealed": float(np.mean([row["annealed"] for row in rows])),
+        "gradients": float(np.mean([row["gradients"] for row in rows])),
+        "ancestors_median": float(np.median([row["ancestors"] for row in rows])),
+        "ancestors_least": int(min(row["ancestors"] for row in rows)),
+        "stated_median": float(np.median(stated)),
+        "noted": float(noted.mean()),
+        "low": int(low.sum()),
+        "low_with_a_note": float(noted[low].mean()) if low.any() else None,
+        "seconds": float(np.mean([row["seconds"] for row in rows])),
+    }
+    return line | agreement(rows)
+
+
+def agreement(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Chi-square of log Z over the keys of each image, pooled over images."""
+    total, degrees, spreads = 0.0, 0, []
+    for image in {row["image"] for row in rows}:
+        mine = [row for row in rows if row["image"] == image]
+        if len(mine) < 2:
+            continue
+        log_z = np.array([row["log_z"] for row in mine])
+        weight = 1 / np.array([row["stated"] for row in mine]) ** 2
+        total += float(np.sum(weight * (log_z - weight @ log_z / weight.sum()) ** 2))
+        degrees += len(mine) - 1
+        spreads.append(float(log_z.std(ddof=1)))
+    if not degrees:
+        return {}
+    return {
+        "log_z_spread": float(np.mean(spreads)),
+        "chi_square": total,
+        "degrees": degrees,
+        "p": float(chi2.sf(total, degrees)),
+    }
+
+
+def main() -> None:
+    """Run what is missing, and print one JSON line."""
+    options = common.parser(__doc__)
+    options.add_argument("--tasks", default=",".join(TASKS), help="with commas")
+    options.add_argument("--images", type=int, default=40)
+    options.add_argument("--keys", type=int, default=1, help="runs of each image (1)")
+    options.add_argument("--noise", type=float, default=0.05)
+    options.add_argument("--sample-args", default="{}", help="JSON: arguments for the task")
+    options.add_argument("--rows", help="the file of rows, read and appended to")
+    options.add_argument("--table", action="store_true", help="run nothing")
+    args = options.parse_args()
+    settings = json.loads(args.sample_args)
+    tasks = args.tasks.split(",")
+    for task in tasks:
+        if task not in TASKS:
+            options.error(f"--tasks: expected some of {', '.join(TASKS)}; got {task}")
+    if args.smoke:
+        args.images, tasks = 1, tasks[:1]
+        settings = {"num_chains": 16, "num_steps": 4, "betas": np.linspace(0, 1, 4)}
+    file = None if args.rows is None else Path(args.rows)
+    rows: list[dict[str, Any]] = []
+    if file is not None and file.exists():
+        rows = [json.loads(line) for line in file.read_text().splitlines() if line]
+    head = {"noise": args.noise, "options": json.dumps(json.loads(args.sample_args))}
+    done = {(r["task"], r["image"], r["key"]) for r in rows if head.items() <= r.items()}
+    for image in range(args.seed, args.seed + args.images):
+        for key in range(args.keys):
+            for task in tasks:
+                if args.table or (task, image, key) in done:
+                    continue
+                row = {"task": task, "image": image, "key": key, **head}
+                row |= one(task, image, key, args.noise, settings)
+                rows.append(row)
+                print(row, file=sys.stderr, flush=True)
+                if file is not None:
+                    with file.open("a") as sink:
+                        sink.write(json.dumps(row) + "\n")
+    rows = [row for row in rows if head.items() <= row.items()]
+    lines = [
+        summarised(task, mine)
+        for task in tasks
+        if (mine := [row for row in rows if row["task"] == task])
+    ]
+    common.report("coverage", noise=args.noise, rows=lines)
+
+
+if __name__ == "__main__":
+    main()
