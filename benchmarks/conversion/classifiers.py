@@ -7,7 +7,7 @@ difference of log p among probabilities above 1e-6. Conversion goes through the 
 at its defaults.
 
   lenet      Caffe, MNIST digits; its file ends in a softmax. Judge: OpenCV
-  squeezenet Caffe, ImageNet images; ends in a softmax. Judge: OpenCV
+  squeezenet Caffe, ImageNet images; ends in logits. Judge: OpenCV's, through a softmax
   caffenet   Caffe definition with random weights, the same images; ends in a softmax. OpenCV
   onnx       ResNet-20 with a softmax, exported by torch, CIFAR-10 images. onnxruntime
   resnet20   torch, the same images. torch
@@ -80,13 +80,23 @@ def caffe(scratch: Path, name: str, files: Any, preset: str, images: Any, blob: 
 
     arguments = ("caffe", *files, "--preset", preset)
     network = converted(scratch, name, *arguments)
-    kept = converted(scratch, f"{name}-kept", *arguments, "--keep-softmax")
+    has_softmax = '"Softmax"' in Path(files[0]).read_text()
+    kept = None
+    if has_softmax:
+        kept = converted(scratch, f"{name}-kept", *arguments, "--keep-softmax")
     judge = cv2.dnn.readNetFromCaffe(*map(str, files))
     rows = []
     for one in blob:  # one by one: definitions may state a batch of ten
         judge.setInput(np.ascontiguousarray(one[None], np.float32))
         rows.append(np.asarray(judge.forward()).reshape(-1))
-    return Case(network, kept, images, np.stack(rows))
+    wanted = np.stack(rows)
+    return Case(network, kept, images, wanted if has_softmax else softmax(wanted))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """exp(logits) over its sum, in float64."""
+    values = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return values / values.sum(axis=1, keepdims=True)
 
 
 def lenet(scratch: Path) -> Case:
@@ -231,8 +241,7 @@ def probability(condition: Any, values: np.ndarray) -> np.ndarray:
         return values
     if condition is ClassLogSoftmax:
         return np.exp(values)
-    values = np.exp(values - values.max(axis=1, keepdims=True))
-    return values / values.sum(axis=1, keepdims=True)
+    return softmax(values)
 
 
 def refused(condition: Any, network: Any, images: np.ndarray) -> bool:
@@ -258,7 +267,7 @@ def measured(name: str, case: Case) -> dict[str, Any]:
             p = probability(condition, values)
             line[condition.__name__] = float(np.abs(p - case.wanted).max())
             if condition is ClassLogSoftmax:
-                line["log_p"] = float(np.abs(values - np.log(case.wanted))[likely].max())
+                line["log_p"] = float(np.abs(values[likely] - np.log(case.wanted[likely])).max())
                 line["same_best"] = int(np.sum(p.argmax(axis=1) == best))
     if case.probabilities is not None:
         network = case.probabilities

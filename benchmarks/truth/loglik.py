@@ -152,7 +152,7 @@ def published(scratch):
 
     path = Path(scratch) / "mnist_vae.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    convert(file, "vae-decoder", path)
+    convert(file, "vae-decoder", path, force=True)
     state = {k: np.asarray(v, np.float32) for k, v in load_state(file).items()}
     both = [
         np.concatenate([state[f"fc2{i}.{kind}"] for i in (1, 2)]) for kind in ("weight", "bias")

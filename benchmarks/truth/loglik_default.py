@@ -7,10 +7,10 @@ bidirectional Monte Carlo on images that the model draws.
 
 Reference values come from importance sampling, in which no sampler takes part: a Student-t
 (4 degrees of freedom) is fitted to the weighted draws of a first one around the encoder's mean,
-`ROUNDS` times, and then `--draws` draws of it give log p(x) = log mean p(z) p(x | z) / q(z),
-with an error to first order; every value's effective sample size is reported. Fixed annealing
-from the encoder (`--long` temperatures) is the second opinion: the two must agree within
-their errors.
+until its weights are even enough `ROUNDS` times. Then `--draws` draws of it give log p(x) =
+log mean p(z) p(x | z) / q(z), with an error to first order; every value's effective sample size
+is reported. Fixed annealing from the encoder (`--long` temperatures) is the second opinion: the
+two must agree within their errors.
 
 A row for each start and key goes into `--rows`; what is there already is not run again.
 """
@@ -37,7 +37,8 @@ from jaxgen import schedules
 from jaxgen.core.pytree import pytree
 from jaxgen.target.observations import BernoulliObservation
 
-LATENTS, FREEDOM, ROUNDS, BATCH = 20, 4, 6, 500
+LATENTS, FREEDOM, BATCH = 20, 4, 500
+ROUNDS, MOST_ROUNDS = 6, 40
 
 
 @pytree
@@ -52,11 +53,11 @@ class StudentT:
         key_n, key_g = jax.random.split(key)
         normal = jax.random.normal(key_n, (count, LATENTS))
         gamma = jax.random.gamma(key_g, FREEDOM / 2, (count, 1)) * 2 / FREEDOM
-        return self.mean + (normal / jnp.sqrt(gamma)) @ self.factor.T
+        return self.mean[None] + (normal / jnp.sqrt(gamma)) @ self.factor.T
 
     def log_prob(self, z: Any) -> Any:
         """Log density of draws `[count, d]`."""
-        u = jax.scipy.linalg.solve_triangular(self.factor, (z - self.mean).T, lower=True)
+        u = jax.scipy.linalg.solve_triangular(self.factor, (z - self.mean[None]).T, lower=True)
         d, v = LATENTS, FREEDOM
         constant = jax.lax.lgamma((v + d) / 2.0) - jax.lax.lgamma(v / 2.0)
         constant -= d / 2 * np.log(v * np.pi)
@@ -82,11 +83,15 @@ def reference(posterior: Any, encoder: Any, image: Any, key: Any, draws: int) ->
     """Importance sampling from a fitted Student-t."""
     mean, log_variance = encoder(image)
     proposal = StudentT(mean, jnp.diag(2.0 * jnp.exp(0.5 * log_variance)))
-    for i in range(ROUNDS):
+    untempered = 0
+    for i in range(MOST_ROUNDS):
         z = proposal.sample(jax.random.fold_in(key, i), max(1000, draws // 10))
         log_weight = np.asarray(weighted(posterior, proposal, z), np.float64)
-        proposal = fitted(np.asarray(z, np.float64), log_weight)
-    z = proposal.sample(jax.random.fold_in(key, ROUNDS), draws)
+        proposal, power = fitted(np.asarray(z, np.float64), log_weight)
+        untempered += power == 1
+        if untempered >= ROUNDS:
+            break
+    z = proposal.sample(jax.random.fold_in(key, MOST_ROUNDS), draws)
     log_weight = np.asarray(weighted(posterior, proposal, z), np.float64)
     top = log_weight.max()
     weight = np.exp(log_weight - top)
@@ -95,8 +100,11 @@ def reference(posterior: Any, encoder: Any, image: Any, key: Any, draws: int) ->
     return Reference(float(top + np.log(weight.mean())), float(error), float(ess))
 
 
-def fitted(z: np.ndarray, log_weight: np.ndarray) -> StudentT:
-    """A Student-t of the weighted draws' mean and covariance; weights are tempered while poor."""
+def fitted(z: np.ndarray, log_weight: np.ndarray) -> tuple[StudentT, float]:
+    """A Student-t of the weighted draws' moments, and the power that their weights were taken to.
+
+    Weights of which few draws hold the most are flattened.
+    """
     power = 1.0
     while power > 1e-3:
         weight = np.exp(power * (log_weight - log_weight.max()))
@@ -106,7 +114,8 @@ def fitted(z: np.ndarray, log_weight: np.ndarray) -> StudentT:
         power *= 0.8
     mean = weight @ z
     covariance = (weight[:, None] * (z - mean)).T @ (z - mean) + 1e-6 * np.eye(LATENTS)
-    return StudentT(*(jnp.asarray(x, jnp.float32) for x in (mean, np.linalg.cholesky(covariance))))
+    moments = (jnp.asarray(x, jnp.float32) for x in (mean, np.linalg.cholesky(covariance)))
+    return StudentT(*moments), power
 
 
 def references(network: Any, images: Any, args: Any) -> dict[str, Any]:

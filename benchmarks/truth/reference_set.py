@@ -16,7 +16,9 @@ standard deviation (root mean square over latents), or no draw is in a mode of a
 right where log Z is within 2 errors, the mean within 0.35 and no such mode lost. `warned` is the
 share of wrong runs that carry a note, `alarms` the share of right ones that do; `good` the share
 of wrong runs that `jaxgen.diagnose` calls good, `bad` the share of right ones that it calls bad.
-Runs that end in an error are `refused`, and take no other part.
+Runs that end in an error are `refused`, and take no other part. Over all posteriors: `both` counts
+those whose |bias| is at most half of the stated error and whose intervals hold the truth for 90% of
+keys at least; `neither_noted` lists the others without a note (`noted`) in 95% of their runs.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ METHODS = ("ours", *PEERS)
 SMOKE = ("linear-gaussian-2", "three-modes-2")
 DEFAULT_BUDGET = 700.0  # gradients of a peer where ours has no rows
 LARGE_MODE = 0.05
+ENOUGH_NOTES = 0.95  # share of runs with a note that excuses a log Z which is not honest
 # How a verdict of `diagnose` begins.
 GOOD, BAD = ("mixed", "good", "islands agree"), ("stuck", "bad", "islands disagree")
 
@@ -131,6 +134,7 @@ def summarised(rows: list[dict[str, Any]], reference: Any) -> dict[str, Any]:
         "right": int(right.sum()),
         "warned": _share(noted, wrong),
         "alarms": _share(noted, right),
+        "noted": float(noted.mean()),
         "good": _share(good, wrong) if any(row["verdict"] for row in rows) else None,
         "bad": _share(bad, right) if any(row["verdict"] for row in rows) else None,
     }
@@ -233,7 +237,7 @@ COLUMNS = (
     "worth",
     "modes",
 )
-COLUMNS += ("exact", "lost", "wrong", "warned", "alarms", "good", "bad")
+COLUMNS += ("exact", "lost", "wrong", "right", "noted", "warned", "alarms", "good", "bad")
 
 
 def table(names: list[str], methods: list[str], rows: Rows, options: str) -> list[dict[str, Any]]:
@@ -259,14 +263,22 @@ def overall(lines: list[dict[str, Any]], method: str) -> dict[str, Any]:
     wrong, right = (np.array([line[which] for line in mine]) for which in ("wrong", "right"))
 
     def pooled(name: str, count: np.ndarray) -> float | None:
-        share = np.array([line[name] or 0.0 for line in mine])
-        return float(share @ count / count.sum()) if count.sum() else None
+        known = np.array([line[name] is not None for line in mine], bool)
+        share, number = np.array([line[name] or 0.0 for line in mine])[known], count[known]
+        return float(share @ number / number.sum()) if number.sum() else None
 
     return {
         "posteriors": len(every),
         "refused": sum(line["refused"] for line in every),
         "bias_at_most_half_of_stated": sum(line["ratio"] <= 0.5 for line in mine),
         "coverage_at_least_90": sum((line["cover"] or 0) >= 0.9 for line in mine),
+        "coverage_all_keys": sum(line["cover"] == 1 for line in mine),
+        "both": sum(_honest(line) for line in mine),
+        "neither_noted": [
+            line["name"]
+            for line in mine
+            if line["cover"] is not None and not _honest(line) and line["noted"] < ENOUGH_NOTES
+        ],
         "coverage_of_all_runs": pooled(
             "cover", np.array([line["keys"] - line["refused"] for line in mine])
         ),
@@ -278,6 +290,11 @@ def overall(lines: list[dict[str, Any]], method: str) -> dict[str, Any]:
         "wrong_called_good": pooled("good", wrong),
         "right_called_bad": pooled("bad", right),
     }
+
+
+def _honest(line: dict[str, Any]) -> bool:
+    """Whether log Z of a posterior is as good as it says: bias and coverage both."""
+    return line["ratio"] <= 0.5 and (line["cover"] or 0) >= 0.9
 
 
 def _cell(value: float | int | None) -> str:

@@ -117,3 +117,20 @@ def test_rows_are_kept_and_not_run_again(scoring, tmp_path, monkeypatch, capsys)
     said = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert said["benchmark"] == "reference_set"
     assert said["rows"][0]["keys"] == 1
+
+
+def test_posteriors_that_are_neither_honest_nor_noted_are_named(scoring):
+    reference = posteriors.get("linear-gaussian-2")
+
+    def line(name, shift, **more):
+        rows = [
+            scoring.scored(reference, answer(scoring, reference, shift=shift, **more))
+            for _ in range(4)
+        ]
+        return {"name": name, "method": "ours", **scoring.summarised(rows, reference)}
+
+    lines = [line("good", 0.01), line("noted", 1.0, notes=("uncertain",)), line("silent", 1.0)]
+    every = scoring.overall(lines, "ours")
+    assert every["both"] == 1
+    assert every["coverage_all_keys"] == 1
+    assert every["neither_noted"] == ["silent"]
