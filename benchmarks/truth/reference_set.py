@@ -14,8 +14,9 @@ good (1 / the mean square of its error in exact standard deviations); `modes`, h
 A run is wrong where log Z is more than 3 stated errors and 0.05 off, the mean is off by half a
 standard deviation (root mean square over latents), or no draw is in a mode of at least 5%; it is
 right where log Z is within 2 errors, the mean within 0.35 and no such mode lost. `warned` is the
-share of wrong runs that carry a note, `alarms` the share of right ones that do; `good` the share
-of wrong runs that `jaxgen.diagnose` calls good, `bad` the share of right ones that it calls bad.
+share of wrong runs that carry a note, `alarms` the share of right ones that do (a count of refused
+proposals is no such note); `good` the share of wrong runs that `jaxgen.diagnose` calls good, `bad`
+the share of right ones that it calls bad.
 Runs that end in an error are `refused`, and take no other part. Over all posteriors: `both` counts
 those whose |bias| is at most half of the stated error and whose intervals hold the truth for 90% of
 keys at least; `neither_noted` lists the others without a note (`noted`) in 95% of their runs.
@@ -43,6 +44,7 @@ METHODS = ("ours", *PEERS)
 SMOKE = ("linear-gaussian-2", "three-modes-2")
 DEFAULT_BUDGET = 700.0  # gradients of a peer where ours has no rows
 LARGE_MODE = 0.05
+COUNTED = "proposals were divergent"  # a count of refused proposals says nothing of the answer
 ENOUGH_NOTES = 0.95  # share of runs with a note that excuses a log Z which is not honest
 # How a verdict of `diagnose` begins.
 GOOD, BAD = ("mixed", "good", "islands agree"), ("stuck", "bad", "islands disagree")
@@ -115,7 +117,7 @@ def summarised(rows: list[dict[str, Any]], reference: Any) -> dict[str, Any]:
     stated = np.array([row["stated"] for row in rows], float)
     total = np.hypot(stated, [row["reference_error"] for row in rows])
     judgement = np.array([judged(row) for row in rows])
-    noted = np.array([bool(row["notes"]) for row in rows])
+    noted = np.array([any(COUNTED not in note for note in row["notes"]) for row in rows])
     good, bad = (
         np.array([row["verdict"].startswith(start) for row in rows]) for start in (GOOD, BAD)
     )

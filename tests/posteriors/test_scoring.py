@@ -71,7 +71,7 @@ def test_the_summary_counts_notes_and_verdicts(scoring):
         for shift, more in [
             (1.0, {"notes": ("log Z is uncertain",), "verdict": "stuck: R-hat 2"}),
             (1.0, {"verdict": "mixed: R-hat at most 1.01"}),
-            (0.1, {"verdict": "stuck: R-hat 2"}),
+            (0.1, {"verdict": "stuck: R-hat 2", "notes": ("3 proposals were divergent",)}),
             (-0.1, {"verdict": "mixed: R-hat at most 1.01"}),
         ]
     ]
