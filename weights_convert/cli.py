@@ -60,14 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _chosen(arguments: Sequence[str]) -> str | None:
-    """The command that was typed, by its first name; None where none was, as for --help."""
+    """Return the command that was typed, by its first name; None where none was, as for --help."""
     typed = next((word for word in arguments if not word.startswith("-")), None)
     names = {alias: name for name, (_, _, also) in _COMMANDS.items() for alias in (name, *also)}
     return names.get(typed or "")
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
-    """The parser, with the arguments of the chosen command: importing every converter's
+    """Return the parser, with the arguments of the chosen command: importing every converter's
     module takes over a second, and `--help` needs none of them.
     """
     parser = argparse.ArgumentParser(

@@ -65,7 +65,7 @@ class Case(NamedTuple):
 
 
 def converted(scratch: Path, name: str, *arguments: Any) -> Any:
-    """What the command line makes of a file."""
+    """Return what the command line makes of a file."""
     from weights_convert.cli import main as convert
 
     out = scratch / f"{name}.safetensors"
@@ -75,7 +75,7 @@ def converted(scratch: Path, name: str, *arguments: Any) -> Any:
 
 
 def caffe(scratch: Path, name: str, files: Any, preset: str, images: Any, blob: Any) -> Case:
-    """A Caffe network, judged by OpenCV."""
+    """Return a Caffe network, judged by OpenCV."""
     import cv2
 
     arguments = ("caffe", *files, "--preset", preset)
@@ -100,7 +100,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def lenet(scratch: Path) -> Case:
-    """The first test digits of MNIST."""
+    """Return the first test digits of MNIST."""
     digits = read_idx(WEIGHTS / "images" / "mnist_t10k-images-idx3-ubyte.gz")[:COUNT]
     digits = np.asarray(digits, np.float32)[..., None]
     folder = WEIGHTS / "caffe_lenet_mnist"
@@ -129,7 +129,7 @@ def squeezenet(scratch: Path) -> Case:
 
 
 def caffenet(scratch: Path) -> Case:
-    """The same images through a network without weights of its own."""
+    """Return the same images through a network without weights of its own."""
     from weights_convert.caffe import read_prototxt
     from weights_convert.caffe.random_blobs import random_blobs, write_caffemodel
     from weights_convert.caffe.wiring import wire_up
@@ -176,7 +176,7 @@ def resnet20(scratch: Path) -> Case:
 
 
 def onnx(scratch: Path) -> Case:
-    """The same network with a softmax, exported by torch; its conversion keeps the softmax."""
+    """Return the same network with a softmax, exported by torch; its conversion keeps the softmax."""
     import onnxruntime
     import torch
 
@@ -226,7 +226,7 @@ CASES: dict[str, Callable[[Path], Case]] = {
 
 
 def through(condition: Any, network: Any, images: np.ndarray, count: int, **more: Any) -> Any:
-    """A condition's value for every image and class: `[10, K]`."""
+    """Return a condition's value for every image and class: `[10, K]`."""
 
     @jax.jit
     def one(image: Any) -> Any:
@@ -236,7 +236,7 @@ def through(condition: Any, network: Any, images: np.ndarray, count: int, **more
 
 
 def probability(condition: Any, values: np.ndarray) -> np.ndarray:
-    """What a condition's values say of p(class)."""
+    """Return what a condition's values say of p(class)."""
     if condition is ClassProbability:
         return values
     if condition is ClassLogSoftmax:
@@ -255,7 +255,7 @@ def refused(condition: Any, network: Any, images: np.ndarray) -> bool:
 
 
 def measured(name: str, case: Case) -> dict[str, Any]:
-    """A line of the table."""
+    """Return a line of the table."""
     count = case.wanted.shape[1]
     line: dict[str, Any] = {"classifier": name, "classes": count, "logits": case.cut}
     best = case.wanted.argmax(axis=1)

@@ -39,7 +39,7 @@ LOW_COVERAGE = 0.75
 
 
 def drawn(image: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
-    """An image of the generator, and the generator of its noise."""
+    """Return an image of the generator, and the generator of its noise."""
     rng = np.random.default_rng(10_000 + image)
     z = rng.normal(size=64).astype(np.float32)
     truth = np.asarray(jaxgen.load(NAME)(jnp.asarray(z)))
@@ -75,7 +75,7 @@ class Meter:
 
 
 def one(task: str, image: int, key: int, noise: float, settings: dict[str, Any]) -> dict[str, Any]:
-    """A row: one image under one task with one key."""
+    """Return a row: one image under one task with one key."""
     begun = time.perf_counter()
     truth, seen, rng = drawn(image, noise)
     meter, hidden = Meter(), hidden_pixels(task)
@@ -107,7 +107,7 @@ def one(task: str, image: int, key: int, noise: float, settings: dict[str, Any])
 
 
 def summarised(task: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A line of the table: a task over images and keys."""
+    """Return a line of the table: a task over images and keys."""
     images = sorted({row["image"] for row in rows})
     per_image = [np.mean([r["inside"] for r in rows if r["image"] == i]) for i in images]
     inside = np.array([row["inside"] for row in rows])

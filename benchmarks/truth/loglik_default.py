@@ -80,7 +80,7 @@ def weighted(posterior: Any, proposal: StudentT, z: Any) -> Any:
 
 
 def reference(posterior: Any, encoder: Any, image: Any, key: Any, draws: int) -> Reference:
-    """Importance sampling from a fitted Student-t."""
+    """Sample by importance from a fitted Student-t."""
     mean, log_variance = encoder(image)
     proposal = StudentT(mean, jnp.diag(2.0 * jnp.exp(0.5 * log_variance)))
     untempered = 0
@@ -101,7 +101,7 @@ def reference(posterior: Any, encoder: Any, image: Any, key: Any, draws: int) ->
 
 
 def fitted(z: np.ndarray, log_weight: np.ndarray) -> tuple[StudentT, float]:
-    """A Student-t of the weighted draws' moments, and the power that their weights were taken to.
+    """Return a Student-t of the weighted draws' moments, and the power that their weights were taken to.
 
     Weights of which few draws hold the most are flattened.
     """

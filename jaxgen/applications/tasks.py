@@ -383,7 +383,7 @@ def summarise(
 def _summarise_traced(
     result: SampleResult, posterior: Posterior, condition: Any, level: float
 ) -> Reconstruction:
-    """The same inside a transformation of JAX, by `jax.numpy`, all draws in memory."""
+    """Sum up inside a transformation of JAX, by `jax.numpy`, all draws in memory."""
     stack = result.draws["image"]
     chosen = result.weights
     flat = stack.reshape(-1, *stack.shape[2:])

@@ -20,7 +20,7 @@ def expected(argument: str, wanted: str, got: object, hint: str = "") -> InputEr
 
 
 def visible(text: str) -> str:
-    """A text whose invisible characters are written as Python's escapes of them.
+    """Return a text whose invisible characters are written as Python's escapes of them.
 
     A name that somebody else chose may hold characters that drive a terminal, or that reverse
     the direction of what follows, so that a reader sees another text than there is (Boucher &

@@ -16,7 +16,7 @@ _MOST_DOTS = 100
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """The table of a text.
+    """Return the table of a text.
 
     Raises:
       ValueError: in one line, for text that is no TOML, over 100 dots in a line, or a whole
