@@ -176,7 +176,7 @@ def resnet20(scratch: Path) -> Case:
 
 
 def onnx(scratch: Path) -> Case:
-    """Return the same network with a softmax, exported by torch; its conversion keeps the softmax."""
+    """Return the same network with a softmax, exported by torch; conversion keeps the softmax."""
     import onnxruntime
     import torch
 

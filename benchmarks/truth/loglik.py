@@ -142,7 +142,7 @@ class Published(NamedTuple):
 
 
 def published(scratch):
-    """Return the published MNIST autoencoder, converted into `scratch`; None where there is none."""
+    """Return the published MNIST autoencoder, converted into `scratch`; None without one."""
     file = WEIGHTS / "torch_mnist_vae" / "vae_epoch_25.pth"
     data = WEIGHTS / "images" / "mnist_t10k-images-idx3-ubyte.gz"
     if not (file.is_file() and data.is_file()):

@@ -101,7 +101,7 @@ def reference(posterior: Any, encoder: Any, image: Any, key: Any, draws: int) ->
 
 
 def fitted(z: np.ndarray, log_weight: np.ndarray) -> tuple[StudentT, float]:
-    """Return a Student-t of the weighted draws' moments, and the power that their weights were taken to.
+    """Return a Student-t of the weighted draws' moments, and the power of their weights.
 
     Weights of which few draws hold the most are flattened.
     """

@@ -256,8 +256,8 @@ def _architecture(
     path: Path, metadata: dict[str, Any], part: str | None
 ) -> tuple[Architecture, dict[str, Any]]:
     entry = metadata.get("architecture")
-    named = isinstance(entry, dict) and isinstance(entry.get("name"), str)
-    if not named or entry["name"] not in ARCHITECTURES:
+    name = entry.get("name") if isinstance(entry, dict) else None
+    if not isinstance(entry, dict) or not isinstance(name, str) or name not in ARCHITECTURES:
         raise expected(
             f"{path}: architecture", f"one of {', '.join(ARCHITECTURES)}", repr(entry)[:80]
         )
