@@ -144,6 +144,14 @@ def test_what_needs_the_host_is_refused_by_name(feature):
         jax.jit(lambda key: run(key, TOY.posterior, **feature))(KEY)
 
 
+def test_given_positions_are_noted_under_jit_too():
+    start = jnp.zeros((16, 4))
+    plain = run(KEY, TOY.posterior, start=start)
+    jitted = jax.jit(lambda key: run(key, TOY.posterior, start=start))(KEY).settled()
+    assert jitted.notes == plain.notes
+    assert "without annealing" in jitted.notes[0]
+
+
 def test_results_say_what_they_are_before_they_are_settled():
     many = jax.vmap(lambda key: run(key, TOY.posterior))(jax.random.split(KEY, 2))
     assert "SampleResult of [2] runs" in repr(many)

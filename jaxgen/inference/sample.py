@@ -236,7 +236,7 @@ def _traced(found: traced.Outcome, setup: Setup) -> SampleResult:
         "num_gradients": state.num_gradients,
         "num_divergent": state.num_divergent,
         "exactness": _exactness(setup),
-        "notes": UNSETTLED,
+        "notes": UNSETTLED if setup.start is None else (*UNSETTLED, _NOT_ANNEALED),
         "state": state,
         "tile": setup.tile,
         "island_log_z": evidence.island_log_z,

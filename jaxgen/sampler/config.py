@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxgen.core.cache import keep_compiled
 from jaxgen.core.errors import expected
@@ -379,6 +380,8 @@ def _schedule(betas: Any) -> Any:
         if not is_traced(betas) and not 0 < float(betas.cess) < 1:
             raise expected("Adaptive.cess", "a fraction between 0 and 1", betas.cess)
         return betas
+    if isinstance(betas, Tracer):  # values that nobody can check yet
+        return jnp.asarray(betas, jnp.float32)
     values = np.asarray(check_betas(betas), np.float32)
     if np.any(np.diff(values[1:]) <= 0):
         raise expected("betas", "values that differ in float32", "steps that vanish in it")

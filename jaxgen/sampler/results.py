@@ -131,7 +131,7 @@ class AISResult(NamedTuple):
           InputError: for what an ordinary run would have raised, and for several runs at
             once, which `unstacked` takes apart.
         """
-        if self.notes != UNSETTLED:
+        if self.notes[:1] != UNSETTLED:
             return self
         found = _readable(self)
         notes = annealing_notes(
@@ -149,7 +149,7 @@ class AISResult(NamedTuple):
         return [one.settled() for one in _items(self)]
 
     def __repr__(self) -> str:
-        if self.notes == UNSETTLED:
+        if self.notes[:1] == UNSETTLED:
             return _unsettled(self)
         count = len(np.asarray(self.log_weight))
         return _lines(
@@ -229,17 +229,17 @@ class SampleResult(NamedTuple):
           InputError: for what an ordinary run would have raised, and for several runs at
             once, which `unstacked` takes apart.
         """
-        if self.notes != UNSETTLED:
+        if self.notes[:1] != UNSETTLED:
             return self
         found = _readable(self)
-        return found._replace(notes=sample_notes(found))
+        return found._replace(notes=(*self.notes[1:], *sample_notes(found)))
 
     def unstacked(self) -> list[SampleResult]:
         """Return the results of a run under `jax.vmap`, one for each item, settled."""
         return [one.settled() for one in _items(self)]
 
     def __repr__(self) -> str:
-        if self.notes == UNSETTLED:
+        if self.notes[:1] == UNSETTLED:
             return _unsettled(self)
         count = len(self.weights)
         leaves = jax.tree.leaves(self.draws)
