@@ -70,7 +70,10 @@ def _run(options: Any) -> int:
             )
     if Path(options.out).exists() and not Path(options.out).is_dir():
         raise expected("--out", "a folder", f"{options.out}, a file")
-    weights = Path(options.out) / f"{options.name.replace('/', '_').replace('-', '_')}.safetensors"
+    name = options.name.replace("/", "_").replace("-", "_")
+    if options.name == "toy2d/gan":  # its weights are named by their number of updates
+        name += f"_{options.steps or RECIPES[options.name].steps}"
+    weights = Path(options.out) / f"{name}.safetensors"
     if weights.exists() and not options.force:
         raise expected("--out", "no weights of that name yet", str(weights), "Give --force")
     try:

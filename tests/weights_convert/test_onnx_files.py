@@ -123,6 +123,23 @@ def test_outputs_by_name_inputs_handed_on_and_several_outputs(tmp_path):
         read_onnx(path, outputs=["zz"])
 
 
+def test_saving_spares_sources_and_what_is_there(tmp_path, capsys):
+    source = write(tmp_path / "m.safetensors", model([("Relu", "x", "y", {})], {"x": (1, 3)}, "y"))
+    converted, before = lower(read_onnx(source)), source.read_bytes()
+    out = converted.save(tmp_path / "out.safetensors")
+    assert describe(out).input_shape == (3,)
+    with pytest.raises(InputError, match="which exists"):
+        converted.save(out)
+    converted.save(out, force=True)
+    with pytest.raises(InputError, match="never overwritten"):
+        converted.save(source, sources=[source], force=True)
+    with pytest.raises(InputError, match=r"ends in \.safetensors"):
+        converted.save(tmp_path / "out.pth")
+    assert main(["onnx", str(source), "--out", str(source), "--force"]) == 2
+    assert "never overwritten" in capsys.readouterr().err
+    assert source.read_bytes() == before
+
+
 def test_functions_are_put_in_place(tmp_path):
     helper = onnx.helper
     opset = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
