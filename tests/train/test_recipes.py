@@ -66,6 +66,8 @@ def test_errors(tmp_path):
 def test_command_line(tmp_path, capsys):
     assert main(["train", "toy2d/gan", "--out", str(tmp_path), "--steps", "5"]) == 0
     assert "toy2d_gan_5.safetensors" in capsys.readouterr().out
+    assert main(["train", "toy2d/gan", "--out", str(tmp_path), "--steps", "5"]) == 2
+    assert "Give --force" in capsys.readouterr().err
     assert main(["train", "nothing", "--out", str(tmp_path)]) == 2
     assert "nothing" in capsys.readouterr().err
 
