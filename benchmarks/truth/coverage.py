@@ -6,9 +6,8 @@ but a hole of 10 by 10 (`hole`), the upper half (`half`), or means of 4 by 4 pix
 is G(z) of the latent that was drawn, so the intervals of the exact posterior hold 90% of hidden
 pixels (of all pixels for `4x`) on average over images.
 
-For each run: the share of hidden pixels inside, gradients for each chain when annealing first
-stands at beta = 1 and when its second stage ends there, first states that chains descend from,
-log Z with its stated error, notes. `--keys` repeats each image with several keys, and a
+For each run: the share of hidden pixels inside, gradients for each chain when the last annealing
+ends at beta = 1, first states that chains descend from, log Z with its stated error, notes. `--keys` repeats each image with several keys, and a
 chi-square test asks whether their log Z differ by more than they state. A row for each task,
 image and key goes into `--rows`; what is there already is not run again.
 """
@@ -60,17 +59,14 @@ def hidden_pixels(task: str) -> np.ndarray:
 
 
 class Meter:
-    """Gradients when a stage of annealing ends, as the progress callback is told."""
+    """Gradients when annealing ends, as the progress callback is told."""
 
     def __init__(self) -> None:
-        self.first: int | None = None
         self.annealed: int | None = None
 
     def __call__(self, told: Any) -> None:
-        """Keep the first arrival at beta = 1 and the end of annealing."""
+        """Keep what annealing has taken so far."""
         if told.phase == "anneal":
-            if self.first is None and told.beta >= 1:
-                self.first = told.num_gradients
             self.annealed = told.num_gradients
 
 
@@ -97,7 +93,6 @@ def one(task: str, image: int, key: int, noise: float, settings: dict[str, Any])
         "stated": result.log_z_standard_error,
         "islands": np.asarray(result.island_log_z, float).round(3).tolist(),
         "ancestors": result.num_ancestors,
-        "first_at_1": meter.first,
         "annealed": meter.annealed,
         "gradients": float(np.mean(result.num_gradients)),
         "misfit": found.misfit,
@@ -115,7 +110,6 @@ def summarised(task: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     stated = np.array([row["stated"] for row in rows])
     low = inside < LOW_COVERAGE
     spread = float(np.std(per_image, ddof=1) / np.sqrt(len(images))) if len(images) > 1 else None
-    first = [row["first_at_1"] for row in rows if row["first_at_1"] is not None]
     line = {
         "task": task,
         "images": len(images),
@@ -123,7 +117,6 @@ def summarised(task: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "inside_90": float(np.mean(per_image)),
         "inside_se": spread,
         "inside_quartiles": np.quantile(inside, (0.25, 0.5, 0.75)).round(3).tolist(),
-        "gradients_first_at_1": float(np.mean(first)) if first else None,
         "gradients_annealed": float(np.mean([row["annealed"] for row in rows])),
         "gradients": float(np.mean([row["gradients"] for row in rows])),
         "ancestors_median": float(np.median([row["ancestors"] for row in rows])),
