@@ -7,9 +7,10 @@ is G(z) of the latent that was drawn, so the intervals of the exact posterior ho
 pixels (of all pixels for `4x`) on average over images.
 
 For each run: the share of hidden pixels inside, gradients for each chain when the last annealing
-ends at beta = 1, first states that chains descend from, log Z with its stated error, notes. `--keys` repeats each image with several keys, and a
-chi-square test asks whether their log Z differ by more than they state. A row for each task,
-image and key goes into `--rows`; what is there already is not run again.
+ends at beta = 1, first states that chains descend from, log Z with its stated error, notes.
+`--keys` repeats each image with several keys, and a chi-square test asks whether their log Z
+differ by more than they state. A row for each task, image and key goes into `--rows`; what is
+there already is not run again.
 """
 
 from __future__ import annotations
