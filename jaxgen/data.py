@@ -11,6 +11,7 @@ import gzip
 import math
 import os
 import zlib
+from importlib.resources import files
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,7 +25,9 @@ from jaxgen.core.types import Array, PRNGKey
 __all__ = [
     "CLASS_NAMES",
     "RING_VARIANCE",
+    "Examples",
     "Images",
+    "examples",
     "fashion_mnist",
     "fashion_mnist_available",
     "read_idx",
@@ -170,3 +173,22 @@ def _file(root: Path, name: str) -> Path:
         "Run `apt-get install dataset-fashion-mnist`, or point "
         f"{VARIABLE} at a folder that holds the four idx .gz files.",
     )
+
+
+class Examples(NamedTuple):
+    """Images `[N, 28, 28, 1]` uint8, labels `[N]`, and indices in the test set `[N]`."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+
+
+def examples() -> Examples:
+    """Return the fifty test images of Fashion-MNIST that come with the package.
+
+    They are the first five of each class (Xiao, Rasul and Vollgraf 2017, MIT licence).
+    """
+    from safetensors.numpy import load_file
+
+    path = files("jaxgen") / "shipped" / "fashion_mnist_examples.safetensors"
+    return Examples(**load_file(str(path)))

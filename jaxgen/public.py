@@ -9,6 +9,7 @@ from jaxgen.applications import baselines, ppgn, tasks
 from jaxgen.core import aliases
 from jaxgen.core.errors import InputError
 from jaxgen.core.version import __version__ as __version__
+from jaxgen.data import examples
 from jaxgen.diagnostics import Diagnosis, diagnose
 from jaxgen.diagnostics.arviz import to_arviz
 from jaxgen.diagnostics.calibration import Calibration, calibrate
@@ -87,6 +88,7 @@ __all__ = [
     "bdmc",
     "calibrate",
     "diagnose",
+    "examples",
     "freeze",
     "geometric_path",
     "images",

@@ -134,3 +134,12 @@ def test_toy_ring_has_the_stated_modes_and_covariance():
         covariance = np.cov(points[nearest == k].T)
         # Standard error of a variance over 4000 draws: 0.002 * sqrt(2 / 4000) = 4.5e-5.
         np.testing.assert_allclose(covariance, 0.002 * np.eye(2), atol=5 * 4.5e-5)
+
+
+def test_examples_come_with_the_package():
+    import jaxgen
+
+    found = jaxgen.examples()
+    assert found.images.shape == (50, 28, 28, 1)
+    assert found.images.dtype == np.uint8
+    np.testing.assert_array_equal(found.labels, np.repeat(np.arange(10), 5))

@@ -253,7 +253,7 @@ def small_autoencoder(key, images, steps, latent=2, hidden=64):
 
 def agreement(args):
     """Question 3."""
-    from jaxgen.cli.examples import shipped
+    from jaxgen.data import examples as shipped
 
     grey = fashion_mnist("train").images[:10_000] if fashion_mnist_available() else shipped().images
     images = (grey.reshape(-1, 28, 28, 1) >= 128).astype(np.float32)

@@ -20,9 +20,8 @@ import jax
 import jax.numpy as jnp
 
 import jaxgen
-from jaxgen.cli.examples import shipped
 
-image = jnp.asarray(shipped().images[33] / 255.0, jnp.float32)
+image = jnp.asarray(jaxgen.examples().images[33] / 255.0, jnp.float32)
 mask = jnp.ones((28, 28)).at[14:].set(0)
 found = jaxgen.tasks.inpaint(
     jax.random.key(0), "fashion-mnist/dcgan", image, mask, noise=0.1, num_chains=16

@@ -8,13 +8,12 @@ the same file again from the data set.
 from __future__ import annotations
 
 import sys
-from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from jaxgen.data import CLASS_NAMES, fashion_mnist
+from jaxgen.data import CLASS_NAMES, Examples, fashion_mnist
+from jaxgen.data import examples as shipped
 
 __all__ = ["Examples", "choose", "shipped", "write"]
 
@@ -25,14 +24,6 @@ _NOTES = {
     "citation": "Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747",
     "licence": "MIT, Copyright (c) 2017 Zalando SE",
 }
-
-
-class Examples(NamedTuple):
-    """Images `[N, 28, 28, 1]` uint8, labels `[N]`, and indices in the test set `[N]`."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    indices: np.ndarray
 
 
 def choose(folder: str | None = None) -> Examples:
@@ -47,14 +38,6 @@ def write(path: str | Path, folder: str | None = None) -> None:
     from safetensors.numpy import save_file
 
     save_file(choose(folder)._asdict(), path, _NOTES)
-
-
-def shipped() -> Examples:
-    """The examples that come with the package."""
-    from safetensors.numpy import load_file
-
-    path = files("jaxgen") / "shipped" / "fashion_mnist_examples.safetensors"
-    return Examples(**load_file(str(path)))
 
 
 if __name__ == "__main__":

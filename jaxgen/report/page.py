@@ -6,6 +6,8 @@ import base64
 import hashlib
 import json
 import math
+import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,8 +57,7 @@ def page(run: Run, parts: Sequence[Part] | None = None) -> str:
             f'<p class="note">The first {len(shown)} of {len(parts)} posteriors are shown in '
             "full; the table above has them all.</p>"
         )
-    command = _text(run.summary.get("command"))
-    title = f"{command or 'run'}: {run.path.resolve().name}"
+    title = f"{_about(run)}: {run.path.resolve().name}"
     device, seconds = _text(run.summary.get("device")), figure(run.summary.get("seconds"))
     spent = "" if math.isnan(seconds) else f" in {seconds:,.0f} s"
     return f"""<!doctype html>
@@ -81,12 +82,50 @@ def page(run: Run, parts: Sequence[Part] | None = None) -> str:
 is here without it.</p></noscript>
 {_overview(parts)}
 {sections}
+{_repeat(run)}
 {_settings(run)}
 </main>
 <script>{SCRIPT}</script>
 </body>
 </html>
 """
+
+
+# What each command draws, for the title; and arguments that are typed without a name, that have
+# another one, or that are of one call and not of the run.
+_TITLES = {
+    "demo": "Images of ten classes, and completed images",
+    "sample": "Images drawn from a class",
+    "inpaint": "A completed image",
+    "superres": "A sharpened image",
+}
+_BARE = ("image",)
+_NAMES = {"label": "class"}
+_OF_ONE_CALL = ("out", "force", "resume", "json", "quiet", "checkpoint_every")
+
+
+def _about(run: Run) -> str:
+    command = _text(run.summary.get("command"))
+    return _TITLES.get(command, command or "run")
+
+
+def _repeat(run: Run) -> str:
+    """The command line that makes this run again, where a command line made it."""
+    command, arguments = run.summary.get("command"), _mapping(run.summary.get("arguments"))
+    if command not in _TITLES:
+        return ""
+    words = [str(arguments[name]) for name in _BARE if arguments.get(name) is not None]
+    for name, value in list(arguments.items())[:100]:
+        if name in (*_BARE, *_OF_ONE_CALL) or value is None or value is False:
+            continue
+        if not re.fullmatch(r"[a-z][a-z_]{0,40}", name):
+            continue
+        flag = f"--{_NAMES.get(name, name).replace('_', '-')}"
+        words += [flag] if value is True else [f"{flag}={value}"]
+    line = shlex.join(["jaxgen", str(command), *words])
+    return f"""<section aria-labelledby="repeat"><h2 id="repeat">How to repeat it</h2>
+<p>The same versions and the same kind of device give the same draws.</p>
+<pre>{escape(_text(line, 4000))}</pre></section>"""
 
 
 def _on(device: str) -> str:
