@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from PIL import Image
 
 import jaxgen
 from jaxgen import cli
-from jaxgen.cli import commands, examples, main
+from jaxgen.cli import commands, main
 from jaxgen.core.errors import InputError
 
 SOURCE = Path(cli.__file__).parent
@@ -187,7 +188,7 @@ def fill(root):
         file.truncate((64 << 20) + 1)
     sizes = b"".join(n.to_bytes(4, "big") for n in (2, 14, 14))
     (root / "small-ubyte").write_bytes(b"\0\0\x08\x03" + sizes + bytes(2 * 14 * 14))
-    weights = examples.files("jaxgen") / "shipped" / "fashion_mnist_dcgan.safetensors"
+    weights = files("jaxgen") / "shipped" / "fashion_mnist_dcgan.safetensors"
     (root / "cut.safetensors").write_bytes(weights.read_bytes()[:9000])
     (root / "foreign.safetensors").write_bytes(b"\x80\x04pickled, perhaps")
     (root / "done").mkdir()
