@@ -87,6 +87,7 @@ def test_vmap_over_keys_and_observations_finds_each_log_z():
         assert np.all(result.history.beta > 0)
 
 
+@pytest.mark.slow
 def test_items_of_a_vmap_follow_their_own_temperatures():
     def sharper(noise):
         condition = replace(TOY.posterior.condition, noise=noise)
@@ -99,6 +100,7 @@ def test_items_of_a_vmap_follow_their_own_temperatures():
     assert wide.num_gradients.mean() < sharp.num_gradients.mean()
 
 
+@pytest.mark.slow
 def test_scan_over_keys_gives_the_same_bits(plain):
     def step(carry, key):
         return carry, run(key, TOY.posterior).log_z
@@ -218,6 +220,7 @@ def test_inpaint_under_jit_and_vmap():
     assert not np.array_equal(pair.mean[0], pair.mean[1])
 
 
+@pytest.mark.slow
 def test_many_posteriors_are_one_program_whatever_the_batch():
     image = TOY.posterior.condition.observed
     seen = jnp.stack([image, image + 0.4, image - 0.7])
@@ -260,6 +263,28 @@ def test_on_a_cpu_each_item_has_the_bits_of_sample():
     each = jaxgen.sample_each(KEY, observed, seen, num_chains=16, num_steps=4, warmup=3)
     for index, (y, result) in enumerate(zip(seen, each, strict=True)):
         same_bits(result, run(jax.random.fold_in(KEY, index), observed(y)), (*NUMBERS, "draws"))
+
+
+@pytest.mark.slow
+def test_settings_of_the_calling_thread_hold_for_every_item():
+    seen = []
+
+    def make(shift):
+        seen.append(jax.config.jax_enable_x64)
+        return observed(TOY.posterior.condition.observed + shift)
+
+    with jax.enable_x64(True):
+        shifts = jnp.asarray([0.0, 0.1, 0.2], jnp.float32)
+        each = jaxgen.sample_each(0, make, shifts, num_chains=16, num_steps=2, warmup=1)
+        alone = jaxgen.sample(
+            jax.random.fold_in(jax.random.key(0), 2),
+            make(shifts[2]),
+            num_chains=16,
+            num_steps=2,
+            warmup=1,
+        )
+    assert all(seen)
+    same_bits(each[2], alone, ("log_z", "draws"))
 
 
 @pytest.mark.parametrize(

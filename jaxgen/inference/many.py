@@ -12,6 +12,7 @@ itself, one on each core, and its bits are those of `sample`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -93,14 +94,50 @@ def sample_each(
         here = range(min(size, count - start))
         return [_settled(jax.tree.map(lambda x, i=i: x[i], found), start + i) for i in here]
 
+    starts = range(0, count, size)
+    # The first batch compiles, so that the others find the program there.
+    results = run(0)
+    _tell(progress, len(results), count)
     workers = _cores() if size == 1 and jax.default_backend() == "cpu" else 1
-    results: list[SampleResult] = []
+    settings_here = _settings_of_thread()
     with ThreadPoolExecutor(workers) as pool:
-        for found in pool.map(run, range(0, count, size)):
-            results += found
-            if progress is not None:
-                progress(len(results), count)
+        waiting = [pool.submit(settings_here, run, start) for start in starts[1:]]
+        try:
+            for future in waiting:
+                results += future.result()
+                _tell(progress, len(results), count)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return results
+
+
+def _tell(progress: Callable[[int, int], None] | None, done: int, count: int) -> None:
+    if progress is not None:
+        progress(done, count)
+
+
+def _settings_of_thread() -> Callable[..., Any]:
+    """Return a caller that gives another thread the settings of JAX that hold in this one.
+
+    `with jax.enable_x64(True):` and its like hold in the thread that they are written in.
+    """
+    config: Any = jax.config
+    settings = [
+        (jax.enable_x64, config.jax_enable_x64),
+        (jax.default_matmul_precision, config.jax_default_matmul_precision),
+        (jax.default_device, config.jax_default_device),
+        (jax.numpy_dtype_promotion, config.jax_numpy_dtype_promotion),
+        (jax.numpy_rank_promotion, config.jax_numpy_rank_promotion),
+    ]
+
+    def call(function: Callable[..., Any], *args: Any) -> Any:
+        with contextlib.ExitStack() as stack:
+            for setting, value in settings:
+                stack.enter_context(setting(value))
+            return function(*args)
+
+    return call
 
 
 def _settled(result: SampleResult, item: int) -> SampleResult:
