@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["cut_from_graph", "cut_from_layers", "said"]
+__all__ = ["cut_from_graph", "cut_from_layers", "cut_from_tensors", "said"]
 
 _IDLE = ("identity", "dropout", "flatten")
 
@@ -81,4 +81,44 @@ def cut_from_graph(
         outputs[place] = bottom
         cut.append(layer["name"])
         del layers[number]
+    return {**description, "layers": layers, "outputs": outputs}, tuple(cut)
+
+
+def cut_from_tensors(
+    description: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return a tensor graph's description without the softmax layers that make its outputs.
+
+    Args:
+      description: see `jaxgen.models.tensor_ops.graph`.
+      shapes: tensor -> its shape, the batch axis first.
+
+    Returns:
+      The description, and the names of the layers that were cut.
+    """
+    layers = list(description["layers"])
+    outputs = list(description["outputs"])
+    cut: list[str] = []
+    for place, output in enumerate(outputs):
+        made = {top: layer for layer in layers for top in layer["tops"]}
+        name = output
+        while name in made and made[name]["type"] == "Identity":
+            name = made[name]["bottoms"][0]
+        layer = made.get(name)
+        if layer is None or layer["type"] != "Softmax" or len(layers) < 2:
+            continue
+        ends = {name, output}
+        others = [entry for entry in layers if not ends & set(entry["tops"])]
+        read = any(ends & set(entry["bottoms"]) for entry in others)
+        shape = tuple(shapes.get(name, ()))
+        axes = {axis % len(shape) for axis in layer["config"]["axes"]} if shape else {0}
+        alone = all(n == 1 for i, n in enumerate(shape) if i not in axes)
+        # A log-softmax may stay: the log-softmax of one is itself.
+        if read or layer["config"]["log"] or 0 in axes or not alone:
+            continue
+        if output in outputs[:place] + outputs[place + 1 :]:
+            continue
+        outputs[place] = layer["bottoms"][0]
+        cut.append(layer["name"])
+        layers = [entry for entry in layers if not ends & set(entry["tops"])]
     return {**description, "layers": layers, "outputs": outputs}, tuple(cut)

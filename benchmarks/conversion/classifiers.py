@@ -13,7 +13,7 @@ at its defaults.
   resnet20   torch, the same images. torch
   shipped    `fashion-mnist/cnn`, images of the shipped DCGAN; its layers in torch, float64
 
-Where a file's softmax is kept (`--keep-softmax`; an ONNX file's is), `probabilities` holds the
+Where a file's softmax is kept (`--keep-softmax`), `probabilities` holds the
 same difference with `takes="probabilities"`, and `refused` says whether each condition refuses
 such outputs without it. Real weights come from JAXGEN_TEST_WEIGHTS.
 """
@@ -176,7 +176,7 @@ def resnet20(scratch: Path) -> Case:
 
 
 def onnx(scratch: Path) -> Case:
-    """Return the same network with a softmax, exported by torch; conversion keeps the softmax."""
+    """Return the same network with a softmax, exported by torch; conversion cuts the softmax."""
     import onnxruntime
     import torch
 

@@ -349,3 +349,47 @@ def test_odd_torch_modules_by_both_exporters(tmp_path, name, dynamo):
     found = np.asarray(converted.network(sample))
     found = found.transpose(2, 0, 1) if found.ndim == 3 else found
     np.testing.assert_allclose(found, wanted[0], atol=2e-5)
+
+
+def classifier(ends, outputs="p", **more):
+    """A linear classifier of three classes whose last nodes are given."""
+    nodes = [("Gemm", "x w b", "y", {}), *ends]
+    constants = {"w": f(5, 3, seed=7), "b": f(3, seed=8)}
+    return model(nodes, {"x": ("N", 5)}, outputs, constants, **more)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        [("Softmax", "y", "p", {"axis": 1})],
+        [("Softmax", "y", "q", {}), ("Identity", "q", "p", {})],
+    ],
+    ids=["last", "identity"],
+)
+def test_a_last_softmax_is_cut_and_said(tmp_path, capsys, ends):
+    source, out = write(tmp_path / "c.onnx", classifier(ends)), tmp_path / "c.safetensors"
+    assert main(["onnx", str(source), "--out", str(out), "--check"]) == 0
+    assert "was cut; --keep-softmax keeps it" in capsys.readouterr().out
+    assert describe(out).metadata["output"].startswith("logits; the source's last softmax")
+    x = f(5, seed=9)
+    logits = x @ f(5, 3, seed=7) + f(3, seed=8)
+    np.testing.assert_allclose(jaxgen.load(out)(x), logits, rtol=1e-5, atol=1e-5)
+    kept = tmp_path / "kept.safetensors"
+    assert main(["onnx", str(source), "--out", str(kept), "--keep-softmax"]) == 0
+    assert jaxgen.load(kept)(x).sum() == pytest.approx(1.0, abs=1e-5)
+    assert "output" not in describe(kept).metadata
+
+
+@pytest.mark.parametrize(
+    ("ends", "outputs"),
+    [
+        ([("Softmax", "y", "p", {}), ("Mul", "p p", "square", {})], "p square"),
+        ([("LogSoftmax", "y", "p", {})], "p"),
+        ([("Softmax", "y", "q", {}), ("Relu", "q", "p", {})], "p"),
+    ],
+    ids=["read again", "log", "not last"],
+)
+def test_other_softmaxes_stay(tmp_path, capsys, ends, outputs):
+    source, out = write(tmp_path / "c.onnx", classifier(ends, outputs)), tmp_path / "c.safetensors"
+    assert main(["onnx", str(source), "--out", str(out)]) == 0
+    assert "was cut" not in capsys.readouterr().out

@@ -11,9 +11,10 @@ from typing import Any
 from jaxgen.core.errors import expected
 from weights_convert import parity
 from weights_convert.report import plain, read_classes
+from weights_convert.softmax import cut_from_tensors, said
 from weights_convert.tensor_graph.check import Judge, compared, random_tensors
 from weights_convert.tensor_graph.images import Images, with_images, with_vectors
-from weights_convert.tensor_graph.lowering import lower
+from weights_convert.tensor_graph.lowering import Converted, lower
 from weights_convert.tensor_graph.program import Program
 from weights_convert.writing import destination
 
@@ -34,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser, judge: str) -> None:
         help="the shape of an input, for one sample, that the file leaves open")  # fmt: skip
     add("--output", action="append", default=[], metavar="TENSOR", dest="outputs",
         help="return this tensor instead of the network's outputs; repeatable")  # fmt: skip
+    add("--keep-softmax", action="store_true", help="return probabilities; by default a last "
+        "softmax is cut and logits come out")  # fmt: skip
     add("--mean", metavar="R,G,B", help="subtracted from images in [0, 1] first")
     add("--std", metavar="R,G,B", help="divides what is left; with one number for all channels")
     add("--bgr", action="store_true", help="the network's images are BGR")
@@ -88,6 +91,11 @@ def convert(
             return 1
         figures = {"worst_layer_error": max(errors), "judge": who}
         converted = converted._replace(metadata={**converted.metadata, "parity": figures})
+    if not args.keep_softmax and not args.outputs:
+        converted = _logits(converted)
+        if "output" in converted.metadata:
+            text = f"output: {converted.metadata['output']}; --keep-softmax keeps it"
+            console.print(plain(text), markup=False, soft_wrap=True)
     final = with_vectors(converted)
     final = final if images is None else with_images(final, images)
     final.graph  # noqa: B018  (refuse before writing what does not fit)
@@ -96,6 +104,17 @@ def convert(
     text = f"wrote {out}: {count} layers, {final.size:,} numbers; {final.folded} nodes folded"
     console.print(text, markup=False, soft_wrap=True)
     return 0
+
+
+def _logits(converted: Converted) -> Converted:
+    """Cut a softmax over classes at the end, and say so in the metadata."""
+    description, cut = cut_from_tensors(converted.description, converted.shapes)
+    if not cut:
+        return converted
+    metadata = {**converted.metadata, "output": said(cut)}
+    kept = {layer["name"] for layer in description["layers"]}
+    arrays = {name: array for name, array in converted.arrays.items() if name in kept}
+    return converted._replace(description=description, arrays=arrays, metadata=metadata)
 
 
 def digest(path: str | Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,12 +43,14 @@ class Converted(NamedTuple):
       arrays: layer -> parameter -> array.
       metadata: what is written beside them.
       folded: how many nodes were computed away.
+      shapes: tensor -> its shape, for one sample, the batch axis first.
     """
 
     description: dict[str, Any]
     arrays: dict[str, dict[str, np.ndarray]]
     metadata: dict[str, Any]
     folded: int = 0
+    shapes: Mapping[str, Shape] = MappingProxyType({})
 
     @property
     def graph(self) -> TensorGraph:
@@ -289,7 +292,9 @@ def lower(program: Program, metadata: Mapping[str, Any] | None = None) -> Conver
         "layers": state.entries,
         "outputs": outputs,
     }
-    return Converted(description, state.arrays, dict(metadata or {}), state.folded)
+    return Converted(
+        description, state.arrays, dict(metadata or {}), state.folded, dict(state.shapes)
+    )
 
 
 def _measure(node: Node, shape: Shape) -> np.ndarray:
