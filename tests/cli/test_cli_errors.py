@@ -21,6 +21,7 @@ import jaxgen
 from jaxgen import cli
 from jaxgen.cli import commands, main
 from jaxgen.core.errors import InputError
+from jaxgen.train import RECIPES
 
 SOURCE = Path(cli.__file__).parent
 
@@ -197,7 +198,7 @@ def fill(root):
     (root / "other" / "letter.txt").write_text("dear")
     (root / "waiting.partial").mkdir()
     (root / "weights").mkdir()
-    (root / "weights" / "toy2d_gan.safetensors").write_text("weights")
+    (root / "weights" / f"toy2d_gan_{RECIPES['toy2d/gan'].steps}.safetensors").write_text("weights")
     for name, text in {
         "cut": "chains = ",
         "sample": 'command = "sample"\nchains = 8\n',
