@@ -20,12 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxgen
+from jaxgen.core.pytree import pytree
 
 KEY = jax.random.key(0)
 NOISE = 0.1
 
 
-@jaxgen.core.pytree.pytree
+@pytree
 class Completion:
     """An image's upper half -> the posterior of its latent."""
 
