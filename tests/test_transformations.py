@@ -140,7 +140,10 @@ def test_too_few_temperatures_are_reported():
         few(KEY, LinearGaussian(4, noise=0.01, seed=1).posterior).settled()
 
 
-@pytest.mark.parametrize("feature", [{"progress": print}, {"folder": "here"}, {"reduce": max}])
+@pytest.mark.parametrize(
+    "feature",
+    [{"progress": print}, {"folder": "here"}, {"reduce": max}, {"devices": jax.devices()}],
+)
 def test_what_needs_the_host_is_refused_by_name(feature):
     with pytest.raises(InputError, match=f"{next(iter(feature))}: expected None under jax.jit"):
         jax.jit(lambda key: run(key, TOY.posterior, **feature))(KEY)

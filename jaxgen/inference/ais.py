@@ -132,7 +132,9 @@ def ais(
     if exactness == "exact" and learns:
         exactness = "adapted"
     if is_traced(key, target, kernel, betas, step_size):
-        refuse_under_trace(folder=folder, progress=progress)
+        refuse_under_trace(
+            folder=folder, progress=progress, devices=devices, shard_weights=shard_weights
+        )
         return _traced(traced.run(key, setup, plan), setup, exactness)
     with recording(folder, key, setup, plan, None, resume, checkpoint_every) as recorder:
         journey = recorder.journey or loop.begin(key, setup, plan)

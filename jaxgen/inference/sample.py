@@ -194,7 +194,14 @@ def sample(
         )
     plan = loop.Plan(num_steps // thin, thin, num_steps % thin, warmup)
     if is_traced(key, target, kernel, betas, step_size, start):
-        refuse_under_trace(folder=folder, reduce=reduce, state=state, progress=progress)
+        refuse_under_trace(
+            folder=folder,
+            reduce=reduce,
+            state=state,
+            progress=progress,
+            devices=devices,
+            shard_weights=shard_weights,
+        )
         return _traced(traced.run(key, setup, plan), setup)
     with recording(folder, key, setup, plan, state, resume, checkpoint_every) as recorder:
         journey = recorder.journey

@@ -69,7 +69,7 @@ class Outcome(NamedTuple):
 
 
 def refuse_under_trace(**features: Any) -> None:
-    """Raise `InputError` for what needs Python while a run goes on."""
+    """Raise `InputError` for what needs Python, or chooses devices, while a run goes on."""
     for name, value in features.items():
         if value is not None and value is not False:
             raise expected(
