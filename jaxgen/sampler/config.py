@@ -17,7 +17,7 @@ from jaxgen.core.errors import expected
 from jaxgen.core.precision import matmul_precision
 from jaxgen.core.tracing import is_traced
 from jaxgen.kernels import HMC, ChainState, Kernel
-from jaxgen.sampler import program
+from jaxgen.sampler import program, scouts
 from jaxgen.sampler.progress import ProgressLine
 from jaxgen.sampler.results import Progress
 from jaxgen.sampler.sharding import choose_tile, chosen_devices, local_chains, mesh_for, replicate
@@ -145,9 +145,20 @@ class Setup:
             mesh=self.mesh,
         )
 
+    def send_scouts(self, state: RunState) -> RunState:
+        """Put scouts in the place of the pilot's chains."""
+        return scouts.send_scouts(
+            state,
+            self.path,
+            self.kernel,
+            precondition=self.precondition,
+            tile=self.tile,
+            mesh=self.mesh,
+        )
+
     def fit(self, state: RunState) -> RunState:
-        """Fit the final stage's start to where the pilot's chains have arrived."""
-        return program.fit_proposal(state, self.path, precondition=self.precondition)
+        """Fit the final stage's start to what pilot and scouts have found."""
+        return scouts.fit_proposal(state, self.path)
 
     def moves_of(self, stage: int) -> int:
         """Kernel steps at each temperature of a stage."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxgen.core.errors import InputError, expected
 from jaxgen.core.types import PRNGKey
-from jaxgen.sampler import program
+from jaxgen.sampler import program, scouts
 from jaxgen.sampler.config import Setup
 from jaxgen.sampler.progress import ProgressLine
 from jaxgen.sampler.results import FAILURES, NO_HISTORY, Progress
@@ -222,6 +222,11 @@ def _anneal(journey: Journey, setup: Setup, plan: Plan, slots: int) -> tuple[Jou
             check_moving(state, setup)
             # Copies that the last resampling left move apart before a mixture is fitted.
             state, *_ = setup.advance(state, WARM_UP, 1, SETTLE, PILOT)
+            state = setup.send_scouts(state)
+            for round_ in range(scouts.MOST_ROUNDS):
+                if round_ and not bool(scouts.worth_a_round(state)):
+                    break
+                state, *_ = setup.advance(state, WARM_UP, 1, scouts.STEPS, PILOT)
             state, row = setup.begin(setup.fit(state), FINAL)
             history = _joined(journey.history, row)
             return journey._replace(state=state, stage=FINAL, history=history), None

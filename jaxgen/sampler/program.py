@@ -27,7 +27,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxgen.core.pytree import replace
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.kernels.base import ChainState, Kernel, Tuning
 from jaxgen.sampler.sharding import over_chains
@@ -42,9 +41,10 @@ from jaxgen.sampler.state import (
     TemperatureInfo,
     clock,
     new_phase,
+    nothing_found,
 )
 from jaxgen.target.path import AnnealedPath
-from jaxgen.target.proposal import bridged, fit_mixture, no_mixture, unbridged_tilt
+from jaxgen.target.proposal import bridged, no_mixture, unbridged_tilt
 from jaxgen.tempering import mass_matrix
 from jaxgen.tempering.betas import Adaptive
 from jaxgen.tempering.resampling import (
@@ -64,8 +64,8 @@ __all__ = [
     "blank_state",
     "finish_annealing",
     "finish_warm_up",
-    "fit_proposal",
     "initial_state",
+    "learn_mass",
     "log_evidence",
     "place_chains",
     "stale",
@@ -103,6 +103,7 @@ def blank_state(
     dtype = jnp.result_type(*jax.tree.leaves(one))
     zeros, zero = jnp.zeros(num_chains, dtype), jnp.zeros((), jnp.int32)
     inverse_mass = mass_matrix.prior(path.start, one, precondition).astype(dtype)
+    memory = rule.init(num_chains)
     return RunState(
         key=jax.random.fold_in(key, _SHARED),
         chain_keys=chain_keys,
@@ -114,10 +115,12 @@ def blank_state(
         log_z=jnp.zeros(num_islands, dtype),
         ancestor=jnp.arange(num_chains, dtype=jnp.int32),
         pool_variance=jnp.zeros((), dtype),
-        memory=rule.init(num_chains),
+        memory=memory,
         inverse_mass=inverse_mass,
         learned_mass=inverse_mass,
-        mixture=no_mixture(one, num_chains) if with_mixture else None,
+        # A point for each of the pilot's chains, and one for each scout.
+        mixture=no_mixture(one, 2 * num_chains) if with_mixture else None,
+        found=nothing_found(position, zeros, memory) if with_mixture else None,
         on_bridge=jnp.array(False),
         accepted=zeros,
         num_steps=zero,
@@ -292,30 +295,6 @@ def initial_state(
     return begin_stage(state, path, kernel, stage, tile=tile, mesh=mesh)[0]
 
 
-@functools.partial(jax.jit, static_argnames="precondition")
-def fit_proposal(state: RunState, path: AnnealedPath, *, precondition: str) -> RunState:
-    """Fit the mixture to the pilot's chains, and choose where the final stage starts.
-
-    It starts from the mixture where the chains are more probable under it than under the
-    path's own start: the Kullback-Leibler divergence from the target is smaller by as much.
-    Where chains lie in separate places it starts from the path's own start: a mixture of the
-    modes that a pilot has found would leave out, without a sign of it, those that it has not.
-    """
-    if precondition != "none":
-        state = _learn_mass(state, precondition, path)
-    weight = whole_log_weight(state.log_weight, state.log_z)
-    mixture, near = fit_mixture(state.chains.position, weight, state.learned_mass)
-    log_prob = jax.vmap(path.start.log_prob)(state.chains.position)
-    own = jnp.sum(jax.nn.softmax(weight) * jnp.where(jnp.isfinite(weight), log_prob, 0.0))
-    size = mixture.mean.shape[0]
-    usable = jnp.isfinite(near) & jnp.all(jnp.isfinite(mixture.colour))
-    nearer = usable & (near > own + 1.0 + 0.05 * size) & ~mixture.is_scattered
-    nothing = no_mixture(mixture.like, weight.shape[0])
-    nothing = replace(nothing, apart=mixture.apart)
-    mixture = jax.tree.map(lambda m, n: jnp.where(nearer, m, n), mixture, nothing)
-    return state._replace(mixture=mixture, on_bridge=nearer, inverse_mass=state.learned_mass)
-
-
 def _advance(
     state: RunState,
     path: AnnealedPath,
@@ -379,7 +358,7 @@ def _advance(
         log_z = log_evidence(state).log_z
         wanted = jnp.array(False)
         if precondition != "none":
-            state = _when(order.learn_mass, lambda s: _learn_mass(s, precondition, path), state)
+            state = _when(order.learn_mass, lambda s: learn_mass(s, precondition, path), state)
         if resample is not None:
             state, wanted = _resample_if_low(state, rule, resample, order)
         row = BLANK._replace(
@@ -621,7 +600,7 @@ def _copy(state: RunState, rule: StepRule, index: Array) -> RunState:
     )
 
 
-def _learn_mass(state: RunState, form: str, path: AnnealedPath) -> RunState:
+def learn_mass(state: RunState, form: str, path: AnnealedPath) -> RunState:
     """Learn the inverse mass from the weighted ensemble, for the next temperature.
 
     The one in use becomes what the temperature before has taught. A mass learned from the

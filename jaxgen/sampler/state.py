@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.types import Array
+from jaxgen.core.types import Array, ArrayTree
 from jaxgen.kernels.base import ChainState
 from jaxgen.tempering.step_size import Clock
 
@@ -19,12 +19,39 @@ __all__ = [
     "FINAL",
     "PILOT",
     "WARM_UP",
+    "Found",
     "Order",
     "RunState",
     "TemperatureInfo",
     "clock",
     "new_phase",
+    "nothing_found",
 ]
+
+
+class Found(NamedTuple):
+    """What the pilot's chains have found, kept while scouts go (`jaxgen.sampler.scouts`).
+
+    Attributes:
+      position: leaves `[C, ...]`.
+      log_density: `[C]` log p of the target.
+      gradient: leaves `[C, ...]`, its gradient.
+      log_weight: `[C]`, over all islands.
+      memory: the step rule's.
+      num_divergent: `[C]`.
+    """
+
+    position: ArrayTree
+    log_density: Array
+    gradient: ArrayTree
+    log_weight: Array
+    memory: Any
+    num_divergent: Array
+
+
+def nothing_found(position: ArrayTree, zeros: Array, memory: Any) -> Found:
+    """Return what holds the place before there is anything."""
+    return Found(position, zeros, position, zeros, memory, jnp.zeros(zeros.shape, jnp.int32))
 
 
 class RunState(NamedTuple):
@@ -45,7 +72,9 @@ class RunState(NamedTuple):
       inverse_mass: `[D]`, or `[D, D]`, in use.
       learned_mass: what this temperature's chains say of it; in use from the next one on, so
         that nothing learned from chains steers these very chains at once.
-      mixture: the proposal fitted to the pilot's chains, or None where none is to be fitted.
+      mixture: the proposal fitted to what pilot and scouts have found, or None where none is to
+        be fitted.
+      found: what the pilot has found, for that fit; or None.
       on_bridge: whether chains move on the bridge from the mixture to the target.
       accepted: `[C]` sum of acceptance rates since the last phase began.
       num_steps: steps since the last phase began.
@@ -67,6 +96,7 @@ class RunState(NamedTuple):
     inverse_mass: Array
     learned_mass: Array
     mixture: Any
+    found: Any
     on_bridge: Array
     accepted: Array
     num_steps: Array

@@ -4,7 +4,7 @@
 transformation of JAX nothing of that is possible, and `run` goes through the same steps of
 `program` inside one compiled loop:
 
-    for segment in (pilot, settle, anneal, warm up, draw, rest):   enter it;   slot after slot
+    for segment in (pilot, settle, scout, anneal, warm up, draw, rest):  enter it;  slot after slot
 
 Every slot is the one of `program.advance` with the same keys, so that the results agree. What
 `loop` raises as an error is reported as a number here, see `results.FAILURES`.
@@ -25,7 +25,7 @@ import numpy as np
 from jaxgen.core.errors import expected
 from jaxgen.core.types import Array, PRNGKey
 from jaxgen.kernels.base import Kernel
-from jaxgen.sampler import program
+from jaxgen.sampler import program, scouts
 from jaxgen.sampler.config import Setup
 from jaxgen.sampler.loop import SETTLE, Plan, no_evidence
 from jaxgen.sampler.sharding import over_chains
@@ -46,6 +46,9 @@ from jaxgen.tempering.resampling import whole_log_weight
 from jaxgen.tempering.step_size import StepRule
 
 __all__ = ["Outcome", "refuse_under_trace", "run"]
+
+# The place of the scouts' segment where there is a pilot.
+_SCOUTING = 2
 
 
 class Outcome(NamedTuple):
@@ -182,7 +185,7 @@ def _run(key: PRNGKey, data: _Data, structure: _Structure) -> Outcome:
     segments: list[tuple[int, int]] = []
     if annealed:
         if two_stages:
-            segments += [(ANNEAL, PILOT), (WARM_UP, PILOT)]
+            segments += [(ANNEAL, PILOT), (WARM_UP, PILOT), (WARM_UP, PILOT)]
         segments += [(ANNEAL, FINAL)]
     if plan.draws >= 0:
         segments += [(WARM_UP, FINAL), (DRAW, FINAL), (DRAW, FINAL)]
@@ -217,12 +220,16 @@ def _run(key: PRNGKey, data: _Data, structure: _Structure) -> Outcome:
             if (phase, stage) == (ANNEAL, PILOT) or (phase == ANNEAL and not two_stages):
                 state, row = begin(state, stage)
                 carry = _write(carry._replace(state=state), row)
-            elif (phase, stage) == (WARM_UP, PILOT):
+            elif (phase, stage) == (WARM_UP, PILOT) and index != _SCOUTING:
                 carry = _check(carry, rule, kernel)
                 arrived = state.temperature <= 1
+            elif index == _SCOUTING and two_stages:
+                sent = scouts.send_scouts(
+                    state, path, kernel, precondition=structure.precondition, tile=tile
+                )
+                carry = carry._replace(state=_choose(arrived, state, sent))
             elif phase == ANNEAL:
-                fitted = program.fit_proposal(state, path, precondition=structure.precondition)
-                fresh, row = begin(fitted, FINAL)
+                fresh, row = begin(scouts.fit_proposal(state, path), FINAL)
                 begun = _write(carry._replace(state=fresh), row)
                 carry = _choose(arrived, carry, begun)
             elif phase == WARM_UP:
@@ -269,6 +276,9 @@ def _run(key: PRNGKey, data: _Data, structure: _Structure) -> Outcome:
             alive = _alive(state)
             anneals = (state.beta < last) & (state.temperature < most) & alive
             settles = (carry.slot < slots[i]) & ~((stage == PILOT) & arrived)
+            if two_stages:
+                goes = (carry.slot == 0) | scouts.worth_a_round(state)
+                settles = settles & ((i != _SCOUTING) | (stage != PILOT) | goes)
             return jnp.where(phase == ANNEAL, anneals, settles)
 
         def slot(carry: _Carry) -> _Carry:
@@ -318,7 +328,9 @@ def _counts(segments: list[tuple[int, int]], plan: Plan, moves: int) -> tuple[Ar
         if phase == ANNEAL:
             slots, steps = [*slots, 0], [*steps, moves]
         elif stage == PILOT:
-            slots, steps = [*slots, 1], [*steps, SETTLE]
+            scouting = index == _SCOUTING
+            slots = [*slots, scouts.MOST_ROUNDS if scouting else 1]
+            steps = [*steps, scouts.STEPS if scouting else SETTLE]
         elif phase == WARM_UP:
             slots, steps = [*slots, plan.warmup], [*steps, 1]
         elif index == len(segments) - 2:

@@ -5,12 +5,13 @@ in few and large steps, know where the posterior lies but not its evidence. A di
 fitted to them is a nearer start: from fresh draws of it, a second and much shorter annealing
 brings exact weights, whatever the first one got wrong.
 
-    q(z) = sum_c w_c N(z; m + a (z_c - m), h^2 S),    h^2 = 1 - a^2
+    q(z) = sum_c w_c N(z; m_c + a (z_c - m_c), h^2 S),    h^2 = 1 - a^2
 
-with m and S the chains' weighted mean and covariance. The shrinkage `a` makes mean and
-covariance of the mixture those of the chains (West 1993); a = 0 is one Gaussian, `a` near 1
-follows the chains one by one. It is chosen by the likelihood of each chain under the mixture
-of the others.
+with m_c the weighted mean of the chains in the same place as chain c (of all chains, where there
+is one place) and S their covariance around it. The shrinkage `a` makes mean and covariance of the
+mixture those of the chains (West 1993); a = 0 is one Gaussian for each place, `a` near 1 follows
+the chains one by one. It is chosen by the likelihood of each chain under the mixture of the
+others.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class FittedMixture:
 
     Attributes:
       mean: `[D]`, m.
-      centres: `[C, D]`, a (z_c - m) in coordinates in which S is the identity.
+      centres: `[C, D]`, m_c + a (z_c - m_c) - m in coordinates in which S is the identity.
       log_weight: `[C]`, normalised.
       width: h.
       whiten: `[D, D]`: whiten @ whiten.T = S^-1; (z - m) @ whiten are the coordinates.
@@ -111,22 +112,25 @@ def no_mixture(position: ArrayTree, num_chains: int) -> FittedMixture:
 
 @sequential_vmap
 def fit_mixture(
-    position: ArrayTree, log_weight: Array, inverse_mass: Array
+    position: ArrayTree, log_weight: Array, inverse_mass: Array, same: Array, pull: Array
 ) -> tuple[FittedMixture, Array]:
-    """Fit a mixture to weighted chains.
+    """Fit a mixture to weighted points, in one place or in several.
 
-    The covariance S is the chains', shrunk towards the inverse mass (up to its scale) by the
-    oracle-approximating weight (Chen, Wiesel, Eldar & Hero 2010, Eq. 23): few chains in many
-    dimensions leave it there.
+    The covariance S is that of the points around the means of their places, shrunk towards the
+    inverse mass (up to its scale) by the oracle-approximating weight (Chen, Wiesel, Eldar & Hero
+    2010, Eq. 23): few points in many dimensions leave it there.
 
     Args:
-      position: leaves `[C, ...]`.
-      log_weight: `[C]`, of whole islands where there are several.
+      position: leaves `[N, ...]`.
+      log_weight: `[N]`; -inf leaves a point out.
       inverse_mass: `[D]` or `[D, D]`, a first idea of the covariance's shape.
+      same: `[N, N]`, whether two points lie in the same place: see `jaxgen.target.places`.
+      pull: `[N, D]`, added to a point where the mean of its place is computed: 0, or what makes
+        that mean more precise.
 
     Returns:
-      The mixture, and the mean log density of each chain under the mixture of the others: how
-      near it is to what the chains are draws of (an optimistic figure, for S has seen them).
+      The mixture, and the mean log density of each point under the mixture of the others: how
+      near it is to what the points are draws of (an optimistic figure, for S has seen them).
     """
     like = jax.tree.map(lambda x: jnp.zeros_like(x[0]), position)
     flat = jax.vmap(lambda z: ravel_pytree(z)[0])(position)
@@ -134,13 +138,19 @@ def fit_mixture(
     weight = jax.nn.softmax(log_weight)
     effective = 1.0 / jnp.sum(weight**2)
     mean = weight @ flat
+    share = same * weight[None]
+    of_place = jnp.maximum(jnp.sum(share, axis=1), 1e-30)
+    # Points that are left out may lie anywhere.
+    flat = jnp.where(weight[:, None] > 0, flat, mean[None])
+    pull = jnp.where(weight[:, None] > 0, pull, 0.0)
+    place = share @ (flat + pull - mean[None]) / of_place[:, None]
     if inverse_mass.ndim == 1:
         factor = jnp.diag(jnp.sqrt(inverse_mass))
     else:
         factor = jnp.linalg.cholesky(inverse_mass)
     identity = jnp.eye(size, dtype=flat.dtype)
     unfactor = solve_triangular(factor, identity, lower=True)
-    rough = (flat - mean[None]) @ unfactor.T
+    rough = (flat - mean[None] - place) @ unfactor.T
     covariance = (weight[:, None] * rough).T @ rough
     chance = (1.0 + jnp.sqrt(size / effective)) ** 2
     apart = jnp.linalg.eigvalsh(covariance)[-1] / chance
@@ -152,20 +162,24 @@ def fit_mixture(
     lower = jnp.linalg.cholesky(covariance)
     unlower = solve_triangular(lower, identity, lower=True)
     whiten, colour = (unlower @ unfactor).T, (factor @ lower).T
-    white = (flat - mean[None]) @ whiten
+    place, white = place @ whiten, (flat - mean[None] - place) @ whiten
 
     others = jnp.where(jnp.eye(count, dtype=bool), -jnp.inf, 0.0)
     others = others + jax.nn.log_softmax(others + jnp.log(weight)[None], axis=1)
-    rest = -white * (weight / jnp.maximum(1.0 - weight, 1e-6))[:, None]  # mean of the others
+    # The mean of the others in the same place; a point alone has none, and does not count.
+    alone = of_place - weight < 1e-6
+    pulled = white + pull @ whiten
+    rest = -pulled * (weight / jnp.maximum(of_place - weight, 1e-6))[:, None]
+    counts = jnp.where(alone, 0.0, weight)
 
     def left_out(a: Array) -> Array:
         width = _WIDEN * jnp.sqrt(1.0 - a * a)
-        here, there = white - (1 - a) * rest, a * white
-        far = jnp.sum(here**2, axis=1)[:, None] + jnp.sum(there**2, axis=1)[None]
-        far = far - 2.0 * here @ there.T
+        here, there = place + white, place + a * white
+        near = here - (1 - a) * rest
+        far = jnp.where(same, _squares(near, there), _squares(here, there))
         inside = jax.nn.logsumexp(others - 0.5 * far / width**2, axis=1)
         each = inside - size * (jnp.log(width) + 0.5 * math.log(2 * math.pi))
-        return jnp.sum(weight * each)
+        return jnp.sum(jnp.where(counts > 0, counts * each, 0.0)) / jnp.sum(counts)
 
     candidates = jnp.asarray(_SHRINKAGES, flat.dtype)
     scores = jax.lax.map(left_out, candidates)
@@ -174,7 +188,7 @@ def fit_mixture(
     log_volume = jnp.sum(jnp.log(jnp.diag(unlower))) + jnp.sum(jnp.log(jnp.diag(unfactor)))
     mixture = FittedMixture(
         mean=mean,
-        centres=a * white,
+        centres=place + a * white,
         log_weight=jnp.log(weight),
         width=_WIDEN * jnp.sqrt(1.0 - a * a),
         whiten=whiten,
@@ -184,6 +198,12 @@ def fit_mixture(
         like=like,
     )
     return mixture, scores[best] + log_volume
+
+
+def _squares(left: Array, right: Array) -> Array:
+    """|l_i - r_j|^2, `[N, M]`."""
+    far = jnp.sum(left**2, axis=1)[:, None] + jnp.sum(right**2, axis=1)[None]
+    return far - 2.0 * left @ right.T
 
 
 @pytree

@@ -1,0 +1,180 @@
+"""Scouts: chains that come down to the posterior without annealing, to find modes.
+
+Annealing loses a mode that holds little of the mass at high temperatures, however much it holds
+at the end. Chains that start from the prior, half of them from a wider one, and move at the last
+beta at once fall into whatever mode is near: they find modes by their reach, not by their mass.
+They carry no weights, so that they serve for one thing only: `fit_proposal` puts them and the
+pilot's chains into places, and where these are separate modes, the final stage starts from a
+mixture over all of them, whose weights are exact.
+
+    steps:   4, again while some have come near and most have not yet, at most 3 times
+
+On a posterior so sharp that no scout comes near in 4 steps the annealing stands alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh
+
+from jaxgen.core.pytree import replace
+from jaxgen.core.types import Array, ArrayTree, PRNGKey
+from jaxgen.kernels.base import ChainState, Kernel
+from jaxgen.sampler.program import learn_mass
+from jaxgen.sampler.sharding import over_chains
+from jaxgen.sampler.state import Found, RunState, new_phase
+from jaxgen.target.path import AnnealedPath
+from jaxgen.target.places import find_places
+from jaxgen.target.proposal import fit_mixture, no_mixture
+from jaxgen.tempering.resampling import whole_log_weight
+
+__all__ = ["MOST_ROUNDS", "STEPS", "fit_proposal", "send_scouts", "worth_a_round"]
+
+# Kernel steps of a round, and rounds at most.
+STEPS, MOST_ROUNDS = 4, 3
+# Folded into a chain's key for its scout, beyond all counts of steps.
+_SCOUT = np.uint32(0xFFFFFFFD)
+# A wide draw z + c (z' - z'') has twice the prior's standard deviation.
+_WIDEN = math.sqrt(1.5)
+# Log density below the best chain of the pilot: what a draw of a Gaussian mode of D dimensions
+# has at most (D / 2 and three deviations), and so much more.
+_SLACK = 15.0
+# Scouts are near if they lie within D and so much more of it; so many must be.
+_NEAR, _SOME = 50.0, 0.05
+
+
+@functools.partial(jax.jit, static_argnames=("precondition", "tile", "mesh"))
+def send_scouts(
+    state: RunState,
+    path: AnnealedPath,
+    kernel: Kernel,
+    *,
+    precondition: str,
+    tile: int | None = None,
+    mesh: Mesh | None = None,
+) -> RunState:
+    """Keep what the pilot's chains have found, and put scouts in their place, at the last beta.
+
+    A wide draw outside of the prior's support is replaced by one of the prior's own.
+    """
+    if precondition != "none":
+        state = learn_mass(state, precondition, path)
+    chains = state.chains
+    found = Found(
+        chains.position,
+        _log_density(state),
+        _gradient(state),
+        whole_log_weight(state.log_weight, state.log_z),
+        state.memory,
+        state.num_divergent,
+    )
+
+    def one(key: PRNGKey, index: Array) -> tuple[ChainState, Array]:
+        keys = jax.random.split(jax.random.fold_in(key, _SCOUT), 3)
+        plain, left, right = (path.start.sample(k) for k in keys)
+        wide = jax.tree.map(
+            lambda z, a, b: (z + _WIDEN * (a - b)).astype(z.dtype), plain, left, right
+        )
+        usable = (index % 2 == 1) & jnp.isfinite(path.start.log_prob(wide))
+        position = jax.tree.map(lambda z, w: jnp.where(usable, w, z), plain, wide)
+        return kernel.init(path, position), jnp.zeros(())
+
+    indices = jnp.arange(state.log_weight.shape[0])
+    scouts, _ = over_chains(one, (state.chain_keys, indices), tile, mesh)
+    sent = state._replace(
+        chains=scouts,
+        found=found,
+        inverse_mass=state.learned_mass,
+        num_gradients=state.num_gradients + 1,
+    )
+    return jax.tree.map(lambda new, old: new.astype(old.dtype), new_phase(sent), state)
+
+
+@jax.jit
+def worth_a_round(state: RunState) -> Array:
+    """Whether some scouts have come near, and most have not arrived yet."""
+    log_density = _log_density(state)
+    near = log_density > _best(state) - _dimension(state) - _NEAR
+    return (jnp.mean(near) >= _SOME) & (jnp.mean(log_density > _least(state)) < 0.5)
+
+
+@jax.jit
+def fit_proposal(state: RunState, path: AnnealedPath) -> RunState:
+    """Fit the mixture to what pilot and scouts have found, and choose where the final stage starts.
+
+    Where there are several modes, the mixture is over all points, with the masses that they
+    suggest; otherwise over the pilot's chains alone, with their weights. The final stage starts
+    from it where the chains are more probable under it than under the path's own start: the
+    Kullback-Leibler divergence from the target is smaller by as much. Where chains lie too far
+    apart for one mode, and in no few places that could be told, it starts from the path's own
+    start: a mixture of what was found would leave out, without a sign of it, what was not.
+
+    Args:
+      state: of scouts that have gone.
+      path: the target's.
+    """
+    found: Found = state.found
+    position, gradient = (
+        jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *pair)
+        for pair in (
+            (found.position, state.chains.position),
+            (found.gradient, _gradient(state)),
+        )
+    )
+    log_density = jnp.concatenate([found.log_density, _log_density(state)])
+    count = found.log_weight.shape[0]
+    pilots = jnp.arange(2 * count) < count
+    usable = jnp.isfinite(log_density) & (pilots | (log_density > _least(state)))
+    places = find_places(position, log_density, gradient, usable, state.learned_mass)
+    nowhere = jnp.full(count, -jnp.inf, found.log_weight.dtype)
+    log_weight = jnp.where(
+        places.are_modes, places.log_weight, jnp.concatenate([found.log_weight, nowhere])
+    )
+    same = places.same | ~places.are_modes
+    pull = jnp.where(places.are_modes, places.pull, 0.0)
+    mixture, near = fit_mixture(position, log_weight, state.learned_mass, same, pull)
+    log_prob = jax.vmap(path.start.log_prob)(position)
+    own = jnp.sum(jax.nn.softmax(log_weight) * jnp.where(jnp.isfinite(log_weight), log_prob, 0.0))
+    size = mixture.mean.shape[0]
+    fits = jnp.isfinite(near) & jnp.all(jnp.isfinite(mixture.colour))
+    nearer = fits & (near > own + 1.0 + 0.05 * size) & ~mixture.is_scattered & ~places.are_unclear
+    nothing = replace(no_mixture(mixture.like, 2 * count), apart=mixture.apart)
+    mixture = jax.tree.map(lambda m, n: jnp.where(nearer, m, n), mixture, nothing)
+    # The step is the one that the pilot has learned.
+    return state._replace(
+        mixture=mixture,
+        on_bridge=nearer,
+        inverse_mass=state.learned_mass,
+        memory=found.memory,
+        num_divergent=found.num_divergent,
+    )
+
+
+def _log_density(state: RunState) -> Array:
+    return state.chains.base + state.beta * state.chains.tilt
+
+
+def _gradient(state: RunState) -> ArrayTree:
+    chains = state.chains
+    return jax.tree.map(lambda b, t: b + state.beta * t, chains.grad_base, chains.grad_tilt)
+
+
+def _dimension(state: RunState) -> int:
+    return ravel_pytree(jax.tree.map(lambda x: x[0], state.chains.position))[0].size
+
+
+def _best(state: RunState) -> Array:
+    log_density = state.found.log_density
+    return jnp.max(jnp.where(jnp.isfinite(log_density), log_density, -jnp.inf))
+
+
+def _least(state: RunState) -> Array:
+    """The log density from which on a scout has arrived."""
+    size = _dimension(state)
+    return _best(state) - size / 2 - 3 * math.sqrt(size / 2) - _SLACK
