@@ -49,10 +49,10 @@ from jaxgen.tempering import mass_matrix
 from jaxgen.tempering.betas import Adaptive
 from jaxgen.tempering.resampling import (
     Evidence,
+    draw_along,
     effective_sample_size,
     evidence,
     log_mean_exp,
-    scheme,
     whole_log_weight,
 )
 from jaxgen.tempering.step_size import StepRule
@@ -211,21 +211,25 @@ def begin_stage(
     log_weight = weight + beta * tilt
     island_weight = log_weight.reshape(islands, -1)
     each = count // islands
-    draw = functools.partial(scheme(resample or "systematic"), num_samples=each)
+    name = resample or "systematic"
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
         jax.random.fold_in(state.key, jnp.where(fresh, _SHARED, _SECOND_START)),
         jnp.arange(islands),
     )
-    index = jax.vmap(draw)(keys, jax.nn.softmax(island_weight, axis=1))
+    position = jax.tree.map(lambda x: x.reshape(count * pool, *x.shape[2:]), position)
+    of_island = jax.tree.map(lambda x: x.reshape(islands, each * pool, *x.shape[1:]), position)
+    index = jax.vmap(lambda *args: draw_along(name, *args, each))(
+        keys, jax.nn.softmax(island_weight, axis=1), of_island
+    )
     index = (index + each * pool * jnp.arange(islands)[:, None]).reshape(-1)
     log_z = jax.vmap(log_mean_exp)(island_weight)
     if islands > 1:
         # A pilot's chains choose among all candidates.
         share = jax.nn.softmax(log_weight.reshape(-1))
-        common = scheme(resample or "systematic")(keys[0], share, count)
+        common = draw_along(name, keys[0], share, position, count)
         index = jnp.where(stage == PILOT, common, index)
         log_z = jnp.where(stage == PILOT, log_mean_exp(log_weight.reshape(-1)), log_z)
-    position = jax.tree.map(lambda x: x.reshape(count * pool, *x.shape[2:])[index], position)
+    position = jax.tree.map(lambda x: x[index], position)
     chains, _ = over_chains(lambda z: (kernel.init(way, z), jnp.zeros(())), (position,), tile, mesh)
     share = jax.nn.softmax(log_weight.reshape(-1))
     started = state._replace(
@@ -545,8 +549,12 @@ def _resample_islands(
         keys = key[None]
         if islands > 1:
             keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(islands))
-        draw = functools.partial(scheme(name), num_samples=each)
-        index = jax.vmap(draw)(keys, jax.nn.softmax(weights, axis=1))
+        of_island = jax.tree.map(
+            lambda x: x.reshape(islands, each, *x.shape[1:]), state.chains.position
+        )
+        index = jax.vmap(lambda *args: draw_along(name, *args, each))(
+            keys, jax.nn.softmax(weights, axis=1), of_island
+        )
         index = jnp.where(wanted[:, None], index, jnp.arange(each)[None])
         index = (index + each * jnp.arange(islands)[:, None]).reshape(-1)
         return _copy(state, rule, index)._replace(
@@ -584,7 +592,7 @@ def _resample_all(state: RunState, rule: StepRule, name: str) -> RunState:
     count = state.log_weight.shape[0]
     whole = whole_log_weight(state.log_weight, state.log_z)
     key = jax.random.fold_in(state.key, state.t)
-    index = scheme(name)(key, jax.nn.softmax(whole), count)
+    index = draw_along(name, key, jax.nn.softmax(whole), state.chains.position, count)
     return _copy(state, rule, index)._replace(
         log_weight=jnp.zeros_like(state.log_weight),
         log_z=jnp.full_like(state.log_z, log_mean_exp(whole)),
