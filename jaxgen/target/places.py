@@ -101,8 +101,10 @@ def find_places(
     typical = jnp.nan_to_num(jnp.nanmedian(jnp.where(usable, power, jnp.nan)))
     scale = jnp.minimum(size / jnp.maximum(typical, 1e-30), _MOST_SCALE)
     # g' S g is chi-square with D degrees of freedom. Where it is far more, a point is still on
-    # its way, and what its gradient says of its mode is nonsense.
-    usable = usable & (scale * power < size + 5.0 * math.sqrt(2.0 * size))
+    # its way or its mode is narrower than S, and what the gradient says of the mode is nonsense.
+    settled = scale * power < size + 4.0 * math.sqrt(2.0 * size)
+    energy = 0.5 * jnp.where(settled, scale * power, size)
+    pull = jnp.where(settled[:, None], scale * score @ factor.T, 0.0)
     squares = jnp.sum(white**2, axis=1)
     half = 0.5 * jnp.maximum(squares[:, None] + squares[None] - 2.0 * white @ white.T, 0.0)
     both = usable[:, None] & usable[None]
@@ -114,7 +116,7 @@ def find_places(
 
     number = jnp.sum(same & usable[None], axis=1)
     each = usable / jnp.maximum(number, 1)
-    value = jnp.where(usable, log_density + 0.5 * scale * power, 0.0)
+    value = jnp.where(usable, log_density + energy, 0.0)
     evidence = (same * usable[None]) @ value / jnp.maximum(number, 1)
     best = jnp.max(jnp.where(usable, evidence, -jnp.inf))
     kept = usable & (evidence > best - _NEGLIGIBLE)
@@ -129,7 +131,7 @@ def find_places(
     return Places(
         same,
         jax.nn.log_softmax(log_weight),
-        scale * score @ factor.T,
+        pull,
         several & (alone <= _ALONE),
         several & (alone > _ALONE),
     )
