@@ -92,6 +92,8 @@ def by_name(name: str) -> np.ndarray:
 
 # Rounding, in nats, that a tilt recovered by division may bring into a log weight.
 _ROUNDING = 0.02
+# From which log weight on a chain no longer counts.
+_LEFT_BEHIND = -20.0
 
 
 @pytree
@@ -153,7 +155,9 @@ class Adaptive:
         )
         if log_density is None:
             return following
-        size = jnp.max(jnp.where(alive, jnp.abs(log_density), 0.0))
+        # A chain that the next step leaves behind may be rounded as it likes.
+        counts = alive & (weights > 0) & ((following - beta) * centred > _LEFT_BEHIND)
+        size = jnp.max(jnp.where(counts, jnp.abs(log_density), 0.0))
         resolution = jnp.finfo(tilt.dtype).eps * size
         limit = beta * (1.0 + _ROUNDING / jnp.maximum(resolution, 1e-30))
         return jnp.where(beta > 0, jnp.minimum(following, limit), following)
