@@ -13,6 +13,13 @@ from jaxgen.target.proposal import bridged, fit_mixture, no_mixture, unbridged_t
 from tests import toys
 
 
+def fit(z, log_weight, inverse_mass):
+    """The mixture of points that lie in one place."""
+    count, size = z.shape
+    same = jnp.ones((count, count), bool)
+    return fit_mixture(z, log_weight, inverse_mass, same, jnp.zeros((count, size)))
+
+
 def draws(count=200, seed=0):
     """Weighted draws from two Gaussians of a common, correlated covariance in 3 dimensions."""
     rng = np.random.default_rng(seed)
@@ -24,7 +31,7 @@ def draws(count=200, seed=0):
 
 def test_log_density_is_that_of_the_mixture_written_out():
     z, log_weight = draws(20)
-    mixture, _ = fit_mixture(z, log_weight, jnp.ones(3))
+    mixture, _ = fit(z, log_weight, jnp.ones(3))
     width = float(mixture.width)
     colour = np.asarray(mixture.colour, np.float64)
     centres = np.asarray(mixture.mean) + np.asarray(mixture.centres, np.float64) @ colour
@@ -42,7 +49,7 @@ def test_log_density_is_that_of_the_mixture_written_out():
 
 def test_draws_of_a_mixture_have_the_moments_of_what_it_was_fitted_to():
     z, log_weight = draws()
-    mixture, _ = fit_mixture(z, log_weight, jnp.ones(3))
+    mixture, _ = fit(z, log_weight, jnp.ones(3))
     new = np.asarray(jax.vmap(mixture.sample)(jax.random.split(jax.random.key(1), 20000)))
     weight = np.asarray(jax.nn.softmax(log_weight))
     mean = weight @ np.asarray(z)
@@ -57,7 +64,7 @@ def test_draws_of_a_mixture_have_the_moments_of_what_it_was_fitted_to():
 
 def test_two_modes_are_followed_where_one_gaussian_would_not_do():
     z, log_weight = draws()
-    mixture, near = fit_mixture(z, log_weight, jnp.ones(3))
+    mixture, near = fit(z, log_weight, jnp.ones(3))
     assert float(jnp.abs(mixture.centres).max()) > 0  # a > 0: not one Gaussian
     middle = mixture.log_prob(jnp.zeros(3))
     assert float(mixture.log_prob(2.0 * jnp.ones(3)) - middle) > 1
@@ -69,15 +76,48 @@ def test_chains_in_separate_places_are_told_from_one_wide_mode():
     rng = np.random.default_rng(4)
     one = jnp.asarray(rng.normal(size=(64, 8)), jnp.float32)
     sides = jnp.where(jnp.arange(64)[:, None] < 20, -5.0, 5.0) * jnp.ones((64, 8))
-    assert not bool(fit_mixture(one, jnp.zeros(64), jnp.ones(8))[0].is_scattered)
-    assert bool(fit_mixture(one + sides, jnp.zeros(64), jnp.ones(8))[0].is_scattered)
+    assert not bool(fit(one, jnp.zeros(64), jnp.ones(8))[0].is_scattered)
+    assert bool(fit(one + sides, jnp.zeros(64), jnp.ones(8))[0].is_scattered)
+
+
+def test_points_in_two_places_have_the_covariance_around_their_own_means():
+    rng = np.random.default_rng(4)
+    one = rng.normal(size=(64, 8))
+    right = np.arange(64) < 44
+    z = jnp.asarray(one + np.where(right, 5.0, -5.0)[:, None], jnp.float32)
+    same = jnp.asarray(right[:, None] == right[None])
+    mixture, near = fit_mixture(z, jnp.zeros(64), jnp.ones(8), same, jnp.zeros((64, 8)))
+    assert not bool(mixture.is_scattered)
+    spread = np.sqrt(np.diag(mixture.colour.T @ mixture.colour))
+    assert np.all(np.abs(np.log(spread)) < np.log(1.4))
+    # Nearer than one place could be, and hardly above what the truth itself has.
+    assert float(near) > float(fit(z, jnp.zeros(64), jnp.ones(8))[1]) + 1
+    truth = np.log(44 / 64 * (right) + 20 / 64 * (~right)).mean()
+    truth += stats.multivariate_normal(np.zeros(8)).logpdf(one).mean()
+    assert float(near) == pytest.approx(truth, abs=2.0)
+
+
+def test_a_pull_to_the_modes_takes_the_noise_out_of_the_means():
+    rng = np.random.default_rng(5)
+    one = rng.normal(size=(12, 16))
+    right = np.arange(12) < 8
+    modes = np.where(right, 5.0, -5.0)[:, None] * np.ones(16)
+    z, same = jnp.asarray(one + modes, jnp.float32), jnp.asarray(right[:, None] == right[None])
+    pull = jnp.asarray(-one, jnp.float32)  # S g of a standard normal around the modes
+    mixture, _ = fit_mixture(z, jnp.zeros(12), jnp.ones(16), same, pull)
+    # The mean over places of (place + a white) is the place where the mean of white is small.
+    a = np.sqrt(1 - (float(mixture.width) / 1.2) ** 2)
+    white = (np.asarray(z) - modes) @ np.asarray(mixture.whiten)
+    centres = np.asarray(mixture.centres) - a * white
+    found = np.asarray(mixture.mean) + centres @ np.asarray(mixture.colour)
+    np.testing.assert_allclose(found, modes, atol=1e-3)
 
 
 def test_few_draws_in_many_dimensions_take_the_shape_of_the_inverse_mass():
     rng = np.random.default_rng(2)
     scale = np.geomspace(0.01, 1.0, 40)
     z = jnp.asarray(rng.normal(size=(16, 40)) * scale, jnp.float32)
-    mixture, _ = fit_mixture(z, jnp.zeros(16), jnp.asarray(scale**2, jnp.float32))
+    mixture, _ = fit(z, jnp.zeros(16), jnp.asarray(scale**2, jnp.float32))
     spread = np.sqrt(np.diag(mixture.colour.T @ mixture.colour))
     assert np.all(np.abs(np.log(spread / scale)) < np.log(2))
 
@@ -94,7 +134,7 @@ def test_latents_of_several_arrays():
 
 def test_the_bridge_ends_where_the_path_ends_and_is_the_path_when_it_is_off():
     path = likelihood_path(toys.LinearGaussian(3).posterior)
-    mixture, _ = fit_mixture(*draws(20), jnp.ones(3))
+    mixture, _ = fit(*draws(20), jnp.ones(3))
     z = jnp.array([0.2, -0.4, 1.0])
     on, off = (bridged(path, mixture, jnp.array(flag)) for flag in (True, False))
     assert float(on(z, 0.0)) == pytest.approx(float(mixture.log_prob(z)), rel=1e-5)
@@ -115,7 +155,7 @@ def test_a_pilot_that_is_wrong_by_nats_leaves_log_z_right():
     path = likelihood_path(model.posterior)
     rng = np.random.default_rng(0)
     off = model.mean + 0.5 + 0.5 * rng.normal(size=(64, 2))
-    mixture, _ = fit_mixture(jnp.asarray(off, jnp.float32), jnp.zeros(64), jnp.ones(2))
+    mixture, _ = fit(jnp.asarray(off, jnp.float32), jnp.zeros(64), jnp.ones(2))
     bridge = bridged(path, mixture, jnp.array(True))
     result = jaxgen.ais(
         jax.random.key(0), bridge, betas=jaxgen.schedules.linear(20), num_chains=512

@@ -1,0 +1,124 @@
+"""Scouts find modes that annealing loses, and leave everything else as it was."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxgen
+from jaxgen import posteriors
+from jaxgen.core.pytree import pytree
+from jaxgen.sampler import loop, scouts
+from jaxgen.sampler.config import Setup
+from jaxgen.sampler.state import FINAL, PILOT, WARM_UP
+from tests import toys
+
+
+def share_of_modes(reference, result):
+    label = reference.modes(np.asarray(result.draws).reshape(-1, reference.dimension))
+    return np.bincount(label, minlength=len(reference.modes.masses)) / len(label)
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_modes_that_hold_little_at_high_temperatures_are_found(seed):
+    """Annealing alone leaves out the mode of 30% in every run, and is 0.8 nats too low."""
+    reference = posteriors.get("eight-modes-32")
+    result = jaxgen.sample(jax.random.key(seed), reference.posterior)
+    assert bool(result.state.on_bridge) or bool(jnp.any(result.state.mixture.centres != 0))
+    share = share_of_modes(reference, result)
+    assert share[0] > 0.05
+    assert 0.5 * np.abs(share - reference.modes.masses).sum() < 0.45
+    error = abs(result.log_z - reference.log_z)
+    assert error < 4 * result.log_z_standard_error
+    assert error < 1.0
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_two_equal_modes_get_equal_shares(seed):
+    reference = posteriors.get("mirrored-8")
+    result = jaxgen.sample(jax.random.key(seed), reference.posterior)
+    assert abs(share_of_modes(reference, result)[0] - 0.5) < 0.1
+    assert result.log_z == pytest.approx(reference.log_z, abs=0.15)
+
+
+def reconnoitred(monkeypatch, posterior):
+    """What `fit_proposal` was given, and what it made of it."""
+    given = []
+    fit = Setup.fit
+
+    def kept(self, state):
+        given.append(jax.tree.map(jnp.copy, state))
+        given.append(fit(self, state))
+        return given[-1]
+
+    monkeypatch.setattr(Setup, "fit", kept)
+    jaxgen.sample(jax.random.key(0), posterior, num_steps=0, warmup=0)
+    return given
+
+
+def test_scouts_start_at_the_prior_and_wider_and_leave_the_pilot_as_it_was(monkeypatch):
+    sent = []
+    send = Setup.send_scouts
+
+    def kept(self, state):
+        before = jax.tree.map(jnp.copy, state)
+        sent.extend([before, jax.tree.map(jnp.copy, send(self, state))])
+        return send(self, before)
+
+    monkeypatch.setattr(Setup, "send_scouts", kept)
+    given = reconnoitred(monkeypatch, toys.LinearGaussian(64, noise=0.5).posterior)
+    before, scouts_of = sent
+    start = np.asarray(scouts_of.chains.position)
+    assert np.std(start[::2]) == pytest.approx(1.0, abs=0.05)
+    assert np.std(start[1::2]) == pytest.approx(2.0, abs=0.1)
+    np.testing.assert_array_equal(scouts_of.found.position, before.chains.position)
+    fitted = given[1]
+    for name, after in fitted.memory._asdict().items():
+        np.testing.assert_array_equal(after, getattr(before.memory, name))
+    np.testing.assert_array_equal(fitted.num_divergent, before.num_divergent)
+
+
+@pytree
+class Inside:
+    """Uniform on [-1, 1]^6, with no coordinates that keep it there."""
+
+    low: jax.Array
+
+    def sample(self, key):
+        """One draw."""
+        return jax.random.uniform(key, (6,), minval=self.low, maxval=1.0)
+
+    def log_prob(self, z):
+        """Constant inside."""
+        return jnp.where(jnp.all(jnp.abs(z) <= 1.0), -6 * jnp.log(2.0), -jnp.inf)
+
+
+def test_no_scout_of_a_bounded_prior_starts_outside(monkeypatch):
+    posterior = jaxgen.Posterior(
+        Inside(jnp.float32(-1.0)), lambda z: z, lambda x: -jnp.sum(x**2) / 0.002
+    )
+    sent = []
+    send = Setup.send_scouts
+    monkeypatch.setattr(
+        Setup, "send_scouts", lambda self, state: sent.append(send(self, state)) or sent[-1]
+    )
+    monkeypatch.setattr(loop.scouts, "MOST_ROUNDS", 0)
+    jaxgen.sample(jax.random.key(0), posterior, num_steps=0, warmup=0)
+    start = np.asarray(sent[0].chains.position)
+    assert np.abs(start).max() <= 1
+    assert np.std(start) == pytest.approx(1 / np.sqrt(3), abs=0.1)
+
+
+def test_a_posterior_too_sharp_for_scouts_costs_one_round(monkeypatch):
+    rounds = []
+    advance = Setup.advance
+
+    def counted(self, state, phase, slots, steps, stage=FINAL):
+        rounds.append((phase, stage, steps))
+        return advance(self, state, phase, slots, steps, stage)
+
+    monkeypatch.setattr(Setup, "advance", counted)
+    sharp = toys.LinearGaussian(16, noise=1e-3).posterior
+    jaxgen.sample(jax.random.key(0), sharp, num_steps=0, warmup=0)
+    at_the_end = [r for r in rounds if r[:2] == (WARM_UP, PILOT)]
+    assert at_the_end == [(WARM_UP, PILOT, loop.SETTLE), (WARM_UP, PILOT, scouts.STEPS)]
