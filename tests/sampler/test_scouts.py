@@ -84,6 +84,10 @@ class Inside:
 
     low: jax.Array
 
+    def latent(self, coordinates):
+        """The coordinates themselves."""
+        return coordinates
+
     def sample(self, key):
         """One draw."""
         return jax.random.uniform(key, (6,), minval=self.low, maxval=1.0)

@@ -80,6 +80,18 @@ def test_chains_in_separate_places_are_told_from_one_wide_mode():
     assert bool(fit(one + sides, jnp.zeros(64), jnp.ones(8))[0].is_scattered)
 
 
+def test_an_inverse_mass_that_is_wrong_does_not_take_one_mode_for_separate_places():
+    """Of 64 scores in 128 dimensions it is: log Z was a nat too low where it was taken so."""
+    rng = np.random.default_rng(6)
+    one = jnp.asarray(rng.normal(size=(64, 128)), jnp.float32)
+    wrong = jnp.ones(128).at[:3].set(1e-3)
+    assert not bool(fit(one, jnp.zeros(64), wrong)[0].is_scattered)
+    heavy = jnp.asarray(rng.standard_t(2, size=(64, 8)), jnp.float32)
+    assert not bool(fit(heavy, jnp.zeros(64), 0.01 * jnp.ones(8))[0].is_scattered)
+    ring = jnp.stack([jnp.cos(jnp.arange(64.0)), jnp.sin(jnp.arange(64.0))], axis=1)
+    assert bool(fit(ring, jnp.zeros(64), 1e-3 * jnp.ones(2))[0].is_scattered)
+
+
 def test_points_in_two_places_have_the_covariance_around_their_own_means():
     rng = np.random.default_rng(4)
     one = rng.normal(size=(64, 8))
