@@ -44,6 +44,7 @@ SCRIPTS = [
     "throughput",
     "toy_cogeneration",
     "tsne",
+    "unreachable",
     "xu_table",
 ]
 
