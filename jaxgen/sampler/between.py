@@ -1,0 +1,126 @@
+"""What happens between two phases of a run, and whether a state is of a target at all."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jaxgen.core.pytree import replace
+from jaxgen.core.types import Array
+from jaxgen.kernels.base import ChainState
+from jaxgen.sampler.ensemble import learn_mass, resample_all, typed, when
+from jaxgen.sampler.sharding import over_chains
+from jaxgen.sampler.state import RunState, new_phase
+from jaxgen.target.path import AnnealedPath
+from jaxgen.target.proposal import bridged, fit_mixture, no_mixture, unbridged_tilt
+from jaxgen.tempering import mass_matrix
+from jaxgen.tempering.resampling import whole_log_weight
+from jaxgen.tempering.step_size import StepRule
+
+__all__ = ["finish_annealing", "finish_warm_up", "fit_proposal", "stale"]
+
+
+@functools.partial(jax.jit, static_argnames="precondition")
+def fit_proposal(state: RunState, path: AnnealedPath, *, precondition: str) -> RunState:
+    """Fit the mixture to the pilot's chains, and choose where the final stage starts.
+
+    It starts from the mixture where the chains are more probable under it than under the
+    path's own start: the Kullback-Leibler divergence from the target is smaller by as much.
+    Where chains lie in separate places it starts from the path's own start: a mixture of the
+    modes that a pilot has found would leave out, without a sign of it, those that it has not.
+    """
+    if precondition != "none":
+        state = learn_mass(state, precondition, path)
+    weight = whole_log_weight(state.log_weight, state.log_z)
+    mixture, near = fit_mixture(state.chains.position, weight, state.learned_mass)
+    log_prob = jax.vmap(path.start.log_prob)(state.chains.position)
+    own = jnp.sum(jax.nn.softmax(weight) * jnp.where(jnp.isfinite(weight), log_prob, 0.0))
+    size = mixture.mean.shape[0]
+    usable = jnp.isfinite(near) & jnp.all(jnp.isfinite(mixture.colour))
+    nearer = usable & (near > own + 1.0 + 0.05 * size) & ~mixture.is_scattered
+    nothing = no_mixture(mixture.like, weight.shape[0])
+    nothing = replace(nothing, apart=mixture.apart)
+    mixture = jax.tree.map(lambda m, n: jnp.where(nearer, m, n), mixture, nothing)
+    return state._replace(mixture=mixture, on_bridge=nearer, inverse_mass=state.learned_mass)
+
+
+@functools.partial(jax.jit, static_argnames=("resample", "precondition", "tile", "mesh"))
+def finish_annealing(
+    state: RunState,
+    path: AnnealedPath,
+    rule: StepRule,
+    *,
+    resample: str | None,
+    precondition: str,
+    tile: int | None = None,
+    mesh: Mesh | None = None,
+) -> RunState:
+    """Put the islands together, and let the rule start its warm-up.
+
+    Chains leave the bridge, if they are on it, for the path that they are draws of; a last
+    resampling over all islands makes the weights equal; the inverse mass is the last learned.
+    """
+    if state.mixture is not None:
+        state = when(state.on_bridge, lambda s: _leave_bridge(s, path, tile, mesh), state)
+    if precondition in ("dense", "diagonal"):
+        whole = whole_log_weight(state.log_weight, state.log_z)
+        learned = mass_matrix.ensemble(state.chains.position, whole, precondition)
+        state = typed(state._replace(learned_mass=learned), state)
+    state = state._replace(inverse_mass=state.learned_mass)
+    if resample is not None:
+        # Weights that are equal already were made so at this temperature, with its key.
+        whole = whole_log_weight(state.log_weight, state.log_z)
+        unequal = jnp.any(whole != whole[0])
+        state = when(unequal, lambda s: resample_all(s, rule, resample), state)
+    return typed(new_phase(state._replace(memory=rule.start_warmup(state.memory))), state)
+
+
+@jax.jit
+def finish_warm_up(state: RunState, rule: StepRule) -> RunState:
+    """The rule stops learning."""
+    return typed(new_phase(state._replace(memory=rule.freeze(state.memory))), state)
+
+
+@functools.partial(jax.jit, static_argnames=("tile", "mesh"))
+def stale(
+    state: RunState, path: AnnealedPath, *, tile: int | None = None, mesh: Mesh | None = None
+) -> Array:
+    """Whether the chains carry values of another target than this path: one forward pass.
+
+    Carried values were recovered from sums, so they agree with fresh ones to rounding only.
+    """
+    way = bridged(path, state.mixture, state.on_bridge)
+
+    def densities(position: Any) -> tuple[Array, Array]:
+        base = way.base(position) if hasattr(path.start, "log_prob") else jnp.zeros(())
+        return base, way.tilt(position)
+
+    fresh = over_chains(densities, (state.chains.position,), tile, mesh)
+    carried = (state.chains.base, state.chains.tilt)
+    # Each was recovered from a sum of both, and is rounded as that sum is.
+    size = jnp.nan_to_num(sum(jnp.abs(x) for x in carried), posinf=0.0)
+    pairs = zip(fresh, carried, strict=True)
+    same = [(jnp.abs(f - c) <= 0.05 + 1e-3 * size) | (f == c) | jnp.isnan(c) for f, c in pairs]
+    return ~jnp.all(jnp.stack(same))
+
+
+def _leave_bridge(
+    state: RunState, path: AnnealedPath, tile: int | None, mesh: Mesh | None
+) -> RunState:
+    """Split the chains' log densities at beta = 1 into the path's own base and tilt."""
+
+    def own(chain: ChainState) -> ChainState:
+        base, grad_base = jax.value_and_grad(path.base)(chain.position)
+        return chain._replace(
+            base=base,
+            grad_base=grad_base,
+            tilt=unbridged_tilt(chain.tilt, chain.base, base),
+            grad_tilt=unbridged_tilt(chain.grad_tilt, chain.grad_base, grad_base),
+        )
+
+    chains = over_chains(own, (state.chains,), tile, mesh)
+    return state._replace(chains=chains, on_bridge=jnp.zeros_like(state.on_bridge))

@@ -1,0 +1,146 @@
+"""What concerns all chains at once: weights, resampling, the inverse mass."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core.types import Array
+from jaxgen.sampler.state import PILOT, Order, RunState
+from jaxgen.target.path import AnnealedPath
+from jaxgen.tempering import mass_matrix
+from jaxgen.tempering.resampling import (
+    Evidence,
+    effective_sample_size,
+    evidence,
+    log_mean_exp,
+    scheme,
+    whole_log_weight,
+)
+from jaxgen.tempering.step_size import StepRule
+
+__all__ = ["learn_mass", "log_evidence", "resample_all", "resample_if_low", "typed", "when"]
+
+
+@functools.partial(jax.jit, static_argnames="pool")
+def log_evidence(state: RunState, pool: int = 1) -> Evidence:
+    """Estimate log Z at the present beta, see `jaxgen.tempering.resampling.evidence`.
+
+    Args:
+      state: while annealing or at its end.
+      pool: how many candidates each chain was chosen from, as given to `begin_stage`.
+    """
+    count = state.log_weight.shape[0]
+    found = evidence(state.log_weight, state.log_z, state.ancestor, count * pool)
+    if pool == 1:
+        return found
+    # Where the pool alone reached this beta, its weights tell the error directly.
+    alone = jnp.sqrt(jnp.maximum(state.pool_variance, 0.0))
+    error = jnp.where(state.temperature <= 1, alone, found.standard_error)
+    return found._replace(standard_error=error)
+
+
+def resample_if_low(
+    state: RunState, rule: StepRule, name: str, order: Order
+) -> tuple[RunState, Array]:
+    """Resample where the ESS is low: a pilot over all chains, the final stage on each island.
+
+    Only the final stage's weights count, so that only its islands must not meet.
+    """
+
+    def all_chains(state: RunState) -> tuple[RunState, Array]:
+        ess = effective_sample_size(whole_log_weight(state.log_weight, state.log_z))
+        low = ess < order.threshold * state.log_weight.shape[0]
+        return when(low, lambda s: resample_all(s, rule, name), state), low
+
+    def islands(state: RunState) -> tuple[RunState, Array]:
+        return _resample_islands(state, rule, name, order.threshold)
+
+    if state.mixture is None:
+        return islands(state)
+    return jax.lax.cond(order.stage == PILOT, all_chains, islands, state)
+
+
+def _resample_islands(
+    state: RunState, rule: StepRule, name: str, threshold: Array | np.ndarray
+) -> tuple[RunState, Array]:
+    """Resample every island whose ESS is low, from its own chains; also whether any was."""
+    count, islands = state.log_weight.shape[0], state.log_z.shape[0]
+    each = count // islands
+    weights = state.log_weight.reshape(islands, each)
+    wanted = jax.vmap(effective_sample_size)(weights) < threshold * each
+
+    def resampled(state: RunState) -> RunState:
+        key = jax.random.fold_in(state.key, state.t)
+        keys = key[None]
+        if islands > 1:
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(islands))
+        draw = functools.partial(scheme(name), num_samples=each)
+        index = jax.vmap(draw)(keys, jax.nn.softmax(weights, axis=1))
+        index = jnp.where(wanted[:, None], index, jnp.arange(each)[None])
+        index = (index + each * jnp.arange(islands)[:, None]).reshape(-1)
+        return _copy(state, rule, index)._replace(
+            log_weight=jnp.where(wanted[:, None], 0.0, weights).reshape(-1),
+            log_z=jnp.where(wanted, state.log_z + jax.vmap(log_mean_exp)(weights), state.log_z),
+        )
+
+    some = jnp.any(wanted)
+    return when(some, resampled, state), some
+
+
+def resample_all(state: RunState, rule: StepRule, name: str) -> RunState:
+    """Replace chains by copies in proportion to their weights, over all islands."""
+    count = state.log_weight.shape[0]
+    whole = whole_log_weight(state.log_weight, state.log_z)
+    key = jax.random.fold_in(state.key, state.t)
+    index = scheme(name)(key, jax.nn.softmax(whole), count)
+    return _copy(state, rule, index)._replace(
+        log_weight=jnp.zeros_like(state.log_weight),
+        log_z=jnp.full_like(state.log_z, log_mean_exp(whole)),
+    )
+
+
+def _copy(state: RunState, rule: StepRule, index: Array) -> RunState:
+    """Replace chain i by chain index[i]."""
+    return state._replace(
+        chains=jax.tree.map(lambda x: x[index], state.chains),
+        ancestor=state.ancestor[index],
+        memory=rule.resample(state.memory, index),
+    )
+
+
+def learn_mass(state: RunState, form: str, path: AnnealedPath) -> RunState:
+    """Learn the inverse mass from the weighted ensemble, for the next temperature.
+
+    The one in use becomes what the temperature before has taught. A mass learned from the
+    very chains that it then moves would not leave their distribution invariant: at 64
+    dimensions log Z came out 7 nats too high.
+    """
+    whole = whole_log_weight(state.log_weight, state.log_z)
+    if form == "score":
+        chains = state.chains
+        gradient = jax.tree.map(lambda b, t: b + state.beta * t, chains.grad_base, chains.grad_tilt)
+        one = jax.tree.map(lambda x: x[0], chains.position)
+        first = mass_matrix.prior(path.start, one, form)
+        learned = mass_matrix.score(gradient, whole, state.learned_mass, first)
+    else:
+        learned = mass_matrix.ensemble(state.chains.position, whole, form)
+    return state._replace(inverse_mass=state.learned_mass, learned_mass=learned)
+
+
+def typed(new: Any, old: Any) -> Any:
+    """The new tree in the types of the old one, which a compiled loop must keep."""
+    return jax.tree.map(
+        lambda n, o: n if jnp.result_type(n) == jnp.result_type(o) else jnp.asarray(n, o.dtype),
+        new,
+        old,
+    )
+
+
+def when(wanted: Array | np.ndarray, change: Any, state: RunState) -> RunState:
+    """change(state) where it is wanted, else the state."""
+    return jax.lax.cond(wanted, lambda s: typed(change(s), s), lambda s: s, state)
