@@ -6,6 +6,11 @@ digest covers positions, log-weights, betas and log Z. Seconds are of a second r
 already. With `--weak`, chains grow with the devices.
 
 Simulated devices share the machine's cores: beyond the number of cores nothing can be gained.
+
+With `--scaling` it asks instead how much faster two devices are than one, each of which is held
+to one thread (`--xla_cpu_multi_thread_eigen=false`: else one device uses both cores for the
+products of large networks). Both run in one process in turns, whole runs of `jaxgen.ais`, so
+that what else the machine does meets both; ratios are of neighbours, and of the least times.
 """
 
 from __future__ import annotations
@@ -59,6 +64,56 @@ print(json.dumps({"digest": digest.hexdigest()[:16], "log_z": result.log_z, "sec
 """
 
 
+SCALING = """
+import json, statistics, sys, time
+import jax
+network, chains, tile, temperatures, repeats = sys.argv[1], *map(int, sys.argv[2:6])
+jax.config.update("jax_num_cpu_devices", 2)
+import jaxgen
+from jaxgen import kernels, schedules
+if network == "dcgan":
+    posterior = jaxgen.Posterior(
+        jaxgen.Gaussian.standard(64), jaxgen.load("fashion-mnist/dcgan"),
+        jaxgen.ClassLogSoftmax(jaxgen.load("fashion-mnist/cnn"), 3))
+    step_size = 0.05
+else:
+    import numpy as np
+    posterior = jaxgen.Posterior(
+        jaxgen.Gaussian.standard(2), jaxgen.load("toy2d/gan"),
+        jaxgen.Operator(np.zeros(1, np.float32), np.float32(0.045), forward=lambda x: x[1:]))
+    step_size = None
+def run(devices):
+    begun = time.perf_counter()
+    jax.block_until_ready(jaxgen.ais(
+        jax.random.key(0), posterior, kernels.HMC(10), schedules.sigmoid(temperatures),
+        step_size=step_size, num_chains=chains, tile=tile,
+        devices=jax.devices()[:devices]).state)
+    return time.perf_counter() - begun
+run(1), run(2)
+times = [(run(1), run(2)) for _ in range(repeats)]
+one, two = zip(*times)
+print(json.dumps({"one_device": round(min(one), 3), "two_devices": round(min(two), 3),
+    "ratio_of_least": round(min(one) / min(two), 2),
+    "ratio_median": round(statistics.median(a / b for a, b in times), 2),
+    "ratios": [round(a / b, 2) for a, b in times]}))
+"""
+
+
+def scaling(network, chains, tile, temperatures, repeats):
+    """Two devices of one thread each against one."""
+    numbers = map(str, (chains, tile, temperatures, repeats))
+    flags = "--xla_cpu_multi_thread_eigen=false"
+    done = subprocess.run(
+        [sys.executable, "-c", SCALING, network, *numbers],
+        env={**os.environ, "XLA_FLAGS": flags},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    return {"network": network, "chains": chains, "tile": tile, **found}
+
+
 def run(network, processes, devices, chains, tile, repeats):
     """One row."""
     with socket.socket() as connection:
@@ -87,8 +142,15 @@ def main():
     """Print one JSON line."""
     options = common.parser(__doc__)
     options.add_argument("--weak", action="store_true", help="chains grow with the devices")
+    options.add_argument("--scaling", action="store_true", help="two devices against one")
     options.add_argument("--repeats", type=int, default=3)
     args = options.parse_args()
+    if args.scaling:
+        cases = [("toy", 2048, 64, 100), ("toy", 256, 64, 400), ("dcgan", 64, 16, 6)]
+        if args.smoke:
+            cases, args.repeats = [("toy", 8, 4, 4)], 1
+        common.report("devices", scaling=[scaling(*case, args.repeats) for case in cases])
+        return
     places = [(1, 1), (1, 2), (1, 4), (1, 8), (2, 1), (2, 2)]
     sizes = {"toy": (256, 32), "dcgan": (64, 8)}
     if args.smoke:

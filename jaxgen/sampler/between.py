@@ -14,6 +14,7 @@ from jaxgen.core.types import Array
 from jaxgen.kernels.base import ChainState
 from jaxgen.sampler.ensemble import learn_mass, resample_all, typed, when
 from jaxgen.sampler.sharding import over_chains
+from jaxgen.sampler.shares import Shares, share_out
 from jaxgen.sampler.state import RunState, new_phase
 from jaxgen.target.path import AnnealedPath
 from jaxgen.target.proposal import bridged, fit_mixture, no_mixture, unbridged_tilt
@@ -34,7 +35,7 @@ def fit_proposal(state: RunState, path: AnnealedPath, *, precondition: str) -> R
     modes that a pilot has found would leave out, without a sign of it, those that it has not.
     """
     if precondition != "none":
-        state = learn_mass(state, precondition, path)
+        state = learn_mass(state, precondition, path, _shares(state))
     weight = whole_log_weight(state.log_weight, state.log_z)
     mixture, near = fit_mixture(state.chains.position, weight, state.learned_mass)
     log_prob = jax.vmap(path.start.log_prob)(state.chains.position)
@@ -75,7 +76,7 @@ def finish_annealing(
         # Weights that are equal already were made so at this temperature, with its key.
         whole = whole_log_weight(state.log_weight, state.log_z)
         unequal = jnp.any(whole != whole[0])
-        state = when(unequal, lambda s: resample_all(s, rule, resample), state)
+        state = when(unequal, lambda s: resample_all(s, rule, resample, _shares(s)), state)
     return typed(new_phase(state._replace(memory=rule.start_warmup(state.memory))), state)
 
 
@@ -124,3 +125,8 @@ def _leave_bridge(
 
     chains = over_chains(own, (state.chains,), tile, mesh)
     return state._replace(chains=chains, on_bridge=jnp.zeros_like(state.on_bridge))
+
+
+def _shares(state: RunState) -> Shares:
+    """Between two chunks every device has all chains."""
+    return share_out(state.log_weight.shape[0])

@@ -1,4 +1,9 @@
-"""What concerns all chains at once: weights, resampling, the inverse mass."""
+"""What concerns all chains at once: weights, resampling, the inverse mass.
+
+Within a chunk every device knows all weights but holds the rows of its own chains only, see
+`jaxgen.sampler.shares`. Chains are gathered where they are resampled, and of them what the
+inverse mass is learned from.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.types import Array
+from jaxgen.sampler.shares import Shares
 from jaxgen.sampler.state import PILOT, Order, RunState
 from jaxgen.target.path import AnnealedPath
 from jaxgen.tempering import mass_matrix
@@ -45,7 +51,7 @@ def log_evidence(state: RunState, pool: int = 1) -> Evidence:
 
 
 def resample_if_low(
-    state: RunState, rule: StepRule, name: str, order: Order
+    state: RunState, rule: StepRule, name: str, order: Order, shares: Shares
 ) -> tuple[RunState, Array]:
     """Resample where the ESS is low: a pilot over all chains, the final stage on each island.
 
@@ -55,10 +61,10 @@ def resample_if_low(
     def all_chains(state: RunState) -> tuple[RunState, Array]:
         ess = effective_sample_size(whole_log_weight(state.log_weight, state.log_z))
         low = ess < order.threshold * state.log_weight.shape[0]
-        return when(low, lambda s: resample_all(s, rule, name), state), low
+        return when(low, lambda s: resample_all(s, rule, name, shares), state), low
 
     def islands(state: RunState) -> tuple[RunState, Array]:
-        return _resample_islands(state, rule, name, order.threshold)
+        return _resample_islands(state, rule, name, order.threshold, shares)
 
     if state.mixture is None:
         return islands(state)
@@ -66,7 +72,7 @@ def resample_if_low(
 
 
 def _resample_islands(
-    state: RunState, rule: StepRule, name: str, threshold: Array | np.ndarray
+    state: RunState, rule: StepRule, name: str, threshold: Array | np.ndarray, shares: Shares
 ) -> tuple[RunState, Array]:
     """Resample every island whose ESS is low, from its own chains; also whether any was."""
     count, islands = state.log_weight.shape[0], state.log_z.shape[0]
@@ -83,7 +89,7 @@ def _resample_islands(
         index = jax.vmap(draw)(keys, jax.nn.softmax(weights, axis=1))
         index = jnp.where(wanted[:, None], index, jnp.arange(each)[None])
         index = (index + each * jnp.arange(islands)[:, None]).reshape(-1)
-        return _copy(state, rule, index)._replace(
+        return _copy(state, rule, index, shares)._replace(
             log_weight=jnp.where(wanted[:, None], 0.0, weights).reshape(-1),
             log_z=jnp.where(wanted, state.log_z + jax.vmap(log_mean_exp)(weights), state.log_z),
         )
@@ -92,28 +98,29 @@ def _resample_islands(
     return when(some, resampled, state), some
 
 
-def resample_all(state: RunState, rule: StepRule, name: str) -> RunState:
+def resample_all(state: RunState, rule: StepRule, name: str, shares: Shares) -> RunState:
     """Replace chains by copies in proportion to their weights, over all islands."""
     count = state.log_weight.shape[0]
     whole = whole_log_weight(state.log_weight, state.log_z)
     key = jax.random.fold_in(state.key, state.t)
     index = scheme(name)(key, jax.nn.softmax(whole), count)
-    return _copy(state, rule, index)._replace(
+    return _copy(state, rule, index, shares)._replace(
         log_weight=jnp.zeros_like(state.log_weight),
         log_z=jnp.full_like(state.log_z, log_mean_exp(whole)),
     )
 
 
-def _copy(state: RunState, rule: StepRule, index: Array) -> RunState:
-    """Replace chain i by chain index[i]."""
+def _copy(state: RunState, rule: StepRule, index: Array, shares: Shares) -> RunState:
+    """Replace chain i by chain index[i], which may be another device's."""
+    whole, mine = shares.gather(state.chains), shares.take(index)
     return state._replace(
-        chains=jax.tree.map(lambda x: x[index], state.chains),
+        chains=jax.tree.map(lambda x: x[mine], whole),
         ancestor=state.ancestor[index],
         memory=rule.resample(state.memory, index),
     )
 
 
-def learn_mass(state: RunState, form: str, path: AnnealedPath) -> RunState:
+def learn_mass(state: RunState, form: str, path: AnnealedPath, shares: Shares) -> RunState:
     """Learn the inverse mass from the weighted ensemble, for the next temperature.
 
     The one in use becomes what the temperature before has taught. A mass learned from the
@@ -126,9 +133,10 @@ def learn_mass(state: RunState, form: str, path: AnnealedPath) -> RunState:
         gradient = jax.tree.map(lambda b, t: b + state.beta * t, chains.grad_base, chains.grad_tilt)
         one = jax.tree.map(lambda x: x[0], chains.position)
         first = mass_matrix.prior(path.start, one, form)
+        gradient = shares.gather(gradient)
         learned = mass_matrix.score(gradient, whole, state.learned_mass, first)
     else:
-        learned = mass_matrix.ensemble(state.chains.position, whole, form)
+        learned = mass_matrix.ensemble(shares.gather(state.chains.position), whole, form)
     return state._replace(inverse_mass=state.learned_mass, learned_mass=learned)
 
 

@@ -1,11 +1,10 @@
 """Chains over tiles and devices.
 
 Chains run in tiles of a fixed size: one tile is one batch, tiles follow each other on a
-device, and devices share the tiles out among them. The run's state is kept whole on every
-device: after each step the tiles' results are gathered, so weights, resampling, step sizes
-and betas are computed everywhere from the same numbers in the same order. What a network
-sees is a batch of `tile` chains whatever the number of chains, devices or processes, and
-XLA's sums depend on nothing else: for a given tile, results agree to the last bit.
+device, and devices share the tiles out among them. What a network sees is a batch of `tile`
+chains whatever the number of chains, devices or processes, and XLA's sums depend on nothing
+else. Weights, resampling, step sizes and betas are computed on every device from the same
+gathered numbers in the same order. For a given tile, results agree to the last bit.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxgen.core.errors import expected
 from jaxgen.core.types import Array
+from jaxgen.sampler.shares import AXIS, share_out
 
 __all__ = [
     "bytes_per_chain",
@@ -31,8 +31,6 @@ __all__ = [
     "over_chains",
     "replicate",
 ]
-
-_AXIS = "chains"
 
 # Bytes of activations that a tile may fill. On CPU this is a cache, not a limit: products
 # whose operands have left the second-level cache run at the speed of memory. Constants, not
@@ -64,36 +62,22 @@ def over_chains(
         `[P, ...]`, P >= C a multiple of tile and devices, spread over the mesh; rows
         beyond C are copies.
     """
-    mapped = jax.vmap(function)
     count: int = jax.tree.leaves(batched)[0].shape[0]
-    size = count if tile is None else tile
-    shards = 1 if mesh is None else mesh.size
-    tiles = _round_up(-(-count // size), shards)
-    if tiles == 1 and size == count:
-        return mapped(*batched)
-    index = jnp.minimum(jnp.arange(tiles * size), count - 1).reshape(tiles, size)
-    tiled = jax.tree.map(lambda x: x[index], batched)
+    shares = share_out(count, tile, mesh)
 
-    def each_tile(tiled: tuple[Any, ...]) -> Any:
-        own = jax.tree.leaves(tiled)[0].shape[0]
-        if own == 1:
-            out = mapped(*jax.tree.map(lambda x: x[0], tiled))
-        else:
-            out = jax.lax.map(lambda args: mapped(*args), tiled)
-            out = jax.tree.map(lambda x: x.reshape(own * size, *x.shape[2:]), out)
-        return _all_gather(out) if gather and mesh is not None else out
+    def each(batched: tuple[Any, ...]) -> Any:
+        out = shares.map(function, shares.take(batched))
+        return shares.gather(out) if gather or mesh is None else out
 
-    if mesh is not None:
-        chains = PartitionSpec(_AXIS)
-        each_tile = jax.shard_map(
-            each_tile,
-            mesh=mesh,
-            in_specs=chains,
-            out_specs=PartitionSpec() if gather else chains,
-            check_vma=False,
-        )
-    out = each_tile(tiled)
-    return jax.tree.map(lambda x: x[:count], out) if gather or mesh is None else out
+    if mesh is None:
+        return each(batched)
+    return jax.shard_map(
+        each,
+        mesh=mesh,
+        in_specs=PartitionSpec(),
+        out_specs=PartitionSpec() if gather else PartitionSpec(AXIS),
+        check_vma=False,
+    )(batched)
 
 
 def mesh_for(devices: Sequence[Any] | None, num_chains: int, tile: int) -> Mesh | None:
@@ -110,7 +94,7 @@ def mesh_for(devices: Sequence[Any] | None, num_chains: int, tile: int) -> Mesh 
     if len(devices) == 1 and devices[0] == jax.devices()[0]:
         return None
     # Auto axes: with explicit ones, the users' networks could not reshape.
-    return Mesh(np.asarray(devices), (_AXIS,), axis_types=(AxisType.Auto,))
+    return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def chosen_devices(devices: Sequence[Any] | None) -> list[Any]:
@@ -234,39 +218,6 @@ _KEPT = frozenset(
     | {"max", "min", "integer_pow", "rsqrt", "sqrt", "div"}
     | {"reduce_window_max", "reduce_window_sum"}
 )
-
-
-def _all_gather(tree: Any) -> Any:
-    """Every device's rows on every device, in one message for all leaves."""
-    leaves, structure = jax.tree.flatten(tree)
-    rows = leaves[0].shape[0]
-    words = [_words(leaf).reshape(rows, -1) for leaf in leaves]
-    widths = np.cumsum([0, *(w.shape[1] for w in words)])
-    whole = jax.lax.all_gather(jnp.concatenate(words, axis=1), _AXIS, tiled=True)
-    parts = [
-        _unwords(whole[:, a:b], leaf)
-        for a, b, leaf in zip(widths[:-1], widths[1:], leaves, strict=True)
-    ]
-    return jax.tree.unflatten(structure, parts)
-
-
-def _words(leaf: Array) -> Array:
-    """An array's bits as 32-bit words; small types take a word each."""
-    if leaf.dtype.itemsize < 4:
-        wide = jnp.float32 if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.int32
-        leaf = leaf.astype(wide)
-    return jax.lax.bitcast_convert_type(leaf, jnp.uint32)
-
-
-def _unwords(words: Array, like: Array) -> Array:
-    """The inverse of `_words`, for rows of `like`'s shape."""
-    shape = (words.shape[0], *like.shape[1:])
-    if like.dtype.itemsize == 8:
-        return jax.lax.bitcast_convert_type(words.reshape(*shape, 2), like.dtype)
-    if like.dtype.itemsize == 4:
-        return jax.lax.bitcast_convert_type(words.reshape(shape), like.dtype)
-    wide = jnp.float32 if jnp.issubdtype(like.dtype, jnp.floating) else jnp.int32
-    return jax.lax.bitcast_convert_type(words.reshape(shape), wide).astype(like.dtype)
 
 
 def _round_up(value: int, multiple: int) -> int:
