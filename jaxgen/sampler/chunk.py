@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
+from jaxgen.core.platform import on_mesh
 from jaxgen.core.types import Array
 from jaxgen.kernels.base import Kernel
 from jaxgen.sampler.shares import AXIS, Shares, share_out
@@ -87,7 +88,8 @@ def _advance(
             out_specs=(everywhere, everywhere, draws),
             check_vma=False,
         )
-    return chunk(state, path, kernel, rule, schedule, order)
+    with on_mesh(mesh):
+        return chunk(state, path, kernel, rule, schedule, order)
 
 
 _STRUCTURE = ("resample", "precondition", "collect", "tile", "mesh", "length")

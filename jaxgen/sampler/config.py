@@ -14,14 +14,16 @@ from jax.core import Tracer
 
 from jaxgen.core.cache import keep_compiled
 from jaxgen.core.errors import expected
+from jaxgen.core.platform import compiling_for, platform, platform_of
 from jaxgen.core.precision import matmul_precision
 from jaxgen.core.tracing import is_traced
 from jaxgen.kernels import HMC, ChainState, Kernel
 from jaxgen.sampler import program, scouts
 from jaxgen.sampler.progress import ProgressLine
 from jaxgen.sampler.results import Progress
-from jaxgen.sampler.sharding import choose_tile, chosen_devices, local_chains, mesh_for, replicate
+from jaxgen.sampler.sharding import chosen_devices, local_chains, mesh_for, replicate
 from jaxgen.sampler.state import DRAW, FINAL, PILOT, Order, RunState, TemperatureInfo
+from jaxgen.sampler.tile import choose_tile
 from jaxgen.target.path import AnnealedPath, likelihood_path, path_from
 from jaxgen.target.posterior import Posterior
 from jaxgen.tempering.betas import Adaptive, check_betas, geometric
@@ -279,10 +281,12 @@ def prepare(
         start = _positions(start, position, num_chains)
         pool, pilot = 1, False
     dimension = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(position))
+    where = platform() if devices is None else None
     devices = chosen_devices(devices)
     if tile is None:
         density = path if hasattr(path.start, "log_prob") else path.tilt
-        tile = choose_tile(density, position, num_chains, memory, len(devices))
+        with compiling_for(where or platform_of(devices)):
+            tile = choose_tile(density, position, num_chains, memory, len(devices))
     # Inside a transformation whoever jits the whole decides where arrays lie.
     traced = is_traced(path, mover, schedule, rule, start)
     mesh = None if traced else mesh_for(devices, num_chains, tile)

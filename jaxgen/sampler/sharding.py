@@ -9,7 +9,6 @@ gathered numbers in the same order. For a given tile, results agree to the last 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,12 +18,11 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxgen.core.errors import expected
+from jaxgen.core.platform import on_mesh
 from jaxgen.core.types import Array
 from jaxgen.sampler.shares import AXIS, share_out
 
 __all__ = [
-    "bytes_per_chain",
-    "choose_tile",
     "chosen_devices",
     "local_chains",
     "mesh_for",
@@ -32,13 +30,6 @@ __all__ = [
     "replicate",
 ]
 
-# Bytes of activations that a tile may fill. On CPU this is a cache, not a limit: products
-# whose operands have left the second-level cache run at the speed of memory. Constants, not
-# what happens to be free, so that another machine chooses the same tile.
-_BUDGET = {"cpu": 32 << 20}
-_ACCELERATOR_BUDGET = 4 << 30
-# Beyond this, larger batches gain nothing on a CPU, and smaller ones can be shared out.
-_MOST_ON_CPU = 64
 # Bytes from which on an array is worth keeping in parts.
 _LARGE = 1 << 20
 
@@ -71,13 +62,15 @@ def over_chains(
 
     if mesh is None:
         return each(batched)
-    return jax.shard_map(
+    spread = jax.shard_map(
         each,
         mesh=mesh,
         in_specs=PartitionSpec(),
         out_specs=PartitionSpec() if gather else PartitionSpec(AXIS),
         check_vma=False,
-    )(batched)
+    )
+    with on_mesh(mesh):
+        return spread(batched)
 
 
 def mesh_for(devices: Sequence[Any] | None, num_chains: int, tile: int) -> Mesh | None:
@@ -160,65 +153,3 @@ def _in_parts(array: np.ndarray, mesh: Mesh) -> NamedSharding:
         return NamedSharding(mesh, PartitionSpec())
     axis = max(fits, key=lambda axis: array.shape[axis])
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, *mesh.axis_names))
-
-
-def choose_tile(
-    function: Any, position: Any, num_chains: int, memory: int | None, devices: int
-) -> int:
-    """A tile size: as many chains as fill the memory budget, shared out evenly.
-
-    On CPU the choice depends on the function and the number of chains alone. On
-    accelerators, where only large batches are fast, also on the number of devices; give
-    `tile` for results that agree between different numbers of them.
-
-    Args:
-      function: scalar function of one chain's position, whose gradient is taken.
-      position: a position, or its shapes.
-      num_chains: C.
-      memory: bytes that a tile may take; by default 32 MiB on CPU, 4 GiB elsewhere.
-      devices: how many share the chains.
-    """
-    cpu = jax.default_backend() == "cpu"
-    budget = memory or (_BUDGET["cpu"] if cpu else _ACCELERATOR_BUDGET)
-    most = max(1, budget // max(1, bytes_per_chain(function, position)))
-    if cpu:
-        most = min(most, _MOST_ON_CPU)
-        # Products are computed in blocks of rows: whole powers of two waste none.
-        most = 1 << int(math.log2(most))
-        tiles = -(-num_chains // most)
-    else:
-        tiles = _round_up(-(-num_chains // most), devices)
-    return -(-num_chains // tiles)
-
-
-def bytes_per_chain(function: Any, position: Any) -> int:
-    """An estimate of what one chain's gradient keeps in memory: its forward activations."""
-    jaxpr = jax.make_jaxpr(function)(position)
-    return sum(math.prod(v.aval.shape) * 4 for v in _outputs(jaxpr.jaxpr))
-
-
-def _outputs(jaxpr: Any) -> Any:
-    """The arrays in a program that its backward pass reads again."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name.startswith("custom_vjp_call"):
-            # Its backward pass is its own; what it keeps is about what it returns.
-            yield from equation.outvars
-            continue
-        inner = [p for p in equation.params.values() if hasattr(p, "jaxpr") or hasattr(p, "eqns")]
-        for program in inner:
-            yield from _outputs(getattr(program, "jaxpr", program))
-        if equation.primitive.name in _KEPT:
-            yield from equation.outvars
-
-
-# Products, what they read, and what is not linear. The rest is fused or moves no data. On
-# the shipped networks their sum is within a third of what XLA allots.
-_KEPT = frozenset(
-    {"dot_general", "conv_general_dilated", "concatenate", "tanh", "logistic", "exp", "log"}
-    | {"max", "min", "integer_pow", "rsqrt", "sqrt", "div"}
-    | {"reduce_window_max", "reduce_window_sum"}
-)
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple

@@ -28,7 +28,7 @@ from jaxgen.tempering.betas import Adaptive
 from jaxgen.tempering.resampling import effective_sample_size, whole_log_weight
 from jaxgen.tempering.step_size import StepRule
 
-__all__ = ["Common", "run_slot", "unused_slot"]
+__all__ = ["Common", "move", "run_slot", "unused_slot"]
 
 
 class Common(NamedTuple):
@@ -132,7 +132,7 @@ def _step(state: RunState, common: Common) -> tuple[RunState, Array]:
       The state, and the acceptance rates `[C]`: zeros where nobody asks for them.
     """
     rule, phase = common.rule, common.order.phase
-    state, rates = _move(state, common)
+    state, rates = move(state, common)
     # The history tells the mean rate of every temperature. In other phases, where the rule does
     # not learn, several devices need not hear of each other.
     wanted = [learner == "update" or _learns(rule, learner) for learner in _LEARNERS]
@@ -147,7 +147,7 @@ def _step(state: RunState, common: Common) -> tuple[RunState, Array]:
     return state._replace(memory=memory), whole
 
 
-def _move(state: RunState, common: Common) -> tuple[RunState, Array]:
+def move(state: RunState, common: Common) -> tuple[RunState, Array]:
     """Move this device's chains one kernel step; also their acceptance rates `[own]`."""
     kernel, rule, shares = common.kernel, common.rule, common.shares
     t = state.t + 1

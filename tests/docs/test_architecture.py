@@ -38,7 +38,7 @@ def test_every_file_and_name_is_there():
         ("def _identity", "jaxgen/sampler/checkpoint/folder.py"),
         ("class Kernel", "jaxgen/kernels/base.py"),
         ("class Pooling", "jaxgen/models/caffe/spatial.py"),
-        ("def choose_tile", "jaxgen/sampler/sharding.py"),
+        ("def choose_tile", "jaxgen/sampler/tile.py"),
         ("choose_tile(", "jaxgen/sampler/config.py"),
     ):
         assert name in (ROOT / file).read_text(), f"{name} in {file}"

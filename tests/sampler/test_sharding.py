@@ -13,7 +13,7 @@ import pytest
 
 import jaxgen
 from jaxgen.core.pytree import pytree
-from jaxgen.sampler import sharding
+from jaxgen.sampler import sharding, tile
 from tests.toys import LinearGaussian
 
 ROOT = Path(__file__).parents[2]
@@ -97,8 +97,8 @@ def test_the_choice_of_a_tile():
 
     def choose(width, chains, memory=None):
         function = Wide(jnp.zeros((width, 2)))
-        assert sharding.bytes_per_chain(function, jnp.zeros(2)) == 8 * width
-        return sharding.choose_tile(function, jnp.zeros(2), chains, memory, 2)
+        assert tile.bytes_per_chain(function, jnp.zeros(2)) == 8 * width
+        return tile.choose_tile(function, jnp.zeros(2), chains, memory, 2)
 
     assert choose(10, 5) == 5
     assert choose(10, 64) == 64

@@ -11,9 +11,10 @@ The same sums as products:
   three times larger; other kernels are computed as by "matmul".
 
 `form` chooses: "xla", one of the two, or "auto": XLA's own on GPU and TPU, on CPU whichever
-product is faster. Inside a compiled loop (`lax.scan`), where samplers run and where XLA gives
-its convolutions one plain thread, products are several times faster than XLA's convolutions;
-`benchmarks/speed/conv_forms.py` measures all forms, `benchmarks/speed/gradient.py` whole networks.
+product is faster (`jaxgen.core.platform` says which of them is traced for). Inside a compiled
+loop (`lax.scan`), where samplers run and where XLA gives its convolutions one plain thread,
+products are several times faster than XLA's convolutions; `benchmarks/speed/conv_forms.py`
+measures all forms, `benchmarks/speed/gradient.py` whole networks.
 
 Shapes: images `[..., H, W, C]` with any number of leading axes, none included; kernels
 `[kh, kw, Cin, Cout]` (HWIO). The transposed kernel is stored as `jax.lax.conv_transpose`
@@ -25,12 +26,12 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
 from jaxgen.core.errors import expected
+from jaxgen.core.platform import platform
 from jaxgen.core.types import Array
 from jaxgen.models.conv import winograd
 
@@ -343,7 +344,7 @@ def _products(form: Form) -> bool:
     """Whether to compute by matrix products of one kind or the other."""
     if form not in ("auto", "matmul", "winograd", "xla"):
         raise expected("form", '"auto", "matmul", "winograd" or "xla"', repr(form))
-    return form != "xla" and (form != "auto" or jax.default_backend() == "cpu")
+    return form != "xla" and (form != "auto" or platform() == "cpu")
 
 
 def _preferred(scheme: winograd.Scheme, form: Form, x: Array, kernel: Array) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from jaxgen.core.platform import platform
 from jaxgen.core.types import Array
 from jaxgen.models.conv.layers import Conv, conv, upsample_conv
 
@@ -143,7 +144,7 @@ class Depthwise(nnx.Module):
     def __call__(self, x: Array) -> Array:
         """Convolve every channel by its own kernel."""
         kernel, stride = self.kernel[...], self.stride
-        if jax.default_backend() != "cpu":
+        if platform() != "cpu":
             return conv(x, kernel, stride=stride, padding=self.padding, groups=x.shape[-1])
         side = kernel.shape[0]
         x = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [*self.padding, (0, 0)])

@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 
 from jaxgen.core.errors import InputError
+from jaxgen.core.platform import platform
 from jaxgen.core.types import Array
 from jaxgen.models.caffe.description import MOST_ELEMENTS
 from jaxgen.models.conv.layers import conv, conv_transpose
@@ -279,7 +280,7 @@ def _two(values: Sequence[int], least: int = 1) -> Pair:
 
 
 def _shifted(kernel: Array) -> bool:
-    return jax.default_backend() == "cpu" and math.prod(kernel.shape[:2]) <= _MOST_SHIFTS
+    return platform() == "cpu" and math.prod(kernel.shape[:2]) <= _MOST_SHIFTS
 
 
 @jax.custom_vjp
