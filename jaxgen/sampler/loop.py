@@ -198,14 +198,32 @@ def go(journey: Journey, setup: Setup, plan: Plan, recorder: Recorder) -> Journe
         recorder.after(journey, kept)
         if setup.progress is not None and journey.phase == phase:
             setup.progress(_progress(journey, setup, plan))
-        # Processes must agree on every chunk, and their clocks do not.
-        if jax.process_count() == 1:
-            seconds = time.monotonic() - begun
-            slots = 2 * slots if seconds < _SHORT else slots // 2 if seconds > _LONG else slots
-            slots = max(1, min(slots, setup.length))
+        slots = _agreed(_next_slots(slots, time.monotonic() - begun, setup.length), slots, setup)
     if isinstance(setup.progress, ProgressLine):
         setup.progress.close()
     return journey
+
+
+def _next_slots(slots: int, seconds: float, most: int) -> int:
+    """How many slots the next chunk has, after one of `slots` has taken `seconds`."""
+    slots = 2 * slots if seconds < _SHORT else slots // 2 if seconds > _LONG else slots
+    return max(1, min(slots, most))
+
+
+def _agreed(wanted: int, now: int, setup: Setup) -> int:
+    """The first process's number of slots, where several share a run.
+
+    Their clocks differ, and they must agree on every chunk. A process that goes its own way beside
+    others stays at the number it has.
+    """
+    if jax.process_count() == 1:
+        return wanted
+    devices = () if setup.mesh is None else setup.mesh.devices.flat
+    if len({device.process_index for device in devices}) < jax.process_count():
+        return now
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(np.int32(wanted)))
 
 
 def proceed(journey: Journey, setup: Setup, plan: Plan, slots: int) -> tuple[Journey, Any]:

@@ -133,12 +133,24 @@ if count > 1:
     time.sleep(float(os.environ.get("LATE", "6")) * index)
 import numpy as np
 import jaxgen
+from jaxgen.sampler import loop
 from tests.toys import LinearGaussian
+sizes, proceed = [], loop.proceed
+def watched(journey, setup, plan, slots):
+    sizes.append(slots)
+    return proceed(journey, setup, plan, slots)
+loop.proceed = watched
+# The second process would never make a chunk larger by its own clock.
+if index:
+    loop._SHORT = 0.0
+else:
+    loop._SHORT = loop._LONG = 1e9
 result = jaxgen.sample(
     jax.random.key(1), LinearGaussian(3).posterior, num_chains=21, tile=4,
     num_steps=int(os.environ.get("STEPS", "6")), thin=2, folder=out, checkpoint_every=0,
     resume="STEPS" in os.environ,
 )
+assert "STEPS" in os.environ or max(sizes) > sizes[0], sizes
 if index == 0:
     assert jax.process_count() == count
     np.savez(out + ".npz", position=np.asarray(result.position), log_z=result.log_z)
