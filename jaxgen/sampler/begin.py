@@ -13,12 +13,20 @@ from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.kernels.base import ChainState, Kernel
 from jaxgen.sampler.ensemble import log_evidence, typed
 from jaxgen.sampler.sharding import over_chains
-from jaxgen.sampler.state import BLANK, FINAL, PILOT, RunState, TemperatureInfo, new_phase
+from jaxgen.sampler.state import (
+    BLANK,
+    FINAL,
+    PILOT,
+    RunState,
+    TemperatureInfo,
+    new_phase,
+    nothing_found,
+)
 from jaxgen.target.path import AnnealedPath
 from jaxgen.target.proposal import bridged, no_mixture
 from jaxgen.tempering import mass_matrix
 from jaxgen.tempering.betas import Adaptive
-from jaxgen.tempering.resampling import effective_sample_size, log_mean_exp, scheme
+from jaxgen.tempering.resampling import draw_along, effective_sample_size, log_mean_exp
 from jaxgen.tempering.step_size import StepRule
 
 __all__ = ["begin_stage", "blank_state", "initial_state", "place_chains"]
@@ -55,6 +63,7 @@ def blank_state(
     dtype = jnp.result_type(*jax.tree.leaves(one))
     zeros, zero = jnp.zeros(num_chains, dtype), jnp.zeros((), jnp.int32)
     inverse_mass = mass_matrix.prior(path.start, one, precondition).astype(dtype)
+    memory = rule.init(num_chains)
     return RunState(
         key=jax.random.fold_in(key, _SHARED),
         chain_keys=chain_keys,
@@ -66,10 +75,12 @@ def blank_state(
         log_z=jnp.zeros(num_islands, dtype),
         ancestor=jnp.arange(num_chains, dtype=jnp.int32),
         pool_variance=jnp.zeros((), dtype),
-        memory=rule.init(num_chains),
+        memory=memory,
         inverse_mass=inverse_mass,
         learned_mass=inverse_mass,
-        mixture=no_mixture(one, num_chains) if with_mixture else None,
+        # A point for each of the pilot's chains, and one for each scout.
+        mixture=no_mixture(one, 2 * num_chains) if with_mixture else None,
+        found=nothing_found(position, zeros, memory) if with_mixture else None,
         on_bridge=jnp.array(False),
         accepted=zeros,
         num_steps=zero,
@@ -160,20 +171,24 @@ def begin_stage(
     log_weight = weight + beta * tilt
     island_weight = log_weight.reshape(islands, -1)
     each = count // islands
-    draw = functools.partial(scheme(resample or "systematic"), num_samples=each)
+    name = resample or "systematic"
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
         jax.random.fold_in(state.key, jnp.where(fresh, _SHARED, _SECOND_START)), jnp.arange(islands)
     )
-    index = jax.vmap(draw)(keys, jax.nn.softmax(island_weight, axis=1))
+    position = jax.tree.map(lambda x: x.reshape(count * pool, *x.shape[2:]), position)
+    of_island = jax.tree.map(lambda x: x.reshape(islands, each * pool, *x.shape[1:]), position)
+    index = jax.vmap(lambda *args: draw_along(name, *args, each))(
+        keys, jax.nn.softmax(island_weight, axis=1), of_island
+    )
     index = (index + each * pool * jnp.arange(islands)[:, None]).reshape(-1)
     log_z = jax.vmap(log_mean_exp)(island_weight)
     if islands > 1:
         # A pilot's chains choose among all candidates.
         share = jax.nn.softmax(log_weight.reshape(-1))
-        common = scheme(resample or "systematic")(keys[0], share, count)
+        common = draw_along(name, keys[0], share, position, count)
         index = jnp.where(stage == PILOT, common, index)
         log_z = jnp.where(stage == PILOT, log_mean_exp(log_weight.reshape(-1)), log_z)
-    position = jax.tree.map(lambda x: x.reshape(count * pool, *x.shape[2:])[index], position)
+    position = jax.tree.map(lambda x: x[index], position)
     chains, _ = over_chains(lambda z: (kernel.init(way, z), jnp.zeros(())), (position,), tile, mesh)
     share = jax.nn.softmax(log_weight.reshape(-1))
     started = state._replace(

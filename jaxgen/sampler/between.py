@@ -9,44 +9,19 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxgen.core.pytree import replace
 from jaxgen.core.types import Array
 from jaxgen.kernels.base import ChainState
-from jaxgen.sampler.ensemble import learn_mass, resample_all, typed, when
+from jaxgen.sampler.ensemble import resample_all, typed, when
 from jaxgen.sampler.sharding import over_chains
 from jaxgen.sampler.shares import Shares, share_out
 from jaxgen.sampler.state import RunState, new_phase
 from jaxgen.target.path import AnnealedPath
-from jaxgen.target.proposal import bridged, fit_mixture, no_mixture, unbridged_tilt
+from jaxgen.target.proposal import bridged, unbridged_tilt
 from jaxgen.tempering import mass_matrix
 from jaxgen.tempering.resampling import whole_log_weight
 from jaxgen.tempering.step_size import StepRule
 
-__all__ = ["finish_annealing", "finish_warm_up", "fit_proposal", "stale"]
-
-
-@functools.partial(jax.jit, static_argnames="precondition")
-def fit_proposal(state: RunState, path: AnnealedPath, *, precondition: str) -> RunState:
-    """Fit the mixture to the pilot's chains, and choose where the final stage starts.
-
-    It starts from the mixture where the chains are more probable under it than under the
-    path's own start: the Kullback-Leibler divergence from the target is smaller by as much.
-    Where chains lie in separate places it starts from the path's own start: a mixture of the
-    modes that a pilot has found would leave out, without a sign of it, those that it has not.
-    """
-    if precondition != "none":
-        state = learn_mass(state, precondition, path, _shares(state))
-    weight = whole_log_weight(state.log_weight, state.log_z)
-    mixture, near = fit_mixture(state.chains.position, weight, state.learned_mass)
-    log_prob = jax.vmap(path.start.log_prob)(state.chains.position)
-    own = jnp.sum(jax.nn.softmax(weight) * jnp.where(jnp.isfinite(weight), log_prob, 0.0))
-    size = mixture.mean.shape[0]
-    usable = jnp.isfinite(near) & jnp.all(jnp.isfinite(mixture.colour))
-    nearer = usable & (near > own + 1.0 + 0.05 * size) & ~mixture.is_scattered
-    nothing = no_mixture(mixture.like, weight.shape[0])
-    nothing = replace(nothing, apart=mixture.apart)
-    mixture = jax.tree.map(lambda m, n: jnp.where(nearer, m, n), mixture, nothing)
-    return state._replace(mixture=mixture, on_bridge=nearer, inverse_mass=state.learned_mass)
+__all__ = ["finish_annealing", "finish_warm_up", "stale"]
 
 
 @functools.partial(jax.jit, static_argnames=("resample", "precondition", "tile", "mesh"))

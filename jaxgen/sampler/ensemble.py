@@ -15,16 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.types import Array
+from jaxgen.kernels.base import ChainState
 from jaxgen.sampler.shares import Shares
 from jaxgen.sampler.state import PILOT, Order, RunState
 from jaxgen.target.path import AnnealedPath
 from jaxgen.tempering import mass_matrix
 from jaxgen.tempering.resampling import (
     Evidence,
+    draw_along,
     effective_sample_size,
     evidence,
     log_mean_exp,
-    scheme,
     whole_log_weight,
 )
 from jaxgen.tempering.step_size import StepRule
@@ -85,11 +86,14 @@ def _resample_islands(
         keys = key[None]
         if islands > 1:
             keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(islands))
-        draw = functools.partial(scheme(name), num_samples=each)
-        index = jax.vmap(draw)(keys, jax.nn.softmax(weights, axis=1))
+        whole = shares.gather(state.chains)
+        of_island = jax.tree.map(lambda x: x.reshape(islands, each, *x.shape[1:]), whole.position)
+        index = jax.vmap(lambda *args: draw_along(name, *args, each))(
+            keys, jax.nn.softmax(weights, axis=1), of_island
+        )
         index = jnp.where(wanted[:, None], index, jnp.arange(each)[None])
         index = (index + each * jnp.arange(islands)[:, None]).reshape(-1)
-        return _copy(state, rule, index, shares)._replace(
+        return _copy(state, whole, rule, index, shares)._replace(
             log_weight=jnp.where(wanted[:, None], 0.0, weights).reshape(-1),
             log_z=jnp.where(wanted, state.log_z + jax.vmap(log_mean_exp)(weights), state.log_z),
         )
@@ -101,18 +105,21 @@ def _resample_islands(
 def resample_all(state: RunState, rule: StepRule, name: str, shares: Shares) -> RunState:
     """Replace chains by copies in proportion to their weights, over all islands."""
     count = state.log_weight.shape[0]
-    whole = whole_log_weight(state.log_weight, state.log_z)
+    weight = whole_log_weight(state.log_weight, state.log_z)
     key = jax.random.fold_in(state.key, state.t)
-    index = scheme(name)(key, jax.nn.softmax(whole), count)
-    return _copy(state, rule, index, shares)._replace(
+    whole = shares.gather(state.chains)
+    index = draw_along(name, key, jax.nn.softmax(weight), whole.position, count)
+    return _copy(state, whole, rule, index, shares)._replace(
         log_weight=jnp.zeros_like(state.log_weight),
-        log_z=jnp.full_like(state.log_z, log_mean_exp(whole)),
+        log_z=jnp.full_like(state.log_z, log_mean_exp(weight)),
     )
 
 
-def _copy(state: RunState, rule: StepRule, index: Array, shares: Shares) -> RunState:
+def _copy(
+    state: RunState, whole: ChainState, rule: StepRule, index: Array, shares: Shares
+) -> RunState:
     """Replace chain i by chain index[i], which may be another device's."""
-    whole, mine = shares.gather(state.chains), shares.take(index)
+    mine = shares.take(index)
     return state._replace(
         chains=jax.tree.map(lambda x: x[mine], whole),
         ancestor=state.ancestor[index],

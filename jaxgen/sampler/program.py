@@ -6,9 +6,9 @@ step rule are arguments, so that new labels, masks, weights and numbers compile 
 Chunks may be of any size: the state holds all that the next step depends on.
 
 Annealing may have two stages. The pilot goes from the path's start to its end in few large
-steps; `fit_proposal` fits a mixture to where its chains have arrived; the final stage starts
-from fresh draws, of the mixture or of the path's own start, whichever is nearer, and only its
-weights count.
+steps; scouts look for modes that it has lost (`scouts`), and a mixture is fitted to what both
+have found; the final stage starts from fresh draws, of the mixture or of the path's own start,
+whichever is nearer, and only its weights count.
 
 Chains live on islands, contiguous blocks of equal size that never exchange chains while
 annealing: what they find of Z, each for itself, tells how uncertain it is.
@@ -20,7 +20,7 @@ step t from `fold_in(., t)`. Resampling, which concerns all chains, has a key of
 from __future__ import annotations
 
 from jaxgen.sampler.begin import begin_stage, blank_state, initial_state, place_chains
-from jaxgen.sampler.between import finish_annealing, finish_warm_up, fit_proposal, stale
+from jaxgen.sampler.between import finish_annealing, finish_warm_up, stale
 from jaxgen.sampler.chunk import advance, advance_in_place
 from jaxgen.sampler.ensemble import log_evidence
 
@@ -32,7 +32,6 @@ __all__ = [
     "finish_annealing",
     "finish_warm_up",
     "initial_state",
-    "learn_mass",
     "log_evidence",
     "place_chains",
     "stale",

@@ -26,8 +26,9 @@ from jax.sharding import Mesh
 from jaxgen.core.pytree import replace
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.kernels.base import ChainState, Kernel
-from jaxgen.sampler.program import learn_mass
+from jaxgen.sampler.ensemble import learn_mass
 from jaxgen.sampler.sharding import over_chains
+from jaxgen.sampler.shares import share_out
 from jaxgen.sampler.state import Found, RunState, new_phase
 from jaxgen.target.path import AnnealedPath
 from jaxgen.target.places import find_places
@@ -64,7 +65,7 @@ def send_scouts(
     A wide draw outside of the prior's support is replaced by one of the prior's own.
     """
     if precondition != "none":
-        state = learn_mass(state, precondition, path)
+        state = learn_mass(state, precondition, path, share_out(state.log_weight.shape[0]))
     chains = state.chains
     found = Found(
         chains.position,
