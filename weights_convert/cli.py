@@ -1,7 +1,7 @@
 """The command line: `python -m weights_convert COMMAND ...`.
 
 Exit status: 0 if all went well, 1 if a comparison failed, 2 for input that cannot be used,
-with one line that says why.
+with one line that says why, 130 when interrupted.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _MOST_ROWS = 5_000
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    args = _parser(_chosen(arguments)).parse_args(arguments)
     try:
+        args = _parser(_chosen(arguments)).parse_args(arguments)
         return args.run(args)
     except (InputError, ImportError) as error:
         print(f"error: {plain(str(error), _LONGEST)}", file=sys.stderr)
@@ -53,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         print("error: the file needs more memory than there is", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: a file appears whole or not at all", file=sys.stderr)
+        return 130
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {plain(where + (error.strerror or str(error)))}", file=sys.stderr)

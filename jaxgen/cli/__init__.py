@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from jaxgen.cli import (
     completion,
@@ -33,8 +34,9 @@ from jaxgen.cli import (
 )
 from jaxgen.cli.options import Parser
 from jaxgen.core.errors import InputError, expected, visible
+from jaxgen.core.leaving import leave
 
-__all__ = ["commands", "main"]
+__all__ = ["commands", "entry", "main"]
 
 # Devices that share a core wait for each other when they gather their chains. On a busy
 # machine that may take longer than the 40 seconds after which XLA would end the process.
@@ -56,6 +58,11 @@ _COMMANDS = {
     "doctor": doctor,
     "completion": completion,
 }
+
+
+def entry() -> NoReturn:
+    """Run the command of this process, and end the process with its exit code."""
+    leave(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,5 @@
 """`python -m jaxgen.cli`, the same as `jaxgen`."""
 
-import sys
+from jaxgen.cli import entry
 
-from jaxgen.cli import main
-
-sys.exit(main())
+entry()

@@ -55,6 +55,7 @@ def add(commands: Any, name: str) -> None:
 def _run(options: Any) -> int:
     import jaxgen.sequences.recipes  # noqa: F401 (text/... joins the table)
     from jaxgen.core.errors import expected
+    from jaxgen.sampler.checkpoint.folder import Preempted
     from jaxgen.train import RECIPES, run
 
     if options.name not in RECIPES:
@@ -102,9 +103,10 @@ def _run(options: Any) -> int:
             snapshots=snapshots,
             progress=progress,
         )
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from its checkpoint", file=sys.stderr)
-        return 130
+    except (KeyboardInterrupt, Preempted) as stop:
+        word, code = ("terminated", 143) if isinstance(stop, Preempted) else ("interrupted", 130)
+        print(f"{word}: the same command goes on from its checkpoint", file=sys.stderr)
+        return code
     if options.json:
         print(json.dumps({"name": options.name, "files": [str(path) for path in paths]}))
     else:

@@ -7,6 +7,8 @@ same in any number of chunks, straight through or stopped and resumed.
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxgen.core.errors import expected
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
+from jaxgen.sampler.checkpoint.folder import Interrupted, Preempted
+from jaxgen.sampler.checkpoint.process import signals
 from jaxgen.train.checkpoints import load_state, newest, save_state, training_lock
 
 __all__ = ["Batcher", "EarlyStop", "Step", "train_loop"]
@@ -93,6 +97,9 @@ def train_loop(
     is summed in another order is rounded differently, so results agree with those of one
     device to float32's precision at first, and drift apart as any two roundings do in training.
 
+    With a checkpoint, SIGTERM and Ctrl-C write it before they end the run: after the update
+    under way, or with `scan` after the chunk. A second Ctrl-C interrupts at once.
+
     Args:
       key: the run's key; step t uses `fold_in(key, t)`.
       state: the state before step 0, a pytree of arrays.
@@ -116,6 +123,7 @@ def train_loop(
       The state after `steps` updates; with `early` the one of the least figure.
 
     Raises:
+      jaxgen.Preempted, KeyboardInterrupt: after SIGTERM, after Ctrl-C.
       InputError: for a batch whose first axis is not a multiple of the number of devices.
     """
     mesh = None if devices is None else Mesh(np.asarray(devices), ("batch",))
@@ -130,7 +138,7 @@ def train_loop(
         return jax.lax.with_sharding_constraint((state, metrics), everywhere)
 
     @partial(jax.jit, static_argnames="length")
-    def advance(
+    def scanned(
         state: ArrayTree, data: ArrayTree, start: Array, length: int
     ) -> tuple[ArrayTree, Metrics]:
         state, metrics = jax.lax.scan(
@@ -140,14 +148,19 @@ def train_loop(
 
     one = jax.jit(body)
 
-    def advance_stepwise(
-        state: ArrayTree, data: ArrayTree, start: Array, length: int
-    ) -> tuple[ArrayTree, Metrics]:
+    def advance(
+        state: ArrayTree, start: int, end: int, pending: Callable[[], int]
+    ) -> tuple[int, ArrayTree, Metrics]:
+        if scan:
+            return end, *scanned(state, data, jnp.asarray(start), end - start)
         metrics: list[Metrics] = []
-        for t in range(length):
-            state, values = one(state, data, start + t)
+        for t in range(start, end):
+            state, values = one(state, data, jnp.asarray(t))
             metrics.append(values)
-        return state, jax.tree.map(lambda *v: jnp.mean(jnp.stack(v)), *metrics)
+            if pending():
+                end = t + 1
+                break
+        return end, state, jax.tree.map(lambda *v: jnp.mean(jnp.stack(v)), *metrics)
 
     done, watch, measured = 0, None, set[int]()
     if early is not None:
@@ -156,7 +169,7 @@ def train_loop(
                 raise expected(f"early.{name}", "at least 1", getattr(early, name))
         watch = _Watch(state, jnp.asarray(jnp.inf), jnp.asarray(0))
         measured = {*range(early.every, steps, early.every), steps}
-    with training_lock(checkpoint):
+    with training_lock(checkpoint), _noted(checkpoint) as pending:
         if checkpoint is not None and newest(checkpoint) is not None:
             done, (state, watch) = load_state(checkpoint, (state, watch), fingerprint)
         if everywhere is not None:
@@ -166,9 +179,7 @@ def train_loop(
         for count, end in enumerate(sorted(e for e in ends if e > done)):
             if ended:
                 break
-            run = advance if scan else advance_stepwise
-            state, metrics = run(state, data, jnp.asarray(done), end - done)
-            done = end
+            done, state, metrics = advance(state, done, end, pending)
             if progress is not None:
                 progress(done, {name: float(value) for name, value in metrics.items()})
             if early is not None and watch is not None and done in measured:
@@ -177,9 +188,20 @@ def train_loop(
             # Before the checkpoint: a run stopped in between visits again rather than never.
             if visit is not None and (done in stops or ended):
                 visit(done, state)
-            if checkpoint is not None and ((count + 1) % every == 0 or ended):
+            asked = pending()
+            if checkpoint is not None and ((count + 1) % every == 0 or ended or asked):
                 save_state(checkpoint, done, (state, watch), fingerprint)
+            if checkpoint is not None and asked:
+                stop = Interrupted if asked == signal.SIGINT else Preempted
+                raise stop(Path(checkpoint).absolute())
         return state if watch is None else watch.best
+
+
+def _noted(
+    checkpoint: str | Path | None,
+) -> contextlib.AbstractContextManager[Callable[[], int]]:
+    """Note signals where there is a checkpoint to write; without one they act as ever."""
+    return contextlib.nullcontext(lambda: 0) if checkpoint is None else signals()
 
 
 def _spread(batch: ArrayTree, mesh: Mesh) -> ArrayTree:

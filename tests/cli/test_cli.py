@@ -11,10 +11,12 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import jaxgen
+import jaxgen.train
 from jaxgen.cli import examples, inputs, main, options
 from jaxgen.cli.progress import Reporter
 from jaxgen.data import CLASS_NAMES, fashion_mnist, fashion_mnist_available
 from jaxgen.sampler import program
+from jaxgen.sampler.checkpoint.folder import Interrupted
 from jaxgen.sampler.results import Progress
 
 TINY = ["--chains", "8", "--moves", "1", "--warmup", "2", "--steps", "2", "--thin", "1"]
@@ -233,6 +235,24 @@ def test_an_interrupted_run_can_be_given_up(tmp_path, capsys, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
     capsys.readouterr()
     refuse(capsys, ["sample", "--class", "2", "--resume"], "--resume: expected the --out folder")
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "word"),
+    [
+        (jaxgen.Preempted, 143, "terminated"),
+        (Interrupted, 130, "interrupted"),
+        (lambda folder: KeyboardInterrupt(), 130, "interrupted"),  # a second Ctrl-C
+    ],
+)
+def test_a_stopped_training_says_how_to_go_on(tmp_path, capsys, monkeypatch, stop, code, word):
+    def stopped(*args, **kwargs):
+        raise stop(tmp_path)
+
+    monkeypatch.setattr(jaxgen.train, "run", stopped)
+    assert main(["train", "toy2d/gan", "--out", str(tmp_path)]) == code
+    told = f"{word}: the same command goes on from its checkpoint\n"
+    assert capsys.readouterr() == ("", told)
 
 
 def test_a_mistake_of_ours_is_not_silenced(tmp_path, monkeypatch):

@@ -1,14 +1,16 @@
 """The training loop: resumed is straight, bit for bit, and its checkpoints refuse others."""
 
 import shutil
+import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxgen
 from jaxgen.core.errors import InputError
-from jaxgen.train.checkpoints import load_state, save_state
+from jaxgen.train.checkpoints import load_state, newest, save_state
 from jaxgen.train.loop import EarlyStop, train_loop
 
 
@@ -201,3 +203,39 @@ def test_keys_in_the_state_survive(tmp_path):
     save_state(tmp_path / "c", 1, state)
     _, back = load_state(tmp_path / "c", state)
     assert jax.random.uniform(back["key"]) == jax.random.uniform(state["key"])
+
+
+@pytest.mark.parametrize("scan", [True, False])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_writes_a_checkpoint_first(tmp_path, scan, number):
+    """In the middle of a chunk, and long before the next checkpoint is due."""
+    place = tmp_path / "c"
+
+    def disturbed(data, key):
+        if not place.joinpath("sent").exists():
+            place.joinpath("sent").touch()
+            signal.raise_signal(number)
+        return batcher(data, key)  # while it is traced: the first chunk has yet to run
+
+    options = {"chunk": 8, "every": 100, "checkpoint": place, "scan": scan}
+    stop = KeyboardInterrupt if number == signal.SIGINT else jaxgen.Preempted
+    before = signal.getsignal(number)
+    with pytest.raises(stop) as caught:
+        train_loop(jax.random.key(1), START, step, disturbed, DATA, steps=20, **options)
+    assert caught.value.code == 128 + number
+    assert signal.getsignal(number) is before
+    assert newest(place) == (8 if scan else 1)
+    same(train(20, **options), train(20, chunk=8, scan=scan))
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path):
+    def impatient(data, key):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        return batcher(data, key)
+
+    with pytest.raises(KeyboardInterrupt):
+        train_loop(
+            jax.random.key(1), START, step, impatient, DATA, steps=2, checkpoint=tmp_path / "c"
+        )
+    assert not (tmp_path / "c").exists()
