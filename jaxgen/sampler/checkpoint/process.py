@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxgen.core.atomic import acquire
 from jaxgen.core.errors import InputError, expected
+from jaxgen.core.leaving import leave_if_uncaught
 from jaxgen.sampler.checkpoint import manifests
 from jaxgen.sampler.checkpoint.files import line
 
@@ -134,25 +135,36 @@ def _peers(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:  # JAX's errors are RuntimeErrors
         if isinstance(error, InputError):
             raise
-        gone = [index for index in range(count) if index != own and _is_free(path / names[index])]
+        gone = _gone({index: path / names[index] for index in range(count) if index != own})
         if not gone:
             raise
-        raise ProcessGone(gone, path) from error
+        alone = ProcessGone(gone, path)
+        if count > 2:
+            time.sleep(3.0)  # the others look for who is gone before this one goes
+        # JAX's service lives in the first process: without it the others could not say anything.
+        leave_if_uncaught(alone, after=3.0 if own == 0 and count > 2 else 0.0)
+        raise alone from error
     finally:
         if handle is not None:
             os.close(handle)
 
 
-def _is_free(lock: Path) -> bool:
+def _gone(locks: dict[int, Path]) -> list[int]:
+    """The processes whose locks can be had: those that died first, not who follows them."""
     deadline = time.monotonic() + 2.0  # a process that is being killed keeps it for a moment
     while True:
-        try:
-            os.close(acquire(lock))
-            return True
-        except OSError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.1)
+        free = [index for index, lock in locks.items() if _is_free(lock)]
+        if free or time.monotonic() > deadline:
+            return free
+        time.sleep(0.1)
+
+
+def _is_free(lock: Path) -> bool:
+    try:
+        os.close(acquire(lock))
+        return True
+    except OSError:
+        return False
 
 
 class ProcessGone(RuntimeError):
@@ -160,8 +172,10 @@ class ProcessGone(RuntimeError):
 
     def __init__(self, gone: list[int], path: Path):
         names = ", ".join(map(str, gone))
+        who = f"process {names}" if len(gone) == 1 else f"processes {names}"
+        are = "is" if len(gone) == 1 else "are"
         super().__init__(
-            f"process {names} of {jax.process_count()} is gone. Start all again with resume=True: "
+            f"{who} of {jax.process_count()} {are} gone. Start all again with resume=True: "
             f"the last checkpoint in {path} is whole"
         )
         self.gone = gone
