@@ -199,7 +199,9 @@ class Setup:
         )
         rows = jax.device_get(rows)
         if phase == DRAW:
-            kept = jax.tree.map(lambda x: local_chains(x, self.num_chains, 1)[1][:slots], kept)
+            kept = jax.tree.map(
+                lambda x: _first(local_chains(x, self.num_chains, 1)[1], slots), kept
+            )
         return state, self._rows(rows), kept
 
     @staticmethod
@@ -441,6 +443,11 @@ def _kept(path: AnnealedPath, collect: Any, position: Any, num_chains: int) -> A
 def _slots(kept: Any) -> int:
     """How many slots the program has: their draws share a buffer of bounded size."""
     return max(1, min(_MOST_SLOTS, _BUFFER // max(size_of(kept), 1)))
+
+
+def _first(rows: np.ndarray, count: int) -> np.ndarray:
+    """The first rows: a copy where there are more, which a view would keep in memory."""
+    return rows if count >= len(rows) else rows[:count].copy()
 
 
 def size_of(shapes: Any) -> int:

@@ -138,10 +138,24 @@ class InMemory:
             self._chunks.append(kept)
 
     def draws(self) -> Any:
-        """All that was collected, leaves `[C, S, ...]`, or None."""
+        """Hand over all that was collected, leaves `[C, S, ...]`, or None.
+
+        Every chunk goes once it has been copied: draws are in memory once, and not twice.
+        """
         if not self._chunks:
             return None
-        return jax.tree.map(lambda *x: np.moveaxis(np.concatenate(x), 0, 1), *self._chunks)
+        first, structure = jax.tree.flatten(self._chunks[0])
+        count = sum(len(jax.tree.leaves(chunk)[0]) for chunk in self._chunks)
+        whole = [np.empty((leaf.shape[1], count, *leaf.shape[2:]), leaf.dtype) for leaf in first]
+        del first
+        done = 0
+        while self._chunks:
+            leaves = jax.tree.leaves(self._chunks.pop(0))
+            for leaf, place in zip(leaves, whole, strict=True):
+                place[:, done : done + len(leaf)] = np.moveaxis(leaf, 0, 1)
+            done += len(leaves[0])
+            del leaves
+        return jax.tree.unflatten(structure, whole)
 
 
 def begin(key: PRNGKey, setup: Setup, plan: Plan) -> Journey:
