@@ -1,11 +1,14 @@
 """Draws are in memory once: chunks go as they are copied, and no view keeps a larger buffer."""
 
 import weakref
+from typing import Any
 
 import numpy as np
 
 from jaxgen.sampler.config import _first
 from jaxgen.sampler.loop import InMemory
+
+UNUSED: Any = None  # the journey, which is kept by others
 
 
 def chunks(sizes, chains=3):
@@ -18,11 +21,11 @@ def chunks(sizes, chains=3):
 
 
 def test_chunks_are_joined_in_order_and_let_go():
-    recorder, alive = InMemory(), []
+    recorder, alive, chunk = InMemory(), [], None
     for chunk in chunks([2, 1, 4]):
-        recorder.after(None, chunk)
+        recorder.after(UNUSED, chunk)
         alive += [weakref.ref(leaf) for leaf in chunk.values()]
-    del chunk
+    chunk = None
     draws = recorder.draws()
     assert not any(reference() is not None for reference in alive)
     np.testing.assert_array_equal(draws["rows"], np.arange(7) + 100 * np.arange(3)[:, None])
@@ -35,7 +38,7 @@ def test_chunks_are_joined_in_order_and_let_go():
 
 def test_nothing_collected_is_none():
     recorder = InMemory()
-    recorder.after(None, ())
+    recorder.after(UNUSED, ())
     assert recorder.draws() is None
 
 
