@@ -26,6 +26,7 @@ SCRIPTS = [
     "expressions",
     "faces",
     "gradient",
+    "hundred_gradients",
     "infilling",
     "kill_resume",
     "log_z",
