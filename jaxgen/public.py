@@ -3,6 +3,8 @@
 `import jaxgen` alone imports none of this, so that `jaxgen --help` need not wait for JAX.
 """
 
+from typing import TYPE_CHECKING
+
 import jaxgen.kernels as kernels
 import jaxgen.posteriors as posteriors
 from jaxgen.applications import baselines, ppgn, tasks
@@ -45,6 +47,11 @@ from jaxgen.target.posterior import Posterior
 from jaxgen.target.priors import Box, Gaussian, ScorePrior, Sphere
 from jaxgen.tempering import betas as schedules
 from jaxgen.tempering import step_size as adapt
+
+if TYPE_CHECKING:  # a module that may be called, which type checkers do not know
+    from jaxgen.report.results import report
+else:
+    import jaxgen.report as report
 
 __all__ = [
     "AISResult",
@@ -101,6 +108,7 @@ __all__ = [
     "positions",
     "posteriors",
     "ppgn",
+    "report",
     "reverse_ais",
     "sample",
     "sample_each",

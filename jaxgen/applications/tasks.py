@@ -22,6 +22,7 @@ from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import PRNGKey
 from jaxgen.diagnostics.moments import Moments, add, pooled, quantiles, weighted_quantiles
 from jaxgen.diagnostics.streaming import StreamedDraws, folding, histogram_quantiles
+from jaxgen.inference.finished import amend
 from jaxgen.inference.sample import images, sample
 from jaxgen.kernels import HMC
 from jaxgen.models import load
@@ -138,7 +139,8 @@ def inpaint(
     full = mask[..., None] if mask.ndim == image.ndim - 1 else mask
     seen = jnp.where(full > 0, image, 0.0)  # what is hidden is not even handed over
     condition = ObservedPixels(seen, mask, unit_noise(noise))
-    return _solve(key, generator, condition, noise=noise, **more)
+    maps = {"view": seen, "mask": mask if mask.ndim == 2 else jnp.min(mask, axis=-1)}
+    return _solve(key, generator, condition, noise=noise, task=("inpaint", maps), **more)
 
 
 def super_resolve(
@@ -164,7 +166,8 @@ def super_resolve(
     """
     view = jnp.asarray(view, jnp.float32)
     condition = LowResolution(view, unit_noise(noise), factor, method)
-    return _solve(key, generator, condition, noise=noise, **more)
+    task = ("super_resolve", {"view": view})
+    return _solve(key, generator, condition, noise=noise, task=task, **more)
 
 
 def reconstruct(
@@ -192,7 +195,8 @@ def reconstruct(
         credible intervals, 0.9; `compat`: "cogen" for the co-generation authors' settings in
         all but the condition (give them noise=COGEN_NOISE); `keep`: False sums the draws up
         as they come and keeps none (`jaxgen.diagnostics.streaming`), for many of them or large
-        images; and what `jaxgen.sample` takes.
+        images; `truth`: the whole image, where it is known: no draw depends on it, and with
+        `folder` the report shows the error beside it; and what `jaxgen.sample` takes.
 
     Returns:
       A `Reconstruction`.
@@ -202,7 +206,7 @@ def reconstruct(
     """
     observation = jnp.asarray(observation, jnp.float32)
     condition = Operator(observation, unit_noise(noise), operator)
-    return _solve(key, generator, condition, noise=noise, **more)
+    return _solve(key, generator, condition, noise=noise, task=("reconstruct", {}), **more)
 
 
 def learned(
@@ -266,6 +270,8 @@ def _solve(
     condition: GaussianNoise,
     *,
     noise: float | str,
+    task: tuple[str, dict[str, Any]],
+    truth: ArrayLike | None = None,
     prior: Any = None,
     also: Any = None,
     redundancy: float | None = None,
@@ -290,6 +296,8 @@ def _solve(
         hint = "As in prior=jaxgen.Gaussian.standard(64)"
         raise expected("prior", "a distribution over the generator's latents", "none", hint)
     shape = Posterior(prior, generator, condition).image_shape()
+    if truth is not None and np.shape(truth) != tuple(shape):
+        raise expected("truth", f"shape {list(shape)} like the image", list(np.shape(truth)))
     full = learned(condition, noise, redundancy, shape)
     posterior = Posterior(prior, generator, full if also is None else full + also)
     posterior.check()
@@ -306,7 +314,30 @@ def _solve(
     else:
         fold = None if keep else folding(lambda stack: _residuals(full, stack)[:2])
         result = sample(key, posterior, collect=images, reduce=fold, **(_SETTINGS | settings))
-    return summarise(result, posterior, full, level=level)
+    found = summarise(result, posterior, full, level=level)
+    if settings.get("folder") is not None:
+        _leave(settings["folder"], task, found, noise, truth)
+    return found
+
+
+def _leave(
+    folder: Any, task: tuple[str, dict[str, Any]], found: Reconstruction, noise: Any, truth: Any
+) -> None:
+    """Add the maps to the run's folder, for the report."""
+    name, maps = task
+    stored = {"mean": found.mean, "deviation": found.deviation, "low": found.low}
+    stored |= {"high": found.high, **maps}
+    if truth is not None:
+        stored["truth"] = truth
+    facts = {
+        "noise": found.noise,
+        "residual": found.residual,
+        "misfit": found.misfit,
+        "out_of_reach": found.out_of_reach,
+        "interval": found.level,
+        "notes": list(found.notes),
+    }
+    amend(folder, f"jaxgen.tasks.{name}", name, stored, facts, {"noise": noise})
 
 
 def summarise(

@@ -32,7 +32,7 @@ from jaxgen.cli import (
     superres,
     train,
 )
-from jaxgen.cli.options import Parser
+from jaxgen.cli.options import Parser, typed
 from jaxgen.core.errors import InputError, expected, visible
 from jaxgen.core.leaving import leave
 
@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _only_asks(arguments):
             _use_every_core()
         options = _parse(arguments)
+        typed(arguments)
         return options.run(options)
     except SystemExit as stop:
         # Interrupted, Preempted, or argparse after --help and --version.

@@ -9,7 +9,7 @@ import argparse
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from jaxgen.core.errors import InputError, expected
@@ -26,11 +26,23 @@ __all__ = [
     "nearest",
     "noise_level",
     "step_size",
+    "typed",
     "whole",
 ]
 
 _MOST_TEMPERATURES = 1_000_000
 _MOST_CHAINS = 1_000_000
+
+
+# What was typed, program and all: a summary records it.
+_TYPED: list[str] = []
+
+
+def typed(words: Sequence[str] | None = None) -> list[str]:
+    """Return the command line of this process; `words` sets it, as `main` does."""
+    if words is not None:
+        _TYPED[:] = ["jaxgen", *words]
+    return list(_TYPED)
 
 
 class Parser(argparse.ArgumentParser):

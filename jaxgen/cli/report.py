@@ -16,7 +16,7 @@ def add(commands: Any, name: str) -> None:
         help="a page with the pictures, diagnostics and verdicts of a run",
         description="Write one HTML file, which needs no network, from the folder of a run: "
         "draws, film strips of chains, annealing, mixing, credible maps, and what it all comes "
-        "to in plain words.",
+        "to in plain words. It takes what jaxgen.sample(folder=) and the tasks write as well.",
         epilog="Example: jaxgen report runs/demo --out demo.html",
     )
     parser.add_argument("folder", metavar="RUN", help="the folder of a finished run")
@@ -29,14 +29,15 @@ def add(commands: Any, name: str) -> None:
 def _run(options: Any) -> int:
     from pathlib import Path
 
-    from jaxgen import report
-    from jaxgen.report.writing import check_free
+    from jaxgen.report.reading import read
+    from jaxgen.report.verdicts import examine
+    from jaxgen.report.writing import check_free, default_path, write
 
-    out = report.default_path(options.folder) if options.out is None else Path(options.out)
-    run = report.read(options.folder)
+    out = default_path(options.folder) if options.out is None else Path(options.out)
+    run = read(options.folder)
     check_free(out, force=options.force)
-    parts = report.examine(run)
-    path = report.write(run, out, force=options.force, parts=parts)
+    parts = examine(run)
+    path = write(run, out, force=options.force, parts=parts)
     if options.quiet and not options.json:
         print(path)
     else:
@@ -56,4 +57,6 @@ def _say(parts: Any, path: Any, *, as_json: bool) -> None:
     for part in parts:
         verdict = part.verdicts[0]
         print(f"{part.entry.label}: {verdict.words} ({verdict.reason})")
+        if verdict.try_next:
+            print(f"  try next: {verdict.try_next}")
     print(path)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +24,7 @@ from jaxgen.core.errors import InputError, expected
 from jaxgen.kernels import ChainState
 from jaxgen.models.registry import ModelInfo, describe
 from jaxgen.report import output_folder
+from jaxgen.sampler.finished import arrays_of, figures_of, surroundings
 from jaxgen.sampler.results import SampleResult
 from jaxgen.target.networks import Network
 from jaxgen.target.path import AnnealedPath
@@ -206,30 +205,7 @@ def judged(finished: Sequence[Finished], labels: Sequence[int], names: Any) -> l
 
 def figures(done: Finished) -> dict[str, Any]:
     """A posterior's entry in the summary."""
-    result = done.result
-    gradients = np.asarray(result.num_gradients)
-    return {
-        "name": done.name,
-        "label": done.label,
-        **done.facts,
-        "log_z": result.log_z,
-        "log_z_standard_error": result.log_z_standard_error,
-        "ess": result.ess,
-        "num_chains": len(gradients),
-        "num_ancestors": result.num_ancestors,
-        "island_log_z": [float(x) for x in result.island_log_z],
-        "draws_per_chain": int(result.draws["image"].shape[1]),
-        "num_temperatures": len(result.history.beta),
-        "acceptance_rate": float(np.mean(result.acceptance_rate)),
-        "step_size": result.step_size,
-        "gradients_per_chain": float(gradients.mean()),
-        "gradients": int(gradients.sum()),
-        "num_divergent": int(np.sum(result.num_divergent)),
-        "exactness": result.exactness,
-        "tile": result.tile,
-        "notes": list(result.notes),
-        "seconds": round(done.seconds, 2),
-    }
+    return figures_of(done.result, done.name, done.label, done.seconds, done.facts)
 
 
 def summary(
@@ -250,12 +226,7 @@ def summary(
         "runs": entries,
         "seconds": round(sum(entry["seconds"] for entry in entries), 2),
         "gradients": sum(entry["gradients"] for entry in entries),
-        "versions": {
-            "python": platform.python_version(),
-            **{n: version(n) for n in ("jax", "jaxlib", "flax", "blackjax", "numpy", "pillow")},
-            "jaxgen": jaxgen.__version__,
-        },
-        "device": jax.devices()[0].device_kind,
+        **surroundings(texts.typed()),
     }
 
 
@@ -298,14 +269,7 @@ def save(
     """Write pictures, draws and summary as one folder; returns the summary as written."""
     arrays: dict[str, np.ndarray] = dict(more or {})
     for done in finished:
-        result = done.result
-        for name, leaf in result.draws.items():
-            arrays[f"{done.name}/{name}"] = np.asarray(leaf, np.float32)
-        arrays[f"{done.name}/log_weight"] = np.asarray(result.log_weight, np.float32)
-        arrays[f"{done.name}/weights"] = np.asarray(result.weights, np.float32)
-        for column in ("beta", "step_size", "acceptance_rate", "ess", "log_z"):
-            values = np.asarray(getattr(result.history, column), np.float32)
-            arrays[f"{done.name}/history/{column}"] = values
+        arrays |= arrays_of(done.name, done.result)
     data = {**data, "files": [*pictures, "draws.safetensors", "summary.json"]}
     shapes = "position [chains, draws, ...], image [chains, draws, H, W, channels] in [0, 1], "
     shapes += "log_density [chains, draws]"

@@ -8,6 +8,7 @@ last temperature.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
@@ -20,6 +21,7 @@ from jaxgen.core.keys import as_key
 from jaxgen.core.precision import at_precision
 from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import PRNGKey
+from jaxgen.inference.finished import leave
 from jaxgen.kernels import Kernel
 from jaxgen.sampler import loop, traced
 from jaxgen.sampler.checkpoint import recording
@@ -100,7 +102,7 @@ def ais(
         weight 0, an adaptive schedule that runs out of temperatures, or a folder that holds
         another run.
     """
-    key = as_key(key)
+    key, begun = as_key(key), time.monotonic()
     setup = prepare(
         target,
         kernel,
@@ -141,7 +143,7 @@ def ais(
         journey = loop.go(journey, setup, plan, recorder)
     state, evidence = journey.state, journey.evidence
     error = float(evidence.standard_error)
-    return AISResult(
+    result = AISResult(
         position=state.chains.position,
         log_weight=jnp.asarray(evidence.log_weight),
         log_z=float(evidence.log_z),
@@ -169,6 +171,9 @@ def ais(
         kernel=setup.kernel.name,
         precision=setup.precision,
     )
+    if folder is not None:
+        leave(folder, result, target, setup, plan, time.monotonic() - begun)
+    return result
 
 
 def _traced(found: traced.Outcome, setup: Setup, exactness: str) -> AISResult:

@@ -8,6 +8,7 @@ everything frozen.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any
@@ -21,6 +22,7 @@ from jaxgen.core.keys import as_key
 from jaxgen.core.precision import at_precision
 from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import ArrayTree, PRNGKey
+from jaxgen.inference.finished import leave
 from jaxgen.kernels import ChainState, Kernel
 from jaxgen.sampler import loop, traced
 from jaxgen.sampler.checkpoint import recording
@@ -147,7 +149,7 @@ def sample(
         target: the chains carry its log densities and gradients.
       folder, resume, checkpoint_every: as in `ais`; draws stream into the folder too, and
         can be read there at any time (`jaxgen.load_run`). More than a GiB of them is left
-        there, and `draws` is None.
+        there, and `draws` is None. A run that has ended is one for `jaxgen report FOLDER`.
       precision: "highest" multiplies matrices in float32 whatever the device; "fast" as JAX is
         set up, which is bfloat16 on a TPU. A note says where that moves log p by more than 0.1.
       progress: called with a `Progress` between chunks; True writes a line to the terminal.
@@ -159,7 +161,7 @@ def sample(
       InputError: for arguments that cannot be used, and for a step size at which nothing
         is accepted.
     """
-    key = as_key(key)
+    key, begun = as_key(key), time.monotonic()
     setup = prepare(
         target,
         kernel,
@@ -212,7 +214,11 @@ def sample(
         journey = loop.go(journey, setup, plan, recorder)
         draws = journey.reduced if reduce is not None else recorder.draws()
     result = _result(journey, setup, draws)
-    return result._replace(notes=(*result.notes, *precision_note(setup), *recorder.notes))
+    notes = (*result.notes, *precision_note(setup), *recorder.notes)
+    result = result._replace(notes=notes)
+    if folder is not None:
+        leave(folder, result, target, setup, plan, time.monotonic() - begun)
+    return result
 
 
 def _exactness(setup: Setup) -> str:

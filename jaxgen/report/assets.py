@@ -97,6 +97,9 @@ figcaption { font-size: .88rem; color: var(--soft); }
   flex-wrap: wrap; gap: 0 1rem; font-size: .85rem; color: var(--soft); }
 .key { width: 28px; height: 8px; vertical-align: middle; }
 summary { cursor: pointer; font-weight: 600; margin-top: 1rem; }
+dt { font-weight: 600; margin-top: .75rem; }
+dd { margin: 0; }
+code { font-size: .92em; overflow-wrap: anywhere; }
 pre { overflow-x: auto; font-size: .85rem; margin: .5rem 0 0; }
 .note { color: var(--soft); font-size: .92rem; margin: .4rem 0; }
 @media print { button, .controls { display: none; } }

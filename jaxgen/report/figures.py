@@ -26,7 +26,9 @@ class Figures(NamedTuple):
       density: `[C, S]` log densities of the draws, up to a constant.
       density_name: which density: "log density", or "log prior" where the run's condition
         cannot be had from its folder.
-      latent, image: `[C, S]` the coordinate, and the projection of images, of worst R-hat.
+      latent, output: `[C, S]` the coordinate, and the projection of what the generator makes,
+        of worst R-hat; None where it was not kept.
+      output_name: "image", or "output" of what is none.
       rhat, ess_bulk, ess_tail: by space ("latent", "log density", "image"), the worst.
       radius: `[C, S]` |z| / sqrt(d).
       dimension: d.
@@ -36,7 +38,8 @@ class Figures(NamedTuple):
     density: np.ndarray
     density_name: str
     latent: np.ndarray
-    image: np.ndarray
+    output: np.ndarray | None
+    output_name: str
     rhat: dict[str, float]
     ess_bulk: dict[str, float]
     ess_tail: dict[str, float]
@@ -47,18 +50,23 @@ class Figures(NamedTuple):
 
 def measure(entry: Entry, run: Run | None = None) -> Figures:
     """Measure one posterior; with its run, class densities are evaluated as well."""
-    chains, draws = entry.image.shape[:2]
+    chains, draws = entry.size
     position = entry.position.reshape(chains, draws, -1).astype(np.float64)
-    bad = int(np.sum(~np.isfinite(position)) + np.sum(~np.isfinite(entry.image)))
+    bad = int(np.sum(~np.isfinite(position)))
     position = np.nan_to_num(position, nan=0.0, posinf=0.0, neginf=0.0)
-    image = np.nan_to_num(entry.image, nan=0.0, posinf=1.0, neginf=0.0)
+    output = entry.output
+    if output is not None:
+        bad += int(np.sum(~np.isfinite(output)))
+        output = np.nan_to_num(output, nan=0.0, posinf=1.0, neginf=0.0)
     dimension = position.shape[-1]
     # Beyond what float32 holds nothing is told apart, and squares of squares stay finite.
     position = np.clip(position, -1e60, 1e60)
     square = np.sum(position**2, axis=-1)
-    density, name = _density(entry, image, square, run)
-    looks = _looks(image.reshape(chains, draws, -1))
-    spaces = {"latent": position, name: density[..., None], "image": looks}
+    density, name = _density(entry, output, square, run)
+    spaces = {"latent": position, name: density[..., None]}
+    shown = "output" if entry.image is None else "image"
+    if output is not None:
+        spaces[shown] = _looks(output.reshape(chains, draws, -1))
     rhat, bulk, tail, worst = {}, {}, {}, {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of quantities that do not vary
@@ -74,7 +82,8 @@ def measure(entry: Entry, run: Run | None = None) -> Figures:
         density=density,
         density_name=name,
         latent=position[..., worst["latent"]],
-        image=looks[..., worst["image"]],
+        output=spaces[shown][..., worst[shown]] if shown in spaces else None,
+        output_name=shown,
         rhat=rhat,
         ess_bulk=bulk,
         ess_tail=tail,
@@ -106,15 +115,17 @@ def ranks(draws: np.ndarray, bins: int = 10) -> np.ndarray:
 
 
 def _density(
-    entry: Entry, image: np.ndarray, square: np.ndarray, run: Run | None
+    entry: Entry, image: np.ndarray | None, square: np.ndarray, run: Run | None
 ) -> tuple[np.ndarray, str]:
     stored = entry.extra.get("log_density")
     if stored is not None:
         return np.nan_to_num(stored.astype(np.float64)), "log density"
     prior = -0.5 * square
-    likelihood = _pixels(entry, image, run)
-    if likelihood is None:
-        likelihood = _classes(entry, image, run)
+    likelihood = None
+    if image is not None and entry.image is not None:
+        likelihood = _pixels(entry, image, run)
+        if likelihood is None:
+            likelihood = _classes(entry, image, run)
     if likelihood is None:
         return prior, "log prior"
     return prior + likelihood, "log density"

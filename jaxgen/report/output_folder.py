@@ -10,19 +10,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import math
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from jaxgen.core.atomic import acquire
 from jaxgen.core.errors import expected
+from jaxgen.sampler.finished import FORMAT, SUMMARY, plain, write_arrays, write_json
 
 __all__ = [
     "FORMAT",
@@ -39,8 +37,7 @@ __all__ = [
     "writing",
 ]
 
-FORMAT = "jaxgen-run/1"
-_SUMMARY = "summary.json"
+_SUMMARY = SUMMARY
 _MOST_SUMMARY = 1 << 26
 # Seconds in which a folder that was just made gets its lock.
 _MOMENT = 0.2
@@ -218,40 +215,9 @@ def writing(path: str | Path, *, force: bool = False) -> Iterator[Path]:
         raise
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write strict JSON: numbers that are not finite become null."""
-    text = json.dumps(plain(data), indent=2, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def write_arrays(path: Path, arrays: Mapping[str, Any], notes: Mapping[str, str]) -> None:
-    """Write arrays and notes as one safetensors file."""
-    from safetensors.numpy import save_file
-
-    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path, dict(notes))
-    path.chmod(0o644)  # safetensors makes it private
-
-
 def write_picture(path: Path, picture: Any) -> None:
     """Write a Pillow image as PNG."""
     picture.save(path, format="PNG", optimize=True)
-
-
-def plain(data: Any) -> Any:
-    """Nested data as JSON can hold it: NumPy and JAX values become Python's."""
-    if isinstance(data, Mapping):
-        return {str(key): plain(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [plain(value) for value in data]
-    if isinstance(data, bool | str | int) or data is None:
-        return data
-    if isinstance(data, Path):
-        return str(data)
-    if isinstance(data, float):
-        return data if math.isfinite(data) else None
-    if hasattr(data, "tolist"):
-        return plain(data.tolist())
-    raise TypeError(f"{type(data).__name__} has no place in a summary")
 
 
 def _names(folder: str | Path, stem: str) -> Iterator[Path]:

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from jaxgen.report.advice import TOPICS, address_of, documentation
 from jaxgen.report.assets import SCRIPT, STYLE
 from jaxgen.report.figures import Figures
 from jaxgen.report.reading import Run
@@ -60,6 +61,8 @@ def page(run: Run, parts: Sequence[Part] | None = None) -> str:
     title = f"{_about(run)}: {run.path.resolve().name}"
     device, seconds = _text(run.summary.get("device")), figure(run.summary.get("seconds"))
     spent = "" if math.isnan(seconds) else f" in {seconds:,.0f} s"
+    date = _text(run.summary.get("date"), 40)
+    ended = f", {date}" if date else ""
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -75,13 +78,14 @@ def page(run: Run, parts: Sequence[Part] | None = None) -> str:
 <header>
 <h1>{escape(title)}</h1>
 <button type="button" id="theme" hidden>Dark colours</button>
-<p>{_count(len(parts), "posterior")} sampled by jaxgen{spent}{escape(_on(device))}</p>
+<p>{_count(len(parts), "posterior")} sampled by jaxgen{spent}{escape(_on(device) + ended)}</p>
 </header>
 <main id="main">
 <noscript><p class="note">Film strips and the choice of colours need JavaScript; everything else
 is here without it.</p></noscript>
 {_overview(parts)}
 {sections}
+{_explained(parts)}
 {_repeat(run)}
 {_settings(run)}
 </main>
@@ -99,6 +103,17 @@ _TITLES = {
     "inpaint": "A completed image",
     "superres": "A sharpened image",
 }
+# What Python draws.
+_PYTHON = {
+    "jaxgen.sample": "Draws from a posterior",
+    "jaxgen.ais": "Weighted draws at the end of annealing",
+    "jaxgen.tasks.inpaint": "A completed image",
+    "jaxgen.tasks.super_resolve": "A sharpened image",
+    "jaxgen.tasks.reconstruct": "An image from a measurement",
+}
+# Arguments of Python that a summary holds as they are typed.
+_TYPED = ("noise", "num_chains", "num_steps", "thin", "warmup", "moves", "num_islands", "pool")
+_TYPED += ("pilot", "resample", "precondition", "precision", "tile")
 _BARE = ("image",)
 _NAMES = {"label": "class"}
 _OF_ONE_CALL = ("out", "force", "resume", "json", "quiet", "checkpoint_every")
@@ -106,12 +121,48 @@ _OF_ONE_CALL = ("out", "force", "resume", "json", "quiet", "checkpoint_every")
 
 def _about(run: Run) -> str:
     command = _text(run.summary.get("command"))
-    return _TITLES.get(command, command or "run")
+    return {**_TITLES, **_PYTHON}.get(command, command or "run")
+
+
+def _explained(parts: Sequence[Part]) -> str:
+    """What the verdicts of this page mean, and where the documentation says more."""
+    seen = {verdict.topic for part in parts for verdict in part.verdicts}
+    base = documentation()
+    items = ""
+    for name, topic in TOPICS.items():
+        if name not in seen:
+            continue
+        where = f"<code>docs/pages/{escape(topic.page)}</code>"
+        if base:
+            where = f'<a href="{escape(address_of(topic, base))}">the documentation</a>'
+        items += (
+            f'<dt id="about-{name}">{escape(topic.title)}</dt>'
+            f"<dd>{escape(topic.text)} More: {where}</dd>"
+        )
+    return f"""<section aria-labelledby="explained"><h2 id="explained">What the verdicts mean</h2>
+<dl>{items}</dl></section>"""
+
+
+def _python(command: str, arguments: dict[str, Any]) -> str:
+    """The call that a run was, with the settings that can be typed."""
+    shown = {k: v for k, v in arguments.items() if k in _TYPED and v is not None}
+    if not shown:
+        return ""
+    given = ", ".join(f"{name}={value!r}" for name, value in shown.items())
+    first = "generator, ..." if command.startswith("jaxgen.tasks.") else "posterior"
+    return f"{command}(key, {first}, {given})"
 
 
 def _repeat(run: Run) -> str:
-    """The command line that makes this run again, where a command line made it."""
+    """The command line that makes this run again, or the call where Python made it."""
     command, arguments = run.summary.get("command"), _mapping(run.summary.get("arguments"))
+    if command in _PYTHON:
+        call = _python(str(command), arguments)
+        if not call:
+            return ""
+        return f"""<section aria-labelledby="repeat"><h2 id="repeat">How to repeat it</h2>
+<p>The same key, posterior, versions and kind of device give the same draws.</p>
+<pre>{escape(_text(call, 4000))}</pre></section>"""
     if command not in _TITLES:
         return ""
     words = [str(arguments[name]) for name in _BARE if arguments.get(name) is not None]
@@ -160,7 +211,7 @@ def _row(part: Part, *, link: bool) -> str:
     label = f'<a href="#{part.id}">{label}</a>' if link else label
     cells = (
         _evidence(part),
-        f"{_short(number(entry, 'ess'))} / {entry.image.shape[0]}",
+        f"{_short(number(entry, 'ess'))} / {entry.size[0]}",
         _short(_largest(figures)),
         _short(number(entry, "acceptance_rate")),
         _short(number(entry, "num_divergent")),

@@ -7,26 +7,18 @@ names the file and the field.
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxgen.core.errors import expected
-from jaxgen.report.output_folder import FORMAT
+from jaxgen.sampler.finished import DRAWS, HISTORY, SUMMARY, Arrays, read_summary
+from jaxgen.sampler.finished.reading import short
 
-__all__ = ["HISTORY", "Entry", "Run", "read"]
+__all__ = ["HISTORY", "Entry", "Run", "entry_of", "read"]
 
-HISTORY = ("beta", "acceptance_rate", "step_size", "ess", "log_z")
-
-_MOST_SUMMARY = 1 << 26
 _MOST_RUNS = 10_000
-_MOST_LEVELS = 40
-# Elements of one array, and of all that are looked at.
-_MOST_NUMBERS = 1 << 29
-_FLOATS = {"F16", "F32", "F64"}
 
 
 class Entry(NamedTuple):
@@ -36,7 +28,7 @@ class Entry(NamedTuple):
       name, label: from the summary.
       data: its entry of the summary, as it stands.
       position: `[C, S, ...]`.
-      image: `[C, S, H, W, 1 or 3]`.
+      output: `[C, S, ...]` what the generator makes of them; None where it was not kept.
       weights: `[C]`, normalised.
       history: column -> `[T]`, empty where the run did not anneal.
       extra: what else is stored under its name: mean, deviation, low, high, truth, mask,
@@ -47,14 +39,34 @@ class Entry(NamedTuple):
     label: str
     data: dict[str, Any]
     position: np.ndarray
-    image: np.ndarray
+    output: np.ndarray | None
     weights: np.ndarray
     history: dict[str, np.ndarray]
     extra: dict[str, np.ndarray]
 
+    @property
+    def image(self) -> np.ndarray | None:
+        """Return the output `[C, S, H, W, 1 or 3]` where it can be looked at, else None."""
+        output = self.output
+        if output is None or output.ndim < 4:
+            return None
+        output = output[..., None] if output.ndim == 4 else output
+        return output if output.ndim == 5 and output.shape[-1] in (1, 3) else None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return C and S."""
+        return self.position.shape[0], self.position.shape[1]
+
 
 class Run(NamedTuple):
-    """A folder that `jaxgen demo`, `sample`, `inpaint` or `superres` has written."""
+    """What a command, `jaxgen.sample(folder=)` or a task has written, or a result in memory.
+
+    Attributes:
+      path: the folder, or where the report of a result goes.
+      summary: as it stands in `summary.json`.
+      entries: its posteriors.
+    """
 
     path: Path
     summary: dict[str, Any]
@@ -71,23 +83,26 @@ def read(path: str | Path) -> Run:
     if not path.is_dir():
         hint = "The run is interrupted: finish it with --resume" if _waits(path) else ""
         raise expected("RUN", "the folder of a run", f"{path}, which is no folder", hint)
-    summary = _summary(path / "summary.json")
+    if (path / "run.json").is_file() and not (path / SUMMARY).exists():
+        hint = "Finish it by jaxgen.sample(..., folder=, resume=True); load_run reads its draws"
+        raise expected("RUN", "the folder of a finished run", f"{path}, which has no end yet", hint)
+    summary = read_summary(path / SUMMARY)
     listed = summary.get("runs")
-    where = f"{path / 'summary.json'}: runs"
+    where = f"{path / SUMMARY}: runs"
     if not isinstance(listed, list) or not 0 < len(listed) <= _MOST_RUNS:
-        raise expected(where, "a list of posteriors", _short(listed))
-    arrays = _Arrays(path / "draws.safetensors")
+        raise expected(where, "a list of posteriors", short(listed))
+    arrays = Arrays(path / DRAWS)
     entries = []
     for index, data in enumerate(listed):
         field = f"{where}[{index}]"
         if not isinstance(data, dict):
-            raise expected(field, "an object", _short(data))
+            raise expected(field, "an object", short(data))
         name = data.get("name")
         if not isinstance(name, str) or not name:
-            raise expected(f"{field}.name", "a name", _short(name))
+            raise expected(f"{field}.name", "a name", short(name))
         if name in (entry.name for entry in entries):
-            raise expected(f"{field}.name", "a name of its own", _short(name))
-        entries.append(_entry(name, data, arrays))
+            raise expected(f"{field}.name", "a name of its own", short(name))
+        entries.append(entry_of(name, data, arrays, str(arrays.path)))
     return Run(path, summary, tuple(entries))
 
 
@@ -95,88 +110,27 @@ def _waits(path: Path) -> bool:
     return path.with_name(f"{path.name}.partial").is_dir()
 
 
-def _summary(path: Path) -> dict[str, Any]:
-    _regular(path)
-    try:
-        size = path.stat().st_size
-        if size > _MOST_SUMMARY:
-            raise expected(str(path), f"at most {_MOST_SUMMARY} bytes", size)
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise expected(str(path), "a readable file", error.strerror or error) from error
-    except UnicodeDecodeError as error:
-        raise expected(str(path), "UTF-8", "other bytes") from error
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise expected(str(path), "JSON", "something else") from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        got = data.get("format") if isinstance(data, dict) else data
-        raise expected(f"{path}: format", FORMAT, _short(got))
-    if not _shallow(data):
-        raise expected(str(path), f"objects at most {_MOST_LEVELS} levels deep", "deeper ones")
-    return data
+def entry_of(name: str, data: dict[str, Any], arrays: Any, place: str) -> Entry:
+    """Return one posterior, checked.
 
-
-def _regular(path: Path) -> None:
-    """Refuse what is there but is no file: reading a pipe would wait for ever."""
-    if path.exists() and not path.is_file():
-        raise expected(str(path), "a file", "a folder, a pipe or a device")
-
-
-def _shallow(data: Any) -> bool:
-    """Whether nothing is nested so deeply that walking it could fail."""
-    level = [data]
-    for _ in range(_MOST_LEVELS):
-        inner = [v for v in level if isinstance(v, dict | list)]
-        level = [v for x in inner for v in (x.values() if isinstance(x, dict) else x)]
-    return not any(isinstance(v, dict | list) for v in level)
-
-
-class _Arrays:
-    """The arrays of a safetensors file, each read when it is asked for and checked."""
-
-    def __init__(self, path: Path) -> None:
-        from safetensors import SafetensorError, safe_open
-
-        self.path = path
-        _regular(path)
-        try:
-            self._file = safe_open(path, framework="numpy")
-        except (OSError, SafetensorError) as error:
-            raise expected(str(path), "a whole safetensors file", error) from error
-        self.names = frozenset(self._file.keys())
-        self._taken = 0
-
-    def get(self, name: str) -> np.ndarray:
-        """One array, as float32 at least."""
-        field = f"{self.path}: {name}"
-        if name not in self.names:
-            raise expected(field, "an array", "none")
-        part = self._file.get_slice(name)
-        if part.get_dtype() not in _FLOATS:
-            raise expected(f"{field}: dtype", "floating-point numbers", part.get_dtype())
-        count = math.prod(part.get_shape())
-        self._taken += count
-        if max(count, self._taken) > _MOST_NUMBERS:
-            raise expected(f"{field}: shape", f"at most {_MOST_NUMBERS} numbers", self._taken)
-        array = self._file.get_tensor(name)
-        return array.astype(np.float32) if array.dtype == np.float16 else array
-
-
-def _entry(name: str, data: dict[str, Any], arrays: _Arrays) -> Entry:
-    field = f"{arrays.path}: {name}"
-    image = arrays.get(f"{name}/image")
-    if image.ndim != 5 or image.shape[-1] not in (1, 3) or image.size == 0:
-        wanted = "shape [chains, draws, H, W, 1 or 3]"
-        raise expected(f"{field}/image", wanted, list(image.shape))
+    Args:
+      name: the posterior's.
+      data: its entry of the summary.
+      arrays: with `names` and `get(name)`, as `Arrays`.
+      place: where they are from, for errors.
+    """
+    field = f"{place}: {name}"
     position = arrays.get(f"{name}/position")
-    if position.ndim < 3 or position.shape[:2] != image.shape[:2] or position.size == 0:
-        wanted = f"shape [{image.shape[0]}, {image.shape[1]}, ...]"
-        raise expected(f"{field}/position", wanted, list(position.shape))
+    if position.ndim < 3 or position.size == 0:
+        raise expected(f"{field}/position", "shape [chains, draws, ...]", list(position.shape))
+    size = position.shape[:2]
+    output = arrays.get(f"{name}/image") if f"{name}/image" in arrays.names else None
+    if output is not None and (output.shape[:2] != size or output.ndim < 3 or not output.size):
+        wanted = f"shape [{size[0]}, {size[1]}, H, W, channels] like the positions"
+        raise expected(f"{field}/image", wanted, list(output.shape))
     weights = arrays.get(f"{name}/weights").astype(np.float64)
-    if weights.shape != image.shape[:1]:
-        raise expected(f"{field}/weights", f"shape [{len(image)}]", list(weights.shape))
+    if weights.shape != size[:1]:
+        raise expected(f"{field}/weights", f"shape [{size[0]}]", list(weights.shape))
     total = weights.sum()
     if not (np.all(weights >= 0) and np.isfinite(total) and total > 0):
         raise expected(f"{field}/weights", "weights of at least 0", "others")
@@ -186,41 +140,34 @@ def _entry(name: str, data: dict[str, Any], arrays: _Arrays) -> Entry:
             wanted = f"shape [{history['beta'].size}]"
             raise expected(f"{field}/history/{column}", wanted, list(values.shape))
     label = data.get("label")
-    return Entry(
-        name,
-        label if isinstance(label, str) else name,
-        data,
-        position,
-        image,
-        weights / total,
-        history,
-        _extra(name, arrays, image.shape),
-    )
+    label = label if isinstance(label, str) else name
+    made = Entry(name, label, data, position, output, weights / total, history, {})
+    return made._replace(extra=_extra(made, arrays, place))
 
 
-def _extra(name: str, arrays: _Arrays, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+def _extra(entry: Entry, arrays: Any, place: str) -> dict[str, np.ndarray]:
     """Stored pictures of a posterior, and the log densities of its draws."""
-    result = {}
-    for what in ("mean", "deviation", "low", "high", "truth", "mask", "view", "log_density"):
-        if f"{name}/{what}" not in arrays.names:
+    result, image = {}, entry.image
+    shape = None if image is None else image.shape[2:]
+    for what in ("log_density", "mean", "deviation", "low", "high", "truth", "mask", "view"):
+        field = f"{entry.name}/{what}"
+        if field not in arrays.names:
             continue
-        array = arrays.get(f"{name}/{what}")
+        array = arrays.get(field)
         if what == "log_density":
-            good, wanted = array.shape == shape[:2], list(shape[:2])
+            good, wanted = array.shape == entry.size, list(entry.size)
+        elif shape is None:  # nothing to look at: maps of what is no picture
+            continue
         elif what == "mask":
-            good, wanted = array.shape == shape[2:4], list(shape[2:4])
+            good, wanted = array.shape == shape[:2], list(shape[:2])
         elif what == "view":
+            array = array[..., None] if array.ndim == 2 else array
             good = array.ndim == 3 and array.shape[-1] == shape[-1] and array.size > 0
             wanted = ["h", "w", shape[-1]]
         else:
-            good, wanted = array.shape == shape[2:], list(shape[2:])
+            array = array[..., None] if array.shape == shape[:2] else array
+            good, wanted = array.shape == shape, list(shape)
         if not good:
-            field = f"{arrays.path}: {name}/{what}"
-            raise expected(field, f"shape {wanted}", list(array.shape))
+            raise expected(f"{place}: {field}", f"shape {wanted}", list(array.shape))
         result[what] = array
     return result
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from jaxgen.report import pixels, svg
+from jaxgen.report import pixels, svg, truth
 from jaxgen.report.figures import autocorrelation, ranks
 from jaxgen.report.text import escape
 from jaxgen.report.verdicts import Part
@@ -25,8 +25,7 @@ def section(part: Part, budget: int) -> str:
 <h2 id="{part.id}-h">{escape(title)}</h2>
 {_verdicts(part)}
 {_maps(part)}
-<div class="two"><div>{_samples(part)}</div>
-<div>{_player(part, budget)}<h3>Mixing</h3>{_mixing(part)}</div></div>
+{_draws(part, budget)}
 {_annealing(part)}
 <h3>Chains</h3><div class="charts">{_chains(part)}</div>
 </section>"""
@@ -34,8 +33,9 @@ def section(part: Part, budget: int) -> str:
 
 def _verdicts(part: Part) -> str:
     items = "".join(
-        f'<li class="{v.level}"><strong>{escape(v.words)}</strong>'
-        f'<span class="why">{escape(v.reason)}</span></li>'
+        f'<li class="{v.level}"><strong>{escape(v.words)}</strong> '
+        f'<a href="#about-{v.topic}">what it means</a>'
+        f'<span class="why">{escape(v.reason)}</span>{_next(v.try_next)}</li>'
         for v in part.verdicts
     )
     notes = part.entry.data.get("notes")
@@ -46,12 +46,28 @@ def _verdicts(part: Part) -> str:
     return f'<ul class="verdicts">{items}</ul>{more}'
 
 
-def _samples(part: Part) -> str:
+def _next(text: str) -> str:
+    return f'<span class="why">Try next: <code>{escape(text)}</code></span>' if text else ""
+
+
+def _draws(part: Part, budget: int) -> str:
+    """Pictures and film strips where the generator makes images, and how they mix."""
+    image = part.entry.image
+    if image is None:
+        why = "The generator makes no images [H, W, 1 or 3], so there are none to look at."
+        if part.entry.output is None:
+            why = "Images were not kept, so there are none to look at."
+        return f'<h3>Mixing</h3>{_mixing(part)}<p class="note">{why}</p>'
+    return f"""<div class="two"><div>{_samples(part, image)}</div>
+<div>{_player(part, image, budget)}<h3>Mixing</h3>{_mixing(part)}</div></div>"""
+
+
+def _samples(part: Part, image: np.ndarray) -> str:
     entry = part.entry
-    chains = entry.image.shape[0]
+    chains = entry.size[0]
     which = np.unique(np.linspace(0, chains - 1, min(chains, _GRID)).round().astype(int))
     columns = _columns(len(which))
-    source, (width, height) = pixels.grid(entry.image[which, -1], columns)
+    source, (width, height) = pixels.grid(image[which, -1], columns)
     alt = f"The last draws of {len(which)} chains of {entry.label[:200]}, {columns} in a row"
     return (
         "<h3>Draws</h3>"
@@ -67,10 +83,10 @@ def _columns(count: int) -> int:
     return min(range(least, math.ceil(1.7 * least) + 1), key=lambda n: (-count % n, n))
 
 
-def _player(part: Part, budget: int) -> str:
+def _player(part: Part, image: np.ndarray, budget: int) -> str:
     entry = part.entry
-    total, draws = entry.image.shape[:2]
-    made = pixels.strips(entry.image, budget)
+    total, draws = entry.size
+    made = pixels.strips(image, budget)
     data = {
         "label": entry.label[:200],
         "strips": made.uris,
@@ -110,10 +126,11 @@ def _maps(part: Part) -> str:
     cells = []
     if "truth" in extra:
         cells.append(("truth", extra["truth"], "The true image"))
-        if "mask" in extra:
-            seen = masked(extra["truth"], extra["mask"])
-            cells.append(("observed (hidden in blue)", seen, "What the sampler was shown"))
-    if "view" in extra:
+    seen = extra.get("truth", extra.get("view"))
+    if "mask" in extra and seen is not None and seen.shape[:2] == extra["mask"].shape:
+        seen = masked(seen, extra["mask"])
+        cells.append(("observed (hidden in blue)", seen, "What the sampler was shown"))
+    elif "view" in extra:
         cells.append(("observed view", extra["view"], "The view the sampler was shown"))
     cells.append(("posterior mean", extra["mean"], "Mean of the draws"))
     for name, text in (("low", "lower end"), ("high", "upper end")):
@@ -127,13 +144,21 @@ def _maps(part: Part) -> str:
         caption = f"standard deviation (black 0, white {largest:.1f})"
         alt = f"Standard deviation of each pixel, at most {spread.max():.2f}"
         cells.append((caption, heat(spread, largest), alt))
+    error = truth.error_map(part.entry)
+    if error is not None:
+        largest = min(1.0, max(0.1, math.ceil(10 * float(error.max()) - 1e-6) / 10))
+        caption = f"error of the mean (black 0, white {largest:.1f})"
+        alt = f"How far each pixel of the mean is from the truth, at most {error.max():.2f}"
+        cells.append((caption, heat(error, largest), alt))
     figures = "".join(
         f'<figure><img src="{pixels.picture(image)}" alt="{escape(alt)}" '
         f'width="{image.shape[1]}" height="{image.shape[0]}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
         for caption, image, alt in cells
     )
-    return f'<h3>Credible maps</h3><div class="maps">{figures}</div>'
+    said = truth.sentence(part.entry, _level(part))
+    note = f'<p class="note">{escape(said)}</p>' if said else ""
+    return f'<h3>Credible maps</h3><div class="maps">{figures}</div>{note}'
 
 
 def _level(part: Part) -> str:
@@ -152,7 +177,7 @@ def _mixing(part: Part) -> str:
         for space in figures.rhat
         for values in [(figures.rhat[space], figures.ess_bulk[space], figures.ess_tail[space])]
     )
-    chains, draws = part.entry.image.shape[:2]
+    chains, draws = part.entry.size
     low, middle, high = np.quantile(figures.radius, [0.05, 0.5, 0.95])
     where = ""
     if figures.density_name == "log prior":
@@ -174,7 +199,7 @@ def _number(value: float) -> str:
 
 
 def _annealing(part: Part) -> str:
-    history, chains = part.entry.history, part.entry.image.shape[0]
+    history, chains = part.entry.history, part.entry.size[0]
     if not history["beta"].size:
         return '<h3>Annealing</h3><p class="note">This run did not anneal.</p>'
     beta, label = history["beta"], "temperature"
@@ -212,8 +237,9 @@ def _chains(part: Part) -> str:
     quantities = {
         figures.density_name: figures.density,
         "latent coordinate": figures.latent,
-        "image": figures.image,
     }
+    if figures.output is not None:
+        quantities[figures.output_name] = figures.output
     few = "" if len(which) == count else f" of {len(which)} chains"
     charts = [
         svg.lines(
@@ -237,7 +263,9 @@ def _chains(part: Part) -> str:
     some = which[:: max(1, math.ceil(len(which) / _RANKED))]
     if figures.density.shape[1] >= 4:
         bins = int(np.clip(figures.density.shape[1] // 2, 2, 20))
-        for name, values in ((figures.density_name, figures.density), ("image", figures.image)):
+        for name, values in quantities.items():
+            if name == "latent coordinate":
+                continue
             charts.append(
                 svg.bars(
                     f"Ranks among all chains' draws: {name}",

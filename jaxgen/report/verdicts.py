@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxgen.diagnostics.convergence import ISLANDS_APART, annealed_well
+from jaxgen.report.advice import try_next
 from jaxgen.report.figures import Figures, measure
 from jaxgen.report.reading import Entry, Run
 
@@ -22,6 +24,10 @@ _ENOUGH = 100.0
 _MOST_ISLANDS = 64
 
 
+# What to try next against a kind of trouble.
+Hint = Callable[[str], str]
+
+
 class Verdict(NamedTuple):
     """One finding.
 
@@ -29,11 +35,15 @@ class Verdict(NamedTuple):
       level: one of `LEVELS`.
       words: the finding.
       reason: the numbers behind it, and what to do.
+      topic: a key of `jaxgen.report.advice.TOPICS`: what it is about.
+      try_next: arguments or flags, as they are typed; empty where there is nothing to try.
     """
 
     level: str
     words: str
     reason: str
+    topic: str
+    try_next: str = ""
 
 
 class Part(NamedTuple):
@@ -49,18 +59,29 @@ def examine(run: Run) -> tuple[Part, ...]:
     """Measure and judge every posterior of a run."""
     measured = [measure(entry, run) for entry in run.entries]
     return tuple(
-        Part(f"p{index}", entry, figures, judge(entry, figures))
+        Part(f"p{index}", entry, figures, judge(entry, figures, run))
         for index, (entry, figures) in enumerate(zip(run.entries, measured, strict=True))
     )
 
 
-def judge(entry: Entry, figures: Figures) -> tuple[Verdict, ...]:
-    """All that is to be said of one posterior, the worst first; never empty."""
+def judge(entry: Entry, figures: Figures, run: Run | None = None) -> tuple[Verdict, ...]:
+    """All that is to be said of one posterior, the worst first; never empty.
+
+    Args:
+      entry: the posterior.
+      figures: what was measured of it.
+      run: what it is of; without it no verdict says what to try next.
+    """
+
+    def hint(kind: str) -> str:
+        return try_next(kind, entry, run)
+
     found = [
         *_finite(figures),
-        *_mixing(entry, figures),
-        *_weights(entry),
-        *_acceptance(entry),
+        *_mixing(entry, figures, hint),
+        *_weights(entry, hint),
+        *_reach(entry, hint),
+        *_acceptance(entry, hint),
         *_label(entry),
         *_typical(entry, figures),
     ]
@@ -87,12 +108,12 @@ def _finite(figures: Figures) -> list[Verdict]:
         return []
     count = f"{figures.not_finite:,} numbers among latents and pixels are NaN or infinite"
     reason = "such draws should have been refused; the file may be damaged"
-    return [Verdict("bad", count, reason)]
+    return [Verdict("bad", count, reason, "finite")]
 
 
-def _weights(entry: Entry) -> list[Verdict]:
+def _weights(entry: Entry, hint: Hint) -> list[Verdict]:
     found = []
-    chains = entry.image.shape[0]
+    chains = entry.size[0]
     sizes = entry.history["ess"]
     last = number(entry, "ess")
     if sizes.size and np.isfinite(sizes).any():
@@ -105,11 +126,14 @@ def _weights(entry: Entry) -> list[Verdict]:
                     f"weights collapsed: ESS {worst:.1f} of {chains}; use more temperatures",
                     f"at beta {at:.3g} a few chains carried all of the weight, so the draws "
                     "descend from them and log Z rests on them",
+                    "weights",
+                    hint("weights"),
                 )
             )
     if not found and last < 0.1 * chains:
         words = f"weights collapsed: ESS {last:.1f} of {chains}; use more temperatures"
-        found.append(Verdict("bad", words, "a few chains carry all of the weight"))
+        reason = "a few chains carry all of the weight"
+        found.append(Verdict("bad", words, reason, "weights", hint("weights")))
     ancestors = number(entry, "num_ancestors")
     if ancestors < min(8, chains):
         found.append(
@@ -117,6 +141,8 @@ def _weights(entry: Entry) -> list[Verdict]:
                 "unsure",
                 f"all chains descend from {ancestors:.0f} first states",
                 "resampling kept few families: use more chains or moves, or a larger Adaptive.cess",
+                "families",
+                hint("families"),
             )
         )
     islands = _islands(entry)
@@ -128,37 +154,47 @@ def _weights(entry: Entry) -> list[Verdict]:
                 "groups of chains that never met disagree",
                 f"their log Z are {values}: some have missed what others found, and neither draws "
                 "nor intervals are to be trusted. Use more chains or moves",
+                "islands",
+                hint("islands"),
             )
         )
     error = number(entry, "log_z_standard_error")
     if error > 0.5:
         reason = f"its standard error is {error:.2f}: use more chains, temperatures or moves"
-        found.append(Verdict("unsure", "log Z is uncertain", reason))
+        words = "log Z is uncertain"
+        found.append(Verdict("unsure", words, reason, "evidence", hint("evidence")))
     return found
 
 
-def _mixing(entry: Entry, figures: Figures) -> list[Verdict]:
-    chains, draws = entry.image.shape[:2]
-    known = {name: value for name, value in figures.rhat.items() if not math.isnan(value)}
-    if not known:
-        return [
-            Verdict(
-                "unsure",
-                "cannot tell whether it converged",
-                f"{draws} draws a chain are too few for R-hat; keep at least 4 "
-                "(more --steps, or a smaller --thin)",
-            )
-        ]
-    where = max(known, key=lambda name: known[name])
-    worst = known[where]
-    size = min((v for v in figures.ess_bulk.values() if not math.isnan(v)), default=math.nan)
-    of = f"R-hat {worst:.3f} at worst ({where} space), ESS {size:.0f} of {chains * draws} draws"
-    if worst > _GOOD_RHAT and annealed_well(
+def _reach(entry: Entry, hint: Hint) -> list[Verdict]:
+    if entry.data.get("out_of_reach") is not True:
+        return []
+    residual, noise = number(entry, "residual"), number(entry, "noise")
+    reason = f"the draws miss it by {residual:.3g}, where the noise is {noise:.3g}"
+    words = "the observation is out of the generator's reach"
+    return [Verdict("bad", words, reason, "reach", hint("reach"))]
+
+
+def _mixing(entry: Entry, figures: Figures, hint: Hint) -> list[Verdict]:
+    chains, draws = entry.size
+    well = annealed_well(
         _islands(entry),
         number(entry, "log_z_standard_error"),
         number(entry, "num_ancestors"),
         chains,
-    ):
+    )
+    known = {name: value for name, value in figures.rhat.items() if not math.isnan(value)}
+    if not known:
+        few = f"{draws} draw{'s' * (draws != 1)} a chain are too few for R-hat; keep at least 4"
+        if well:
+            return [_agreement(entry, few, hint)]
+        words = "cannot tell whether it converged"
+        return [Verdict("unsure", words, few, "mixing", hint("few"))]
+    where = max(known, key=lambda name: known[name])
+    worst = known[where]
+    size = min((v for v in figures.ess_bulk.values() if not math.isnan(v)), default=math.nan)
+    of = f"R-hat {worst:.3f} at worst ({where} space), ESS {size:.0f} of {chains * draws} draws"
+    if worst > _GOOD_RHAT and well:
         if worst > _SEPARATE_RHAT:
             return [
                 Verdict(
@@ -166,17 +202,11 @@ def _mixing(entry: Entry, figures: Figures) -> list[Verdict]:
                     "chains stay in separate parts of the posterior",
                     f"{of}. Groups of chains that never met agree on what they found, but parts "
                     "that few chains reached may be missing: compare with more chains",
+                    "islands",
+                    hint("islands"),
                 )
             ]
-        return [
-            Verdict(
-                "good",
-                "groups of chains that never met agree",
-                f"{_islands(entry).size} of them found the same log Z, and the chains start from "
-                f"{number(entry, 'num_ancestors'):.0f} independent states. Draws of one chain "
-                f"resemble each other ({of}): count chains, not draws, or draw for longer",
-            )
-        ]
+        return [_agreement(entry, of, hint)]
     if worst > _POOR_RHAT:
         short = ""
         if draws < 50:
@@ -186,14 +216,31 @@ def _mixing(entry: Entry, figures: Figures) -> list[Verdict]:
                 "bad",
                 "not converged: the chains have not met",
                 f"{of}{short}. Draw more, with longer trajectories or more moves",
+                "mixing",
+                hint("mixing"),
             )
         ]
     if worst > _GOOD_RHAT:
-        return [Verdict("unsure", "nearly converged: it mixes slowly", f"{of}. Draw more")]
+        words = "nearly converged: it mixes slowly"
+        return [Verdict("unsure", words, f"{of}. Draw more", "mixing", hint("slow"))]
     if size < _ENOUGH:
         words = "the chains agree, but the draws are few"
-        return [Verdict("unsure", words, f"{of}. Draw more for means and intervals")]
-    return [Verdict("good", "converged", of)]
+        reason = f"{of}. Draw more for means and intervals"
+        return [Verdict("unsure", words, reason, "mixing", hint("size"))]
+    return [Verdict("good", "converged", of, "mixing")]
+
+
+def _agreement(entry: Entry, of: str, hint: Hint) -> Verdict:
+    """Draws of few steps are good ones where independent groups have found the same."""
+    return Verdict(
+        "good",
+        "groups of chains that never met agree",
+        f"{_islands(entry).size} of them found the same log Z, and the chains start from "
+        f"{number(entry, 'num_ancestors'):.0f} independent states. Draws of one chain "
+        f"resemble each other ({of}): count chains, not draws, or draw for longer",
+        "islands",
+        hint("slow"),
+    )
 
 
 def _islands(entry: Entry) -> np.ndarray:
@@ -204,19 +251,22 @@ def _islands(entry: Entry) -> np.ndarray:
     return np.asarray([figure(value) for value in values[:_MOST_ISLANDS]])
 
 
-def _acceptance(entry: Entry) -> list[Verdict]:
+def _acceptance(entry: Entry, hint: Hint) -> list[Verdict]:
     rate = number(entry, "acceptance_rate")
     found = []
     if rate < 0.2:
         reason = f"acceptance {rate:.2f}: most proposals are refused. Take a smaller step"
-        found.append(Verdict("unsure", "the step is too large", reason))
+        words = "the step is too large"
+        found.append(Verdict("unsure", words, reason, "step", hint("large step")))
     if 0.99 < rate <= 1:
         reason = f"acceptance {rate:.3f}: a larger step would go further at the same cost"
-        found.append(Verdict("unsure", "the step is small", reason))
+        words = "the step is small"
+        found.append(Verdict("unsure", words, reason, "step", hint("small step")))
     refused = number(entry, "num_divergent")
     if refused > 0:
         reason = "they were refused and never returned, but mark regions that chains cannot enter"
-        found.append(Verdict("unsure", f"{refused:,.0f} divergent proposals", reason))
+        words = f"{refused:,.0f} divergent proposals"
+        found.append(Verdict("unsure", words, reason, "divergent"))
     return found
 
 
@@ -229,7 +279,7 @@ def _label(entry: Entry) -> list[Verdict]:
     }
     if label not in reasons:
         return []
-    return [Verdict("unsure", f"the kernel is {label}", reasons[label])]
+    return [Verdict("unsure", f"the kernel is {label}", reasons[label], "exactness")]
 
 
 def _typical(entry: Entry, figures: Figures) -> list[Verdict]:
@@ -242,5 +292,6 @@ def _typical(entry: Entry, figures: Figures) -> list[Verdict]:
             "latents are not where the prior has its mass",
             f"|z| is {middle:.2f} sqrt(d) where draws of the prior have about 1: the generator "
             "may never have been trained there",
+            "typical",
         )
     ]

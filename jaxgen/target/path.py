@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxgen.core.errors import expected
-from jaxgen.core.pytree import pytree, static
+from jaxgen.core.pytree import as_data, pytree, static
 from jaxgen.core.types import Array, ArrayTree, Density, PRNGKey
 from jaxgen.target.conditions import split_tempered
 from jaxgen.target.posterior import Posterior, in_type_of
@@ -143,10 +143,10 @@ def geometric_path(start: Any, target: Density) -> AnnealedPath:
 
     Args:
       start: p0, a density prior.
-      target: log p1, a callable pytree (a `Posterior`, say).
+      target: log p1: a callable pytree (a `Posterior`, say) or a plain function.
     """
     base = LogProb(start)
-    return AnnealedPath(base, Difference(target, base), start)
+    return AnnealedPath(base, Difference(as_data(target), base), start)
 
 
 @pytree
