@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import expected
+from jaxgen.core.printing import prints_short
 from jaxgen.core.types import Array, PRNGKey
 
 __all__ = [
@@ -56,6 +57,7 @@ _FILES = {"train": "train", "test": "t10k"}
 _MOST_BYTES = 1 << 30
 
 
+@prints_short
 class Images(NamedTuple):
     """Images `[N, 28, 28, 1]`, uint8 in 0..255 (see `to_unit`), and labels `[N]`, int32."""
 
@@ -175,6 +177,7 @@ def _file(root: Path, name: str) -> Path:
     )
 
 
+@prints_short
 class Examples(NamedTuple):
     """Images `[N, 28, 28, 1]` uint8, labels `[N]`, and indices in the test set `[N]`."""
 

@@ -22,6 +22,7 @@ import numpy as np
 import optax
 
 from jaxgen.core.errors import expected
+from jaxgen.core.printing import prints_short
 from jaxgen.core.types import ArrayTree, PRNGKey
 from jaxgen.inference.ais import ais
 from jaxgen.inference.ascent import ascend
@@ -34,6 +35,7 @@ from jaxgen.tempering.step_size import CoGeneration
 __all__ = ["Estimate", "cogeneration", "descend", "tempered", "tune"]
 
 
+@prints_short
 class Estimate(NamedTuple):
     """What a method made of an observation.
 

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxgen.core.errors import expected
+from jaxgen.core.printing import prints_short
 from jaxgen.core.pytree import as_data, pytree, static
 from jaxgen.core.types import Array, Exactness, Generator, PRNGKey, Scalar
 from jaxgen.sampler.config import check_integer
@@ -229,6 +230,7 @@ class Rule:
             raise expected("Rule.compat", 'None, "ppgn" or "dgnam"', self.compat)
 
 
+@prints_short
 class Walk(NamedTuple):
     """Where chains went. S steps were kept; what is kept of a step is where it began.
 

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxgen.core.errors import expected
+from jaxgen.core.printing import prints_short
 from jaxgen.core.types import Array, PRNGKey
 from jaxgen.diagnostics import effective_sizes
 from jaxgen.inference.bdmc import DecoderPaths, simulate
@@ -42,6 +43,7 @@ __all__ = [
 Quantities = Mapping[str, Callable[[Posterior, Array, Array], Array]]
 
 
+@prints_short
 class Uniformity(NamedTuple):
     """Chi-square tests of K columns of ranks against uniformity.
 
@@ -59,6 +61,7 @@ class Uniformity(NamedTuple):
     counts: np.ndarray
 
 
+@prints_short
 class Calibration(NamedTuple):
     """Ranks of the truth among posterior draws, over R simulated targets.
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxgen.core.errors import expected
+from jaxgen.core.printing import prints_short
 from jaxgen.core.tracing import namespace
 
 __all__ = ["Moments", "add", "merge", "pooled", "quantiles", "weighted_quantiles"]
@@ -22,6 +23,7 @@ __all__ = ["Moments", "add", "merge", "pooled", "quantiles", "weighted_quantiles
 _AT_ONCE = 1 << 18
 
 
+@prints_short
 class Moments(NamedTuple):
     """A weighted mean and sum of squared deviations.
 

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jaxgen.core.errors import expected
+from jaxgen.core.printing import prints_short
 from jaxgen.diagnostics.moments import Moments, add
 
 __all__ = ["BINS", "StreamedDraws", "folding", "histogram_quantiles"]
@@ -23,6 +24,7 @@ __all__ = ["BINS", "StreamedDraws", "folding", "histogram_quantiles"]
 BINS = 256
 
 
+@prints_short
 class StreamedDraws(NamedTuple):
     """Sums over the draws so far.
 

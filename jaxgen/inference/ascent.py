@@ -19,6 +19,7 @@ import optax
 from jaxgen.core.errors import InputError, expected
 from jaxgen.core.keys import as_key
 from jaxgen.core.precision import at_precision
+from jaxgen.core.printing import prints_short
 from jaxgen.core.pytree import with_structure
 from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import Array, ArrayTree, PRNGKey, Scalar
@@ -30,6 +31,7 @@ __all__ = ["AscentResult", "ascend"]
 
 
 @with_structure("num_gradients", "num_evaluations", "exactness")
+@prints_short
 class AscentResult(NamedTuple):
     """Where ascent arrived.
 

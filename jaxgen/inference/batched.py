@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.printing import prints_short
 from jaxgen.core.tracing import namespace
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.kernels import ChainState, Kernel
@@ -35,6 +36,7 @@ _SETTLE = 8
 Progress = Callable[[int, int], None]
 
 
+@prints_short
 class Evidence(NamedTuple):
     """Estimates of N evidences, NumPy arrays.
 

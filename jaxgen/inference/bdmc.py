@@ -20,8 +20,10 @@ import numpy as np
 from jaxgen.core.errors import expected
 from jaxgen.core.keys import as_key
 from jaxgen.core.precision import at_precision
+from jaxgen.core.printing import card, card_html, number
 from jaxgen.core.pytree import pytree, with_structure
-from jaxgen.core.tracing import namespace
+from jaxgen.core.table import Table
+from jaxgen.core.tracing import is_traced, namespace
 from jaxgen.core.types import Array, ArrayTree, Density, PRNGKey
 from jaxgen.inference import batched as many
 from jaxgen.inference.ais import ais
@@ -244,6 +246,30 @@ class BDMCResult(NamedTuple):
     reverse: Evidence
     num_gradients: float
     notes: tuple[str, ...]
+
+    def summary(self) -> Table:
+        """Return a table with a row for each pair: the lower and the upper bound."""
+        names = [f"pair {i}" for i in range(np.shape(self.lower)[0])]
+        return Table(names, {"lower": self.lower, "upper": self.upper})
+
+    def __repr__(self) -> str:
+        return card(*_printed(self))
+
+    def _repr_html_(self) -> str:
+        return card_html(*_printed(self))
+
+
+def _printed(found: BDMCResult) -> tuple[str, list[tuple[str, str]], tuple[str, ...]]:
+    """Title, rows and notes of a `BDMCResult`."""
+    count = np.shape(found.lower)[-1]
+    rows = [
+        ("gap", f"{number(found.gap)} +- {number(found.gap_standard_error)} nats"),
+        ("gradients", f"{number(found.num_gradients, ',.0f')} a chain"),
+    ]
+    if not is_traced(found.lower):
+        low, high = float(np.mean(found.lower)), float(np.mean(found.upper))
+        rows.insert(0, ("log Z", f"between {low:.2f} and {high:.2f} on average"))
+    return f"BDMCResult: {count} simulated pair{'s' * (count != 1)}", rows, found.notes
 
 
 def simulate(key: PRNGKey, paths: DecoderPaths, count: int) -> tuple[ArrayTree, Array]:

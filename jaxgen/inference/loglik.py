@@ -19,7 +19,9 @@ import numpy as np
 from jaxgen.core.errors import expected
 from jaxgen.core.keys import as_key
 from jaxgen.core.precision import at_precision
+from jaxgen.core.printing import card, card_html, number
 from jaxgen.core.pytree import with_structure
+from jaxgen.core.table import Table
 from jaxgen.core.tracing import is_traced, namespace
 from jaxgen.core.types import Array, PRNGKey
 from jaxgen.inference import batched as many
@@ -73,6 +75,38 @@ class LogLikelihood(NamedTuple):
     notes: tuple[str, ...]
     evidence: Evidence
     check: BDMCResult | None
+
+    def summary(self) -> Table:
+        """Return a table with a row for each image: log p(x), its standard error, and ESS."""
+        count = np.shape(self.log_prob)[0]
+        columns = {name: getattr(self, name) for name in ("log_prob", "standard_error", "ess")}
+        return Table([f"image {i}" for i in range(count)], columns)
+
+    def __repr__(self) -> str:
+        return card(*_printed(self))
+
+    def _repr_html_(self) -> str:
+        return card_html(*_printed(self))
+
+
+def _printed(found: LogLikelihood) -> tuple[str, list[tuple[str, str]], tuple[str, ...]]:
+    """Return what a `LogLikelihood` prints: title, rows and notes."""
+    count = np.shape(found.log_prob)[-1]
+    title = f"LogLikelihood: {count} image{'s' * (count != 1)}, {found.exactness}"
+    error = number(found.estimation_error)
+    rows = [
+        ("log p(x)", f"{number(found.mean)} +- {number(found.mean_standard_error)} on average"),
+        ("", f"(of these very images: +- {error})"),
+        ("bits", f"{number(found.bits_per_dimension, '.3f')} per dimension"),
+        ("gradients", f"{number(found.num_gradients, ',.0f')} a chain"),
+    ]
+    if found.check is not None:
+        gap = f"{number(found.gap)} +- {number(found.gap_standard_error)} nats"
+        rows.append(("BDMC gap", f"{gap}, on images that the model draws"))
+    if not is_traced(found.ess):
+        least, middle = float(np.min(found.ess)), float(np.median(found.ess))
+        rows.insert(3, ("weights", f"ESS {least:.1f} at worst, {middle:.1f} in the middle"))
+    return title, rows, found.notes
 
 
 @at_precision

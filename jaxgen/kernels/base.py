@@ -12,12 +12,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core.errors import expected
+from jaxgen.core.printing import prints_short
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.target.path import AnnealedPath
 
 __all__ = ["ChainState", "Kernel", "StepInfo", "Tuning", "evaluate", "halves", "keep_if"]
 
 
+@prints_short
 class ChainState(NamedTuple):
     """One chain between two steps.
 
@@ -34,6 +36,7 @@ class ChainState(NamedTuple):
     grad_tilt: ArrayTree
 
 
+@prints_short
 class StepInfo(NamedTuple):
     """What one step did.
 

@@ -15,11 +15,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core.errors import expected
+from jaxgen.core.printing import prints_short
 from jaxgen.core.types import Array, Scalar
 
 __all__ = ["ModesVisited", "autocorrelation", "integrated_time", "modes_visited"]
 
 
+@prints_short
 class ModesVisited(NamedTuple):
     """Attributes:
     by_chain: `[C]` the number of distinct centres each chain came near.

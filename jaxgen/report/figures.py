@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxgen.core.printing import prints_short
 from jaxgen.diagnostics import effective_sizes, split_rhat
 from jaxgen.report.reading import Entry, Run
 
@@ -19,6 +20,7 @@ _PROJECTIONS = 32
 _MOST = 20_000_000
 
 
+@prints_short
 class Figures(NamedTuple):
     """Measured on the draws of one posterior.
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxgen.core.errors import expected
+from jaxgen.core.printing import prints_short
 from jaxgen.sampler.finished import DRAWS, HISTORY, SUMMARY, Arrays, read_summary
 from jaxgen.sampler.finished.reading import short
 
@@ -21,6 +22,7 @@ __all__ = ["HISTORY", "Entry", "Run", "entry_of", "read"]
 _MOST_RUNS = 10_000
 
 
+@prints_short
 class Entry(NamedTuple):
     """One posterior of a run.
 

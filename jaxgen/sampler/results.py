@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +10,11 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxgen.core.errors import InputError, expected
-from jaxgen.core.pytree import with_structure
+from jaxgen.core.printing import Rows, card, card_html, number
+from jaxgen.core.pytree import short, with_structure
+from jaxgen.core.table import Table
 from jaxgen.core.types import Array, ArrayTree
+from jaxgen.sampler import summaries
 from jaxgen.sampler.state import BLANK, RunState, TemperatureInfo
 
 __all__ = [
@@ -148,21 +152,23 @@ class AISResult(NamedTuple):
         """Return the results of a run under `jax.vmap`, one for each item, settled."""
         return [one.settled() for one in _items(self)]
 
+    def summary(
+        self,
+        observables: Mapping[str, Callable[[Any], Any]] | None = None,
+        *,
+        hdi_prob: float = 0.94,
+    ) -> Table:
+        """Return a table of the weighted states: see `SampleResult.summary`."""
+        found = self.settled()
+        weights = np.exp(np.asarray(found.log_weight) - np.max(found.log_weight))
+        weights = weights / weights.sum()
+        return summaries.table_of(None, found.position, weights, observables, hdi_prob)
+
     def __repr__(self) -> str:
-        if self.notes[:1] == UNSETTLED:
-            return _unsettled(self)
-        count = len(np.asarray(self.log_weight))
-        return _lines(
-            f"AISResult: {count} weighted draws, {_size(self.position)} numbers each, "
-            f"{self.exactness}",
-            [
-                *_evidence_lines(self, count),
-                ("beta", f"{self.beta:.4g} at the end of {len(self.history.beta)} temperatures"),
-                ("acceptance", f"{self.acceptance_rate:.2f}"),
-                ("gradients", f"{float(np.mean(self.num_gradients)):,.0f} a chain"),
-            ],
-            self.notes,
-        )
+        return card(*_of_ais(self))
+
+    def _repr_html_(self) -> str:
+        return card_html(*_of_ais(self))
 
 
 @_has_structure
@@ -238,31 +244,104 @@ class SampleResult(NamedTuple):
         """Return the results of a run under `jax.vmap`, one for each item, settled."""
         return [one.settled() for one in _items(self)]
 
+    def summary(
+        self,
+        observables: Mapping[str, Callable[[Any], Any]] | None = None,
+        *,
+        hdi_prob: float = 0.94,
+    ) -> Table:
+        """Return a table of the draws, as `arviz.summary` has it.
+
+        A row for each latent, and for the images' mean where images were kept; without draws,
+        of the chains' last positions. `summary()["r_hat"]` is a column,
+        `summary().to_dataframe()` a data frame of pandas.
+
+        Args:
+          observables: name -> function of one draw, a row each: of its image where images
+            were kept, of its position otherwise.
+          hdi_prob: of the narrowest interval.
+
+        Raises:
+          InputError: for a result under `jax.jit`, and for observables that are no functions.
+        """
+        found = self.settled()
+        return summaries.table_of(found.draws, found.position, found.weights, observables, hdi_prob)
+
     def __repr__(self) -> str:
-        if self.notes[:1] == UNSETTLED:
-            return _unsettled(self)
-        count = len(self.weights)
-        leaves = jax.tree.leaves(self.draws)
-        kept = "no draws kept"
-        if leaves and all(np.ndim(leaf) >= 2 for leaf in leaves):
-            kept = f"{np.shape(leaves[0])[1]} draws a chain"
-        rows = len(self.history.beta)
-        stages = f"{rows} temperature{'s' * (rows != 1)}"
-        if len(self.pilot_history.beta):
-            stages += f" after a pilot of {len(self.pilot_history.beta)}"
-        rate = float(np.mean(self.acceptance_rate))
-        return _lines(
-            f"SampleResult: {count} chains, {kept}, {_size(self.position)} numbers each, "
-            f"{self.exactness}",
-            [
-                *_evidence_lines(self, count),
-                ("annealing", f"{stages}, {self.num_ancestors} independent first states"),
-                ("acceptance", f"{rate:.2f} at step size {self.step_size:.3g}"),
-                ("gradients", f"{float(np.mean(self.num_gradients)):,.0f} a chain"),
-                ("divergent", f"{int(np.sum(self.num_divergent))} proposals, rejected"),
-            ],
-            self.notes,
-        )
+        return card(*_of_sample(self))
+
+    def _repr_html_(self) -> str:
+        return card_html(*_of_sample(self), pictures=_pictures(self))
+
+
+def _of_ais(result: AISResult) -> tuple[str, Rows, tuple[str, ...]]:
+    """What an `AISResult` prints: title, rows and notes."""
+    found = _printable(result)
+    if found is None:
+        return _unsettled(result)
+    count = len(np.asarray(found.log_weight))
+    rows = [
+        *_evidence_lines(found, count),
+        ("beta", f"{found.beta:.4g} at the end of {len(found.history.beta)} temperatures"),
+        ("acceptance", f"{float(found.acceptance_rate):.2f}"),
+        ("gradients", f"{float(np.mean(found.num_gradients)):,.0f} a chain"),
+    ]
+    size = _size(found.position)
+    title = f"AISResult: {count} weighted draws, {size} numbers each, {found.exactness}"
+    return title, rows, found.notes
+
+
+def _of_sample(result: SampleResult) -> tuple[str, Rows, tuple[str, ...]]:
+    """What a `SampleResult` prints: title, rows and notes."""
+    found = _printable(result)
+    if found is None:
+        return _unsettled(result)
+    count = len(found.weights)
+    leaves = jax.tree.leaves(found.draws)
+    kept = "no draws kept"
+    if leaves and all(np.ndim(leaf) >= 2 for leaf in leaves):
+        kept = f"{np.shape(leaves[0])[1]} draws a chain"
+    stages = f"{len(found.history.beta)} temperature{'s' * (len(found.history.beta) != 1)}"
+    if len(found.pilot_history.beta):
+        stages += f" after a pilot of {len(found.pilot_history.beta)}"
+    rows = [
+        *_evidence_lines(found, count),
+        ("annealing", f"{stages}, {found.num_ancestors} independent first states"),
+        (
+            "acceptance",
+            f"{float(np.mean(found.acceptance_rate)):.2f} at step size {found.step_size:.3g}",
+        ),
+        ("gradients", f"{float(np.mean(found.num_gradients)):,.0f} a chain"),
+        ("divergent", f"{int(np.sum(found.num_divergent))} proposals, rejected"),
+    ]
+    mixed = summaries.mixing(found.draws, found.position)
+    if mixed:
+        rows.insert(2, ("mixing", mixed))
+    size = _size(found.position)
+    title = f"SampleResult: {count} chains, {kept}, {size} numbers each, {found.exactness}"
+    return title, rows, found.notes
+
+
+def _printable(result: Any) -> Any:
+    """The result with numbers in it, or None: of several runs, of placeholders, or failed."""
+    if result.notes[:1] != UNSETTLED:
+        return result
+    try:
+        return result.settled()
+    except InputError:
+        return None
+
+
+def _pictures(result: SampleResult) -> list[tuple[str, np.ndarray]]:
+    """The last draw of each chain, where images were kept and there is one run."""
+    found = _printable(result)
+    kept = found.draws if found is not None and isinstance(found.draws, Mapping) else {}
+    image = kept.get("image")
+    if image is None or isinstance(image, Tracer) or np.ndim(image) not in (4, 5):
+        return []
+    last = np.asarray(image)[:, -1]
+    last = last[..., None] if last.ndim == 3 else last
+    return [("last draws of the chains", last)] if last.shape[-1] in (1, 3) else []
 
 
 def _readable(result: Any) -> Any:
@@ -291,10 +370,21 @@ def _items(result: Any) -> list[Any]:
     return [jax.tree.map(lambda x, i=i: x[i], result) for i in range(count[0])]
 
 
-def _unsettled(result: Any) -> str:
+def _unsettled(result: Any) -> tuple[str, Rows, tuple[str, ...]]:
+    """What several runs, placeholders and failed runs print."""
     shape = list(np.shape(result.log_z))
     many = f" of {shape} runs" if shape else ""
-    return f"{type(result).__name__}{many}, {result.exactness}\n  note: {result.notes[0]}"
+    title = f"{type(result).__name__}{many}, {result.exactness}"
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(result)):
+        return title, [("log Z", short(result.log_z))], result.notes[:1]
+    if not shape:  # the run has failed: its numbers mean nothing
+        return title, [("failed", FAILURES[int(result.failure)])], ()
+    values = np.asarray(result.log_z)
+    failed = int(np.sum(np.asarray(result.failure) > 0))
+    rows = [("log Z", f"{np.nanmin(values):.2f} to {np.nanmax(values):.2f}")]
+    rows += [("failed", f"{failed} of {values.size} runs")] if failed else []
+    note = "made under jax.vmap: result.unstacked() takes the runs apart, with their notes"
+    return title, rows, (note,)
 
 
 def sample_notes(result: SampleResult) -> tuple[str, ...]:
@@ -415,14 +505,7 @@ def _size(position: ArrayTree) -> int:
 
 
 def _evidence_lines(result: AISResult | SampleResult, count: int) -> list[tuple[str, str]]:
-    error = result.log_z_standard_error
-    text = f"{result.log_z:.2f} +- {error:.2f}"
+    text = f"{number(result.log_z)} +- {number(result.log_z_standard_error)}"
     if len(result.island_log_z) > 1:
         text += " (islands: " + ", ".join(f"{x:.2f}" for x in result.island_log_z) + ")"
-    return [("log Z", text), ("weights", f"ESS {result.ess:.1f} of {count}")]
-
-
-def _lines(title: str, rows: list[tuple[str, str]], notes: tuple[str, ...]) -> str:
-    """A title, aligned rows and the notes: a dozen lines, and no array."""
-    body = [f"  {name:<11} {text}" for name, text in rows]
-    return "\n".join([title, *body, *(f"  note: {note}" for note in notes)])
+    return [("log Z", text), ("weights", f"ESS {number(result.ess, '.1f')} of {count}")]

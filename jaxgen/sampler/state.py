@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.printing import prints_short
 from jaxgen.core.types import Array, ArrayTree
 from jaxgen.kernels.base import ChainState
 from jaxgen.tempering.step_size import Clock
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 
+@prints_short
 class Found(NamedTuple):
     """What the pilot's chains have found, kept while scouts go (`jaxgen.sampler.scouts`).
 
@@ -54,6 +56,7 @@ def nothing_found(position: ArrayTree, zeros: Array, memory: Any) -> Found:
     return Found(position, zeros, position, zeros, memory, jnp.zeros(zeros.shape, jnp.int32))
 
 
+@prints_short
 class RunState(NamedTuple):
     """All that the rest of a run depends on, besides what the user composed.
 
@@ -104,6 +107,7 @@ class RunState(NamedTuple):
     num_divergent: Array
 
 
+@prints_short
 class TemperatureInfo(NamedTuple):
     """One row for each temperature; rows beyond the last are marked inactive.
 

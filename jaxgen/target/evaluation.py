@@ -14,12 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.printing import prints_short
 from jaxgen.core.types import Array, ArrayTree
 from jaxgen.target.posterior import Posterior
 
 __all__ = ["Evaluated", "evaluate"]
 
 
+@prints_short
 class Evaluated(NamedTuple):
     """What a posterior says of N positions.
 

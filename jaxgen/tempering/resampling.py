@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxgen.core.errors import expected
 from jaxgen.core.lazy import blackjax
+from jaxgen.core.printing import prints_short
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
 
 __all__ = [
@@ -87,6 +88,7 @@ _MOST_ISLANDS = 4
 _STUDENT = {2: 2.195, 3: 2.195, 4: 1.624}
 
 
+@prints_short
 class Evidence(NamedTuple):
     """An estimate of log Z from islands of chains.
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxgen.core.atomic import local_folder
 from jaxgen.core.errors import InputError, expected
+from jaxgen.core.printing import prints_short
 from jaxgen.sampler.checkpoint.draws import Shard, read_draws, shard_of, shards_in
 from jaxgen.sampler.checkpoint.files import FORMAT, read_settings
 from jaxgen.sampler.checkpoint.manifests import Manifest, numbers, read_manifest
@@ -21,6 +22,7 @@ _DRAWN = ("position", "image", "log_density")
 __all__ = ["StoredRun", "counted", "load_run"]
 
 
+@prints_short
 class StoredRun(NamedTuple):
     """A run folder as it is on disk now, whether or not the run is still going on.
 

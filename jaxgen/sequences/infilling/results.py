@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxgen.core.printing import prints_short
 from jaxgen.core.types import Array, Resampling
 
 __all__ = ["InfillingHistory", "InfillingResult", "infilling_notes"]
 
 
+@prints_short
 class InfillingHistory(NamedTuple):
     """One row for each token, left to right, then one for each temperature; NumPy arrays.
 
@@ -29,6 +31,7 @@ class InfillingHistory(NamedTuple):
     acceptance_rate: Array | np.ndarray
 
 
+@prints_short
 class InfillingResult(NamedTuple):
     """Sequences from the posterior, with the names of `AISResult` and `SampleResult`.
 
