@@ -182,8 +182,8 @@ def add_models(parser: Any) -> None:
     parser.add_argument(
         "image",
         metavar="IMAGE",
-        help="a PNG, JPEG or npy file; example:0 to example:49, which come with jaxgen; or "
-        "test:N of the Fashion-MNIST test set",
+        help="a PNG, JPEG or npy file; example:0 to example:49, which come with jaxgen; "
+        "test:N of the Fashion-MNIST test set; or a folder of such files",
     )
     parser.add_argument(
         "--model",
@@ -248,12 +248,12 @@ def nearest(argument: str, value: str, names: Iterable[str]) -> InputError:
     return expected(argument, f"one of {', '.join(names)}", repr(value), hint)
 
 
-def class_index(text: str, names: tuple[str, ...]) -> int:
+def class_index(text: str, names: tuple[str, ...], argument: str = "--class") -> int:
     """A class by its index or its name (case, `-` and `_` do not matter)."""
     if text.isdecimal():
         if int(text) < len(names):
             return int(text)
-        raise expected("--class", f"a class from 0 to {len(names) - 1}, or its name", text)
+        raise expected(argument, f"a class from 0 to {len(names) - 1}, or its name", text)
 
     def fold(name: str) -> str:
         return name.lower().replace("-", " ").replace("_", " ").replace("/", " ")
@@ -264,7 +264,7 @@ def class_index(text: str, names: tuple[str, ...]) -> int:
     starts = [i for i, name in enumerate(folded) if name.startswith(fold(text)) and text]
     if len(starts) == 1:
         return starts[0]
-    raise nearest("--class", text, names)
+    raise nearest(argument, text, names)
 
 
 def kernel(text: str) -> Any:

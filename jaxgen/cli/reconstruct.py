@@ -13,18 +13,27 @@ import jaxgen
 from jaxgen.applications import tasks
 from jaxgen.cli import options as texts
 from jaxgen.cli.runs import Finished, Model, draws, label_array, load
-from jaxgen.plotting.pictures import Reconstruction
+from jaxgen.core.pytree import pytree, static
+from jaxgen.plotting.pictures import Reconstruction, masked
 from jaxgen.target.posterior import Posterior
 
 __all__ = [
+    "OfClass",
+    "OfPixels",
+    "OfView",
+    "Posteriors",
     "Task",
     "add_class_term",
     "arrays",
     "finish",
     "judge",
     "pick",
+    "pick_of",
     "pixel_condition",
+    "posteriors",
     "row",
+    "rows_of",
+    "saved",
 ]
 
 
@@ -58,6 +67,78 @@ def add_class_term(options: Any, condition: Any, models: list[Model]) -> Any:
     return condition + jaxgen.ClassLogSoftmax(classifier.network, label_array(label))
 
 
+@pytree
+class OfClass:
+    """label -> the posterior of a class; the networks' weights are data."""
+
+    prior: Any
+    generator: Any
+    classifier: Any
+
+    def __call__(self, label: Any) -> Posterior:
+        """Return the posterior."""
+        condition = jaxgen.ClassLogSoftmax(self.classifier, label)
+        return Posterior(self.prior, self.generator, condition)
+
+
+@pytree
+class OfPixels:
+    """(image, mask) -> what is known of the image: a condition that differs in its data alone."""
+
+    noise: float | str = static()
+
+    def __call__(self, observed: Any) -> Any:
+        """Return the condition."""
+        image, mask = observed
+        condition = jaxgen.ObservedPixels(image, mask, tasks.unit_noise(self.noise))
+        return tasks.learned(condition, self.noise)
+
+
+@pytree
+class OfView:
+    """view -> what is known of the image."""
+
+    noise: float | str = static()
+    factor: int = static()
+    method: str = static()
+    shape: tuple[int, int, int] = static()
+
+    def __call__(self, view: Any) -> Any:
+        """Return the condition."""
+        unit = tasks.unit_noise(self.noise)
+        condition = jaxgen.LowResolution(view, unit, self.factor, self.method)
+        return tasks.learned(condition, self.noise, None, self.shape)
+
+
+@pytree
+class Posteriors:
+    """item -> its posterior; weights and the class are data."""
+
+    prior: Any
+    generator: Any
+    condition: Any
+    also: Any
+
+    def __call__(self, observed: Any) -> Posterior:
+        """Return the posterior."""
+        condition = self.condition(observed)
+        full = condition if self.also is None else condition + self.also
+        return Posterior(self.prior, self.generator, full)
+
+
+def posteriors(options: Any, condition: Any, models: list[Model]) -> Posteriors:
+    """Posteriors of many images, with the class of --class where it was given."""
+    generator = models[0]
+    prior = jaxgen.Gaussian.standard(generator.info.input_shape)
+    also = None
+    if options.label is not None:
+        classifier = load(options.classifier, "classifier", "--classifier")
+        models.append(classifier)
+        label = texts.class_index(options.label, classifier.info.classes)
+        also = jaxgen.ClassLogSoftmax(classifier.network, label_array(label))
+    return Posteriors(prior, generator.network, condition, also)
+
+
 def pixel_condition(image: np.ndarray, mask: np.ndarray, noise: float | str) -> Any:
     """Observed pixels as data; what is hidden is not even handed over."""
     seen = np.where(mask[..., None] > 0, image, 0.0).astype(np.float32)
@@ -80,13 +161,66 @@ def judge(done: Finished, target: Posterior, condition: Any) -> tuple[Finished, 
     return dataclasses.replace(done, facts=facts, result=result), (found.low, found.high)
 
 
+def saved(done: Finished, task: Task, target: Any, condition: Any, name: str, **view: Any) -> Any:
+    """A finished item of a folder of images, as `jaxgen.cli.many` writes it.
+
+    Args:
+      done: what was sampled.
+      task: what is known of the image.
+      target: its posterior.
+      condition: the part of its condition that saw pixels.
+      name: of the picture.
+      view: arrays beside the draws, `mask` or `view`.
+    """
+    from jaxgen.cli.many import Saved
+    from jaxgen.plotting.pictures import reconstructions
+
+    done, interval = judge(finish(done, task), target, condition)
+    line = row(done, task, interval)
+    stored = {f"{done.name}/{key}": np.asarray(value) for key, value in view.items()}
+    heading = "low-resolution" if task.hidden is None else "observed"
+    return Saved(
+        done,
+        {name: reconstructions([line], observed=heading)},
+        {**arrays([done], [line]), **stored},
+    )
+
+
+def rows_of(entries: Sequence[Any]) -> list[Reconstruction]:
+    """Rows of a picture, of posteriors that were stored."""
+    rows = []
+    for entry in entries:
+        extra, data = entry.extra, entry.data
+        shown = extra.get("truth", extra.get("view"))
+        if "mask" in extra:
+            shown = masked(extra.get("truth", extra["mean"]), extra["mask"])
+        rows.append(
+            Reconstruction(
+                entry.label,
+                str(data.get("observed", "")),
+                extra.get("truth"),
+                extra.get("view", shown),
+                extra["mean"],
+                list(pick_of(entry.image, entry.weights, 3)),
+                extra["deviation"],
+                (extra["low"], extra["high"]),
+            )
+        )
+    return rows
+
+
 def pick(done: Finished, count: int) -> np.ndarray:
     """The last draws of `count` chains, evenly spaced in the chains' weights.
 
     After resampling neighbours may have a common ancestor, so evenly spaced chains are the
     most different ones. Nothing looks at the images.
     """
-    images, weights = done.result.draws["image"], np.asarray(done.result.weights, np.float64)
+    return pick_of(done.result.draws["image"], done.result.weights, count)
+
+
+def pick_of(images: np.ndarray, weights: Any, count: int) -> np.ndarray:
+    """The same of images `[C, S, H, W, channels]` and weights `[C]`."""
+    weights = np.asarray(weights, np.float64)
     edges = np.cumsum(weights) / weights.sum()
     chains = np.searchsorted(edges, (np.arange(count) + 0.5) / count)
     return images[np.minimum(chains, len(edges) - 1), -1]

@@ -36,6 +36,7 @@ __all__ = [
     "Settings",
     "class_key",
     "draws",
+    "identity",
     "image_shape",
     "judged",
     "kept",
@@ -222,7 +223,7 @@ def summary(
         "command": command,
         "arguments": {k: v for k, v in arguments.items() if k != "run"},
         **more,
-        "models": [_identity(model.info) for model in models],
+        "models": [identity(model.info) for model in models],
         "runs": entries,
         "seconds": round(sum(entry["seconds"] for entry in entries), 2),
         "gradients": sum(entry["gradients"] for entry in entries),
@@ -340,7 +341,8 @@ def label_array(label: int) -> Any:
     return jnp.asarray(label, jnp.int32)
 
 
-def _identity(info: ModelInfo) -> dict[str, Any]:
+def identity(info: ModelInfo) -> dict[str, Any]:
+    """What a summary says of a network."""
     return {
         "name": info.name,
         "kind": info.kind,

@@ -23,7 +23,12 @@ def add(commands: Any, name: str) -> None:
     which.add_argument(
         "--class", dest="label", metavar="CLASS", help="the class to draw: name or index"
     )
-    which.add_argument("--classes", choices=("all",), help="every class in turn")
+    which.add_argument(
+        "--classes",
+        metavar="CLASSES",
+        help="several classes, each into a folder of its own below --out: all, or names and "
+        "indices with commas between",
+    )
     parser.add_argument(
         "--model",
         default="fashion-mnist/dcgan",
@@ -54,27 +59,71 @@ def _run(options: Any) -> int:
     classifier = runs.load(options.classifier, "classifier", "--classifier")
     runs.image_shape(generator)
     names = classifier.info.classes
-    labels = range(len(names)) if options.classes else [class_index(options.label, names)]
-    stem = "all" if options.classes else names[labels[0]].replace("/", "-").replace(" ", "-")
+    if options.classes is not None:
+        return _each(options, settings, generator, classifier)
+    label = class_index(options.label, names)
+    stem = names[label].replace("/", "-").replace(" ", "-")
     path = runs.out_folder(options, f"sample-{stem}")
     key = jax.random.key(settings.seed)
 
-    finished = []
     steps = settings.warmup + settings.steps
-    with Reporter(
-        len(labels), quiet=options.quiet, moves=settings.moves or 2, steps=steps
-    ) as reporter:
-        for label in labels:
-            condition = jaxgen.ClassLogSoftmax(classifier.network, runs.label_array(label))
-            target = runs.posterior(generator, condition)
-            chain_key, name = runs.class_key(key, label), f"class_{label}"
-            done = runs.run(chain_key, target, settings, reporter, name, names[label], path)
-            finished.append(done)
-
-    finished = runs.judged(finished, labels, names)
+    with Reporter(1, quiet=options.quiet, moves=settings.moves or 2, steps=steps) as reporter:
+        condition = jaxgen.ClassLogSoftmax(classifier.network, runs.label_array(label))
+        target = runs.posterior(generator, condition)
+        chain_key, name = runs.class_key(key, label), f"class_{label}"
+        done = runs.run(chain_key, target, settings, reporter, name, names[label], path)
+    finished = runs.judged([done], [label], names)
     columns = min(_COLUMNS, settings.chains)
     grid = class_grid([pick(done, columns) for done in finished], [d.label for d in finished])
     data = runs.summary("sample", vars(options), [generator, classifier], finished)
     data = runs.save(path, data, finished, {"samples.png": grid}, force=options.force)
     runs.print_results(data, path, as_json=options.json)
     return 0
+
+
+def _each(options: Any, settings: Any, generator: Any, classifier: Any) -> int:
+    """Several classes by one program, each into a folder of its own."""
+    import numpy as np
+
+    import jaxgen
+    from jaxgen.cli import many, runs
+    from jaxgen.cli.reconstruct import OfClass, pick, pick_of
+    from jaxgen.plotting.pictures import class_grid
+
+    names = classifier.info.classes
+    labels = _labels(options.classes, names)
+    path = runs.out_folder(options, "sample-classes")
+    columns = min(_COLUMNS, settings.chains)
+    models = [generator, classifier]
+    folders = many.folder_names([names[label] for label in labels])
+    items = [many.Item(f, names[k], k) for f, k in zip(folders, labels, strict=True)]
+
+    def save(item: many.Item, done: runs.Finished) -> many.Saved:
+        (found,) = runs.judged([done], [item.number], names)
+        return many.Saved(
+            found, {"samples.png": class_grid([pick(found, columns)], [item.label])}, {}
+        )
+
+    def picture(entries: Any) -> dict[str, Any]:
+        rows = [pick_of(entry.image, entry.weights, columns) for entry in entries]
+        return {"samples.png": class_grid(rows, [entry.label for entry in entries])}
+
+    numbers = np.arange(len(names), dtype=np.int32)
+    prior = jaxgen.Gaussian.standard(generator.info.input_shape)
+    make = OfClass(prior, generator.network, classifier.network)
+    failed = many.run(path, options, "sample", models, items, numbers, make, settings, save)
+    return many.finish(path, options, "sample", models, items, failed, picture)
+
+
+def _labels(text: str, names: tuple[str, ...]) -> list[int]:
+    """The classes that --classes names, in their order, each once."""
+    from jaxgen.cli.options import class_index
+    from jaxgen.core.errors import expected
+
+    if text == "all":
+        return list(range(len(names)))
+    words = [word.strip() for word in text.split(",")]
+    labels = [class_index(word, names, "--classes") for word in words]
+    if len(set(labels)) < len(labels):
+        raise expected("--classes", "each class once", text)
+    return labels

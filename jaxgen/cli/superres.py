@@ -15,7 +15,8 @@ def add(commands: Any, name: str) -> None:
         name,
         help="sharpen an image from a low-resolution view",
         description="Draw sharp images of which IMAGE is a coarse view: "
-        "p(z) N(view; A G(z), noise^2), annealed. An IMAGE of full size is reduced first.",
+        "p(z) N(view; A G(z), noise^2), annealed. An IMAGE of full size is reduced first; it may "
+        "be a folder of images: each gets a folder below --out.",
         epilog="Example: jaxgen superres example:33 --factor 4",
     )
     add_models(parser)
@@ -46,6 +47,8 @@ def add(commands: Any, name: str) -> None:
 
 
 def _run(options: Any) -> int:
+    from pathlib import Path
+
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -64,6 +67,8 @@ def _run(options: Any) -> int:
     if height % factor or width % factor:
         raise expected("--factor", f"a divisor of {height} and {width}", factor)
     sizes = [(height, width), (height // factor, width // factor)]
+    if Path(options.image).is_dir():
+        return _each(options, settings, [generator], (height, width, channels))
     picture = inputs.read_image(options.image, sizes, channels, options.data_dir)
     if picture.mask is not None:
         raise expected("IMAGE", "an opaque image", f"{picture.name}, partly transparent")
@@ -109,3 +114,66 @@ def _run(options: Any) -> int:
     )
     runs.print_results(data, path, as_json=options.json)
     return 0
+
+
+def _each(options: Any, settings: Any, models: Any, shape: tuple[int, int, int]) -> int:
+    """Every image of a folder by one program, each into a folder of its own."""
+    from pathlib import Path
+
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxgen.cli import inputs, many, reconstruct, runs
+    from jaxgen.core.errors import InputError, expected
+    from jaxgen.plotting.pictures import reconstructions
+
+    height, width, channels = shape
+    factor, small = options.factor, (height // options.factor, width // options.factor)
+
+    def read(path: str) -> Any:
+        picture = inputs.read_image(path, [(height, width), small], channels)
+        if picture.mask is not None:
+            raise expected("IMAGE", "an opaque image", "one that is partly transparent")
+        return picture
+
+    paths = many.pictures_in(Path(options.image))
+    pictures = many.read_all(paths, read)
+    condition = reconstruct.OfView(options.noise, factor, options.method, shape)
+    blank = jnp.zeros((*small, channels), jnp.float32)
+    reduce = reconstruct.OfView(1.0, factor, options.method, shape)(blank).view
+    data = np.stack(
+        [
+            np.asarray(reduce(jnp.asarray(p.image))) if p.image.shape == shape else p.image
+            for p in pictures
+        ]
+    ).astype(np.float32)
+    make = reconstruct.posteriors(options, condition, models)
+    for path, view in zip(paths, data, strict=True):
+        try:
+            make(view).check()
+        except InputError as error:
+            raise InputError(f"{path.name}: {error}") from error
+    path = runs.out_folder(options, "superres")
+    folders = many.folder_names([picture.name for picture in pictures])
+    items = [
+        many.Item(f, p.name, i) for i, (f, p) in enumerate(zip(folders, pictures, strict=True))
+    ]
+
+    def save(item: many.Item, done: runs.Finished) -> many.Saved:
+        picture, view = pictures[item.number], data[item.number]
+        task = reconstruct.Task(
+            truth=picture.image if picture.image.shape == shape else None,
+            hidden=None,
+            shown=view,
+            label=picture.name,
+            note=f"{factor}x {options.method}",
+        )
+        name = "superresolution.png"
+        return reconstruct.saved(done, task, make(view), condition(view), name, view=view)
+
+    def draw(entries: Any) -> dict[str, Any]:
+        rows = reconstruct.rows_of(entries)
+        return {"superresolution.png": reconstructions(rows, observed="low-resolution")}
+
+    failed = many.run(path, options, "superres", models, items, data, make, settings, save)
+    return many.finish(path, options, "superres", models, items, failed, draw)

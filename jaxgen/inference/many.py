@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -47,6 +47,8 @@ def sample_each(
     *,
     batch: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    which: Sequence[int] | None = None,
+    each: Callable[[int, SampleResult | InputError], None] | None = None,
     **settings: Any,
 ) -> list[SampleResult]:
     """Draw from `make(item)` for each item.
@@ -60,7 +62,12 @@ def sample_each(
       items: a tree of arrays `[N, ...]`: labels, observations, masks, noise levels.
       kernel: as in `sample`.
       batch: items in one program, at most: by default 1 on a CPU, 16 elsewhere.
-      progress: called with (items done, N) after each batch.
+      progress: called with (items done, how many there are to do) after each batch.
+      which: the numbers of the items to sample, all by default: what is left after some have
+        been done. An item has the same key, and so the same draws, whichever others there are.
+      each: called with an item's number and its result as soon as that is there, in the order
+        of `which`, to write it down; then nothing is kept, and the list that is returned is
+        empty. An item that failed is handed over as its `InputError`, and the others go on.
       settings: of `sample`, for all items; numbers, lists of numbers, names, functions.
 
     Returns:
@@ -68,7 +75,7 @@ def sample_each(
 
     Raises:
       InputError: for items of different lengths, and for what `sample` refuses; it names the
-        item that failed.
+        item that failed, unless `each` is there to be told.
     """
     key = as_key(key)
     lengths = {leaf.shape[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(items)}
@@ -78,34 +85,50 @@ def sample_each(
     if batch is None:
         batch = 1 if jax.default_backend() == "cpu" else _BATCH
     check_integer("batch", batch, 1)
-    size = min(batch, count)
+    todo = _chosen(which, count)
+    if not len(todo):
+        return []
+    size = min(batch, len(todo))
     make = as_data(make)
-    first = jax.tree.map(lambda x: x[0], items)
+    first = jax.tree.map(lambda x: x[int(todo[0])], items)
     target = make(first)
     if isinstance(target, Posterior):
         target.check()
     frozen = tuple(sorted((name, _hashable(value)) for name, value in settings.items()))
 
-    def run(start: int) -> list[SampleResult]:
+    def run(start: int) -> list[SampleResult | InputError]:
         # The last batch is filled up with copies, so that nothing is compiled twice.
-        index = np.minimum(np.arange(start, start + size), count - 1)
+        index = todo[np.minimum(np.arange(start, start + size), len(todo) - 1)]
         chosen = jax.tree.map(lambda x: jnp.asarray(x)[index], items)
         found = _on_host(_batch(key, index, make, chosen, kernel, frozen))
-        here = range(min(size, count - start))
-        return [_settled(jax.tree.map(lambda x, i=i: x[i], found), start + i) for i in here]
+        here = range(min(size, len(todo) - start))
+        return [_settled(jax.tree.map(lambda x, i=i: x[i], found), int(index[i])) for i in here]
 
-    starts = range(0, count, size)
+    results: list[SampleResult] = []
+    done = 0
+
+    def take(start: int, outcomes: list[SampleResult | InputError]) -> None:
+        nonlocal done
+        for item, outcome in zip(todo[start:], outcomes, strict=False):
+            if each is not None:
+                each(int(item), outcome)
+            elif isinstance(outcome, InputError):
+                raise outcome
+            else:
+                results.append(outcome)
+        done += len(outcomes)
+        _tell(progress, done, len(todo))
+
+    starts = range(0, len(todo), size)
     # The first batch compiles, so that the others find the program there.
-    results = run(0)
-    _tell(progress, len(results), count)
+    take(0, run(0))
     workers = _cores() if size == 1 and jax.default_backend() == "cpu" else 1
     settings_here = _settings_of_thread()
     with ThreadPoolExecutor(workers) as pool:
-        waiting = [pool.submit(settings_here, run, start) for start in starts[1:]]
+        waiting = [(start, pool.submit(settings_here, run, start)) for start in starts[1:]]
         try:
-            for future in waiting:
-                results += future.result()
-                _tell(progress, len(results), count)
+            for start, future in waiting:
+                take(start, future.result())
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -140,11 +163,21 @@ def _settings_of_thread() -> Callable[..., Any]:
     return call
 
 
-def _settled(result: SampleResult, item: int) -> SampleResult:
+def _settled(result: SampleResult, item: int) -> SampleResult | InputError:
     try:
         return result.settled()
     except InputError as error:
-        raise InputError(f"item {item}: {error}") from error
+        return InputError(f"item {item}: {error}")
+
+
+def _chosen(which: Sequence[int] | None, count: int) -> np.ndarray:
+    """The numbers of the items to sample, `[n]`."""
+    if which is None:
+        return np.arange(count)
+    chosen = np.asarray(which, np.int64).reshape(-1)
+    if len(set(chosen.tolist())) < len(chosen) or np.any((chosen < 0) | (chosen >= count)):
+        raise expected("which", f"different numbers from 0 to {count - 1}", list(which))
+    return chosen
 
 
 def _cores() -> int:

@@ -20,14 +20,16 @@ from typing import Any, NamedTuple
 
 from jaxgen.core.atomic import acquire
 from jaxgen.core.errors import expected
-from jaxgen.sampler.finished import FORMAT, SUMMARY, plain, write_arrays, write_json
+from jaxgen.sampler.finished import FORMAT, MANY, SUMMARY, plain, write_arrays, write_json
 
 __all__ = [
     "FORMAT",
+    "MANY",
     "check_free",
     "free_name",
     "partial",
     "plain",
+    "put",
     "release",
     "reserve",
     "reserve_free",
@@ -172,7 +174,7 @@ def check_free(path: str | Path, *, force: bool = False) -> None:
         )
     if path.is_symlink() or not path.is_dir():
         raise expected("--out", "a folder to replace", f"{path}, which is none")
-    foreign = sorted({entry.name for entry in path.iterdir()} - _own_files(path))
+    foreign = _foreign(path)
     if foreign:
         raise expected(
             "--out",
@@ -180,6 +182,19 @@ def check_free(path: str | Path, *, force: bool = False) -> None:
             f"{path} with {foreign[0]}",
             "It is not replaced; give another --out",
         )
+
+
+def put(path: str | Path, *, force: bool = False) -> None:
+    """Give the folder in which a run has lived, `partial(path)`, its own name.
+
+    Args:
+      path: reserved by this process.
+      force: replace the run that is there.
+    """
+    path = Path(path)
+    check_free(path, force=force)
+    _put(partial(path), path)
+    (path / "lock").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -268,6 +283,19 @@ def _release(reservation: _Reservation) -> None:
             parent.rmdir()
 
 
+def _foreign(path: Path) -> list[str]:
+    """What is in a folder and of no run of ours; a folder of many runs is looked through."""
+    own = _own_files(path)
+    found = []
+    for entry in sorted(path.iterdir()):
+        inside = entry.is_dir() and not entry.is_symlink()
+        if entry.name not in own:
+            found.append(entry.name)
+        elif inside:
+            found += [f"{entry.name}/{name}" for name in _foreign(entry)]
+    return found
+
+
 def _own_files(path: Path) -> set[str]:
     """The files that the summary in a folder lists; empty where there is no run."""
     summary = path / _SUMMARY
@@ -275,7 +303,7 @@ def _own_files(path: Path) -> set[str]:
         if not summary.is_file() or summary.stat().st_size > _MOST_SUMMARY:
             return set()
         data = json.loads(summary.read_text(encoding="utf-8"))
-        if data["format"] != FORMAT:
+        if data["format"] not in (FORMAT, MANY):
             return set()
         return {_SUMMARY, *(str(name) for name in data["files"])}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxgen.core.errors import expected
 from jaxgen.core.printing import prints_short
-from jaxgen.sampler.finished import DRAWS, HISTORY, SUMMARY, Arrays, read_summary
+from jaxgen.sampler.finished import DRAWS, FORMAT, HISTORY, MANY, SUMMARY, Arrays, read_summary
 from jaxgen.sampler.finished.reading import short
 
 __all__ = ["HISTORY", "Entry", "Run", "entry_of", "read"]
@@ -88,7 +88,9 @@ def read(path: str | Path) -> Run:
     if (path / "run.json").is_file() and not (path / SUMMARY).exists():
         hint = "Finish it by jaxgen.sample(..., folder=, resume=True); load_run reads its draws"
         raise expected("RUN", "the folder of a finished run", f"{path}, which has no end yet", hint)
-    summary = read_summary(path / SUMMARY)
+    summary = read_summary(path / SUMMARY, FORMAT, MANY)
+    if summary["format"] == MANY:
+        return _many(path, summary)
     listed = summary.get("runs")
     where = f"{path / SUMMARY}: runs"
     if not isinstance(listed, list) or not 0 < len(listed) <= _MOST_RUNS:
@@ -105,6 +107,27 @@ def read(path: str | Path) -> Run:
         if name in (entry.name for entry in entries):
             raise expected(f"{field}.name", "a name of its own", short(name))
         entries.append(entry_of(name, data, arrays, str(arrays.path)))
+    return Run(path, summary, tuple(entries))
+
+
+def _many(path: Path, summary: dict[str, Any]) -> Run:
+    """A folder of runs as one: an entry for each posterior, called after its folder."""
+    where = f"{path / SUMMARY}: items"
+    items = summary.get("items")
+    if not isinstance(items, list) or not 0 < len(items) <= _MOST_RUNS:
+        raise expected(where, "a list of runs", short(items))
+    entries = []
+    for index, item in enumerate(items):
+        name = item.get("name") if isinstance(item, dict) else None
+        # One step down, and no further.
+        if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
+            raise expected(f"{where}[{index}].name", "the name of a folder", short(name))
+        if (path / name).is_symlink() or not (path / name).is_dir():
+            raise expected(f"{where}[{index}].name", "a folder in it", short(name))
+        read_summary(path / name / SUMMARY)  # a run, and not a folder of runs again
+        found = read(path / name).entries
+        several = len(found) > 1
+        entries += [one._replace(name=f"{name}/{one.name}" if several else name) for one in found]
     return Run(path, summary, tuple(entries))
 
 

@@ -14,7 +14,8 @@ from jaxgen.core.printing import prints_short
 from jaxgen.sampler.checkpoint.draws import Shard, read_draws, shard_of, shards_in
 from jaxgen.sampler.checkpoint.files import FORMAT, read_settings
 from jaxgen.sampler.checkpoint.manifests import Manifest, numbers, read_manifest
-from jaxgen.sampler.finished import DRAWS, SUMMARY, Arrays, read_summary
+from jaxgen.sampler.finished import DRAWS, MANY, SUMMARY, Arrays, read_summary
+from jaxgen.sampler.finished import FORMAT as FORMAT_OF_RUN
 
 # Arrays of a posterior that have a row for each draw.
 _DRAWN = ("position", "image", "log_density")
@@ -103,7 +104,13 @@ def _finished(path: Path, start: int | None, stop: int | None) -> StoredRun:
 
 def _end(path: Path, without: tuple[str, ...] = ()) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Summary and arrays of a run that has ended; a folder of others is refused."""
-    summary = read_summary(path / SUMMARY)
+    summary = read_summary(path / SUMMARY, FORMAT_OF_RUN, MANY)
+    if summary["format"] == MANY:
+        items = summary.get("items")
+        first = items[0] if isinstance(items, list) and items else {}
+        name = first.get("name") if isinstance(first, dict) else None
+        hint = f"As in load_run({str(path / str(name))!r})" if name else ""
+        raise expected(str(path), "the folder of one run", "a folder of runs", hint)
     runs = summary.get("runs")
     if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
         raise expected(f"{path / SUMMARY}: runs", "a list of posteriors", "something else")

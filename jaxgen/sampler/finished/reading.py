@@ -25,8 +25,8 @@ _MOST_NUMBERS = 1 << 29
 _FLOATS = {"F16", "F32", "F64"}
 
 
-def read_summary(path: Path, format: str = FORMAT) -> dict[str, Any]:
-    """Return a summary of a format.
+def read_summary(path: Path, *formats: str) -> dict[str, Any]:
+    """Return a summary of one of some formats, by default that of a run.
 
     Raises:
       InputError: for a file that is none, or is damaged.
@@ -45,9 +45,10 @@ def read_summary(path: Path, format: str = FORMAT) -> dict[str, Any]:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise expected(str(path), "JSON", "something else") from error
-    if not isinstance(data, dict) or data.get("format") != format:
+    formats = formats or (FORMAT,)
+    if not isinstance(data, dict) or data.get("format") not in formats:
         got = data.get("format") if isinstance(data, dict) else data
-        raise expected(f"{path}: format", format, short(got))
+        raise expected(f"{path}: format", formats[0], short(got))
     if not _shallow(data):
         raise expected(str(path), f"objects at most {_MOST_LEVELS} levels deep", "deeper ones")
     return data

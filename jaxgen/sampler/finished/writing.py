@@ -34,6 +34,7 @@ __all__ = [
     "DRAWS",
     "FORMAT",
     "HISTORY",
+    "MANY",
     "SUMMARY",
     "arrays_of",
     "figures_of",
@@ -46,6 +47,8 @@ __all__ = [
 ]
 
 FORMAT = "jaxgen-run/1"
+# Of a folder whose folders are runs.
+MANY = "jaxgen-runs/1"
 SUMMARY, DRAWS = "summary.json", "draws.safetensors"
 HISTORY = ("beta", "step_size", "acceptance_rate", "ess", "log_z")
 _LIBRARIES = ("jax", "jaxlib", "flax", "blackjax", "numpy", "pillow")
