@@ -30,7 +30,7 @@ def add(commands: Any, name: str) -> None:
         name,
         help="both kinds of samples on the shipped weights, in about a minute",
         description="Draw images of all ten classes, and completions of real test images of "
-        "which a part is hidden: three images, or six and twice the chains with --full.",
+        "which a part is hidden: three images, or six and more chains with --full.",
         epilog="Example: jaxgen demo --out my-run",
     )
     parser.add_argument(
@@ -41,7 +41,7 @@ def add(commands: Any, name: str) -> None:
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        "--full", action="store_true", help="six images and 32 chains: about twice as long"
+        "--full", action="store_true", help="six images and more chains: about twice as long"
     )
     length.add_argument(
         "--quick", action="store_true", help="fewer chains, classes and images: a smoke test"
@@ -52,6 +52,7 @@ def add(commands: Any, name: str) -> None:
 
 def _run(options: Any) -> int:
     import dataclasses
+    import shlex
 
     import jax
 
@@ -60,9 +61,10 @@ def _run(options: Any) -> int:
     from jaxgen.plotting.pictures import class_grid, reconstructions
 
     shared = {"seed": options.seed, "checkpoint_every": options.checkpoint_every}
-    classes = runs.Settings(chains=32 if options.full else 16, warmup=6, steps=6, thin=3, **shared)
+    # Draws of every step or two: R-hat needs at least four of each chain.
+    classes = runs.Settings(chains=32 if options.full else 16, warmup=6, steps=6, thin=1, **shared)
     pixels = runs.Settings(
-        chains=32 if options.full else 24, moves=2, warmup=10, steps=20, thin=4, **shared
+        chains=48 if options.full else 32, moves=2, warmup=8, steps=10, thin=1, **shared
     )
     if options.quick:
         small = {"chains": 8, "moves": 1, "warmup": 2, "steps": 2, "thin": 1}
@@ -75,7 +77,7 @@ def _run(options: Any) -> int:
     tasks = _TASKS[2:4] if options.quick else _TASKS if options.full else _SHORT
     key_classes, key_pixels = jax.random.split(jax.random.key(options.seed))
 
-    sampled, completed, lines = [], [], []
+    sampled, completed, lines, masks = [], [], [], {}
     total = len(labels) + len(tasks)
     with Reporter(
         total, quiet=options.quiet, moves=classes.moves or 2, steps=classes.warmup + classes.steps
@@ -92,8 +94,12 @@ def _run(options: Any) -> int:
             name = f"example_{index}"
             title = f"{task.label}, {task.note}"
             done = runs.run(key, target, pixels, reporter, name, title, path)
-            completed.append(reconstruct.finish(done, task))
-            lines.append(reconstruct.row(done, task))
+            done = reconstruct.finish(done, task)
+            done, interval = reconstruct.judge(done, target, condition)
+            done.facts["mask"] = hidden  # as --mask takes it, for `jaxgen report`
+            completed.append(done)
+            lines.append(reconstruct.row(done, task, interval))
+            masks[f"{name}/mask"] = 1 - task.hidden
 
     sampled = runs.judged(sampled, labels, names)
     columns = min(_COLUMNS, classes.chains)
@@ -120,9 +126,11 @@ def _run(options: Any) -> int:
         finished,
         {"classes.png": grid, "inpainting.png": rows},
         force=options.force,
-        more=reconstruct.arrays(completed, lines),
+        more={**reconstruct.arrays(completed, lines), **masks},
     )
     runs.print_results(data, path, as_json=options.json)
+    if not options.json:
+        print(f"what it comes to, on one page: jaxgen report {shlex.quote(str(path))}")
     return 0
 
 

@@ -18,6 +18,9 @@ __all__ = ["LEVELS", "Part", "Verdict", "examine", "figure", "judge", "number"]
 # From good to bad.
 LEVELS = ("good", "unsure", "bad")
 _GOOD_RHAT, _POOR_RHAT, _SEPARATE_RHAT = 1.05, 1.2, 1.8
+# Of fewer draws a chain R-hat is large however well they mix: then chains are called separate
+# where the variance between them is eight times that within, as in the run's own note.
+_FEW_DRAWS, _SEPARATE_OF_FEW = 20, 3.0
 # Draws that a mean and a standard deviation should rest on at the least.
 _ENOUGH = 100.0
 # A summary's list of islands is read up to here.
@@ -195,7 +198,7 @@ def _mixing(entry: Entry, figures: Figures, hint: Hint) -> list[Verdict]:
     size = min((v for v in figures.ess_bulk.values() if not math.isnan(v)), default=math.nan)
     of = f"R-hat {worst:.3f} at worst ({where} space), ESS {size:.0f} of {chains * draws} draws"
     if worst > _GOOD_RHAT and well:
-        if worst > _SEPARATE_RHAT:
+        if worst > (_SEPARATE_OF_FEW if draws < _FEW_DRAWS else _SEPARATE_RHAT):
             return [
                 Verdict(
                     "unsure",
