@@ -245,7 +245,8 @@ def reconstruct(
     Args:
       key: consumed.
       generator: a network, or the name of a generator that is shipped.
-      observation: y, of the shape of A(image).
+      observation: y, of the shape of A(image), real or complex as A(image) is. Of a complex one
+        the noise is that of the real and of the imaginary part each.
       operator: A: one of `jaxgen.target.conditions.operators`, or any function of an image.
       noise: a standard deviation, or "learn": one of thirteen levels from 0.01 to 0.64 that
         are equally likely beforehand, integrated out (`NoiseLevels`); or "student-t": an
@@ -265,7 +266,9 @@ def reconstruct(
     Raises:
       InputError: for arguments that cannot be used.
     """
-    observation = jnp.asarray(observation, jnp.float32)
+    observation = jnp.asarray(observation)
+    if not jnp.iscomplexobj(observation):
+        observation = observation.astype(jnp.float32)
     condition = Operator(observation, unit_noise(noise), operator)
     return _solve(key, generator, condition, noise=noise, task=("reconstruct", {}), **more)
 
@@ -288,7 +291,8 @@ def learned(
     if noise in ("learn", "student-t") and redundancy is None:
         density = 1.0
         if image_shape is not None:
-            density = np.size(condition.observed) / np.prod(image_shape)
+            density = _parts(condition.observed) * np.size(condition.observed)
+            density = density / np.prod(image_shape)
         redundancy = max(1.0, _PATCH * float(density))
     count = jnp.asarray(redundancy or 1.0, jnp.float32)
     if noise == "learn":
@@ -521,8 +525,9 @@ def _residuals(condition: Any, stack: ArrayLike) -> Any:
     def one(image: Any) -> tuple[Any, Any]:
         residual = base.residual(image)
         kept = base.kept(residual)
-        kept = jnp.ones_like(residual) if kept is None else (kept > 0).astype(residual.dtype)
-        square = jnp.sum(kept * residual**2) / jnp.sum(kept)
+        size = jnp.square(jnp.abs(residual)) / _parts(residual)
+        kept = jnp.ones_like(size) if kept is None else (kept > 0).astype(size.dtype)
+        square = jnp.sum(kept * size) / jnp.sum(kept)
         scale = condition.noise_scale(image) if base is not condition else jnp.ones(())
         return square, scale
 
@@ -537,11 +542,18 @@ def _scale_of(condition: Condition) -> tuple[Any, Any]:
         share = jnp.broadcast_to(1.0 if kept is None else 1.0 * (kept > 0), base.observed.shape)
         share = share / jnp.sum(share)
         mean = jnp.sum(share * base.observed)
-        spread = jnp.sqrt(jnp.sum(share * (base.observed - mean) ** 2))
+        square = jnp.square(jnp.abs(base.observed - mean)) / _parts(base.observed)
+        spread = jnp.sqrt(jnp.sum(share * square))
         return jnp.sqrt(jnp.mean(jnp.square(base.noise))), spread
     seen = np.asarray(base.observed)
     seen = seen if kept is None else seen[np.broadcast_to(np.asarray(kept) > 0, seen.shape)]
-    return float(np.sqrt(np.mean(np.square(np.asarray(base.noise))))), float(np.std(seen))
+    spread = float(np.std(seen) / np.sqrt(_parts(seen)))
+    return float(np.sqrt(np.mean(np.square(np.asarray(base.noise))))), spread
+
+
+def _parts(values: Any) -> int:
+    """Return how many numbers one entry is: a complex residual counts per real and imaginary."""
+    return 2 if jnp.iscomplexobj(values) else 1
 
 
 def _bare(condition: Condition) -> Any:

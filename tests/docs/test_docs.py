@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +17,7 @@ import pytest
 
 import jaxgen
 from jaxgen.cli import _parse
+from tests import browser
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -162,6 +164,40 @@ def test_error_messages_are_those_of_the_source():
         assert any(run.rstrip(",.") in source for run in runs), message
 
 
+def search_from_disk(site):
+    """Type a word into the search of a page that was opened as a file."""
+    with browser.Browser() as page:
+        page.open(site / "how-to" / "kernels.html")
+        page.value(
+            "(() => { const q = document.querySelector('.md-search__input'); q.focus(); "
+            "q.value = 'annealing'; for (const t of ['focus', 'keyup', 'input', 'change']) "
+            "q.dispatchEvent(new Event(t, { bubbles: true })); })()"
+        )
+        for _ in range(100):
+            time.sleep(0.1)
+            found = page.value("document.querySelectorAll('.md-search-result__link').length")
+            if found:
+                break
+        assert found > 3
+        assert page.value("document.querySelector('math') === null")
+        assert not page.complaints()
+
+
+def test_formulas_are_mathml_and_code_is_left_alone():
+    pytest.importorskip("latex2mathml", reason="needs latex2mathml")
+    path = DOCS / "scripts" / "formulas.py"
+    spec = importlib.util.spec_from_file_location("formulas", path)
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    text = "$x^2$ costs $5 or `$y$`\n\n```bash\necho $A $B\n```\n\n$$ \\frac{a}{b} $$\n"
+    made = hook.on_page_markdown(text)
+    assert made.count("<math") == 2
+    assert "<msup><mi>x</mi><mn>2</mn></msup>" in made
+    assert 'display="block"' in made
+    assert "costs $5 or `$y$`" in made
+    assert "echo $A $B" in made
+
+
 def test_the_site_builds_without_warnings_and_needs_no_network(tmp_path):
     for module in ("mkdocs", "material", "mkdocstrings"):
         if importlib.util.find_spec(module) is None:
@@ -171,6 +207,9 @@ def test_the_site_builds_without_warnings_and_needs_no_network(tmp_path):
     command += ["-f", str(DOCS / "mkdocs.yml"), "-d", str(site)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
+    if browser.installed() is not None:
+        search_from_disk(site)
+    assert "<math" in (site / "how-to" / "mri.html").read_text()
     pages = list(site.rglob("*.html"))
     assert len(pages) > len(PAGES)  # and the one for addresses that do not exist
     for page in pages:
