@@ -131,7 +131,9 @@ def test_the_table_is_that_of_arviz(result):
         how |= {"ci_kind": "hdi", "ci_prob": 0.94}
     other = arviz.summary(data, **how)
     assert list(other.index) == list(table.index) == ["z[0]", "z[1]"]
-    for column in ("mean", "sd", "mcse_mean", "mcse_sd", "ess_bulk", "ess_tail", "r_hat"):
+    columns = ["mean", "sd", "mcse_mean", "mcse_sd", "ess_bulk", "r_hat"]
+    columns += [] if int(arviz.__version__.split(".")[0]) else ["ess_tail"]  # other tails in 1.x
+    for column in columns:
         wanted = np.asarray(other[column], float)
         loose = column.startswith(("ess", "mcse"))
         np.testing.assert_allclose(table[column], wanted, rtol=0.06 if loose else 2e-3)
