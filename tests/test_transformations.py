@@ -246,18 +246,27 @@ def test_an_item_that_fails_is_named():
         condition = replace(TOY.posterior.condition, noise=scale)
         return jaxgen.Posterior(TOY.posterior.prior, TOY.posterior.generator, condition)
 
-    adaptive = jaxgen.schedules.Adaptive(0.9, max_temperatures=4)
+    scales = jnp.asarray([3.0, 1e-4])
+    settings = {"num_chains": 16, "num_steps": 0, "warmup": 0, "pilot": False}
+    settings["betas"] = jaxgen.schedules.Adaptive(0.9, max_temperatures=4)
     with pytest.raises(InputError, match="item 1: betas: the temperatures were spent"):
-        jaxgen.sample_each(
-            KEY,
-            make,
-            jnp.asarray([3.0, 1e-4]),
-            num_chains=16,
-            num_steps=0,
-            warmup=0,
-            pilot=False,
-            betas=adaptive,
-        )
+        jaxgen.sample_each(KEY, make, scales, **settings)
+    # Told of each, the caller gets the error and the others' results, with the draws they had.
+    told, steps = {}, []
+    settings |= {"each": told.__setitem__, "progress": lambda *x: steps.append(x)}
+    assert jaxgen.sample_each(KEY, make, scales, **settings) == []
+    assert steps == [(1, 2), (2, 2)]
+    assert list(told) == [0, 1]
+    assert "item 1: betas: the temperatures were spent" in str(told[1])
+    again = {}
+    settings |= {"each": again.__setitem__, "which": [0]}
+    jaxgen.sample_each(KEY, make, scales, **settings)
+    assert list(again) == [0]
+    np.testing.assert_array_equal(again[0].position, told[0].position)
+    assert jaxgen.sample_each(KEY, make, scales, **settings | {"which": []}) == []
+    for which in ([0, 0], [2], [-1]):
+        with pytest.raises(InputError, match="which: expected different numbers from 0 to 1"):
+            jaxgen.sample_each(KEY, make, scales, **settings | {"which": which})
 
 
 def test_on_a_cpu_each_item_has_the_bits_of_sample():
