@@ -113,7 +113,6 @@ def _each(options: Any, settings: Any, models: Any, shape: tuple[int, int, int])
     import numpy as np
 
     from jaxgen.cli import inputs, many, reconstruct, runs
-    from jaxgen.core.errors import InputError
     from jaxgen.plotting.pictures import masked, reconstructions
 
     def read(path: str) -> tuple[Any, Any]:
@@ -128,11 +127,6 @@ def _each(options: Any, settings: Any, models: Any, shape: tuple[int, int, int])
     data = (np.stack(seen), np.stack([np.asarray(mask, np.float32) for _, mask in read_]))
     condition = reconstruct.OfPixels(options.noise)
     make = reconstruct.posteriors(options, condition, models)
-    for index, path in enumerate(paths):
-        try:
-            make((data[0][index], data[1][index])).check()
-        except InputError as error:
-            raise InputError(f"{path.name}: {error}") from error
     path = runs.out_folder(options, "inpaint")
     folders = many.folder_names([picture.name for picture, _ in read_])
     items = [

@@ -216,6 +216,7 @@ def finish(
         if len(shown) < _MOST_SHOWN:
             shown += read(waiting / item.folder).entries
     if not entries:
+        (waiting / _ITEMS).unlink()  # nothing waits to be resumed
         label, reason = failed[0]
         raise InputError(f"{label}: {reason} (none of {len(items)} could be sampled)")
     made = picture(shown)

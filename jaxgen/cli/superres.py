@@ -124,7 +124,7 @@ def _each(options: Any, settings: Any, models: Any, shape: tuple[int, int, int])
     import numpy as np
 
     from jaxgen.cli import inputs, many, reconstruct, runs
-    from jaxgen.core.errors import InputError, expected
+    from jaxgen.core.errors import expected
     from jaxgen.plotting.pictures import reconstructions
 
     height, width, channels = shape
@@ -148,11 +148,6 @@ def _each(options: Any, settings: Any, models: Any, shape: tuple[int, int, int])
         ]
     ).astype(np.float32)
     make = reconstruct.posteriors(options, condition, models)
-    for path, view in zip(paths, data, strict=True):
-        try:
-            make(view).check()
-        except InputError as error:
-            raise InputError(f"{path.name}: {error}") from error
     path = runs.out_folder(options, "superres")
     folders = many.folder_names([picture.name for picture in pictures])
     items = [

@@ -202,12 +202,12 @@ def stopped(tmp_path, monkeypatch, number, after):
     [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
 )
 def test_a_stopped_run_is_resumed(made, tmp_path, capsys, monkeypatch, number, code, word):
-    assert stopped(tmp_path, monkeypatch, number, after=5) == code
+    assert stopped(tmp_path, monkeypatch, number, after=3) == code
     assert f"{word}: the same command with --out run --resume" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["run.partial"]
     waiting = sorted(p.name for p in (tmp_path / "run.partial").iterdir())
     assert waiting[0] == "class_0"
-    assert len(waiting) < 4
+    assert len(waiting) < 4  # of four posteriors and the lock
 
     monkeypatch.chdir(tmp_path)
     refuse(capsys, SMALL, "run was interrupted and waits in run.partial", "--resume", "--force")

@@ -38,6 +38,7 @@ def idle(tmp_path, monkeypatch):
         raise AssertionError("went to work in spite of bad input")
 
     monkeypatch.setattr(jaxgen, "sample", never)
+    monkeypatch.setattr(jaxgen, "sample_each", never)
     # By their modules: jaxgen.loglik itself is the function.
     monkeypatch.setattr(importlib.import_module("jaxgen.loglik"), "loglik", never)
     monkeypatch.setattr(importlib.import_module("jaxgen.train"), "run", never)
@@ -64,6 +65,7 @@ ARGUMENTS = [
     ("sample --class 10", ["--class: expected a class from 0 to 9", "got 10"]),
     ("sample --class sneeker", ["--class: expected one of", "Did you mean 'sneaker'?"]),
     ("sample --class 1 --classes all", ["--classes: not allowed with argument --class"]),
+    ("sample --classes 1,trouser", ["--classes: expected each class once; got 1,trouser"]),
     ("sample --class 3 --model fashion-mnist/dcgn", ["Did you mean 'fashion-mnist/dcgan'?"]),
     ("sample --class 3 --model fashion-mnist/cnn", ["--model: expected a generator;"]),
     ("sample --class 3 --model toy2d/gan", ["--model: expected a generator of images"]),
@@ -140,6 +142,11 @@ FILES = [
     ("inpaint good.png --mask small.npy", ["--mask: expected shape [28, 28]", "[14, 14]"]),
     ("inpaint good.png --mask half.npy", ["--mask: expected 0 (hidden) or 1 (observed)"]),
     ("inpaint good.png --mask wide.png", ["--mask: expected 28 x 28 pixels; got 30 x 28"]),
+    ("inpaint empty --mask left-half", ["IMAGE: expected a folder with PNG, JPEG or npy files"]),
+    ("inpaint album --mask left-half", ["wide.png: expected 28 x 28 pixels; got 30 x 28"]),
+    ("superres clears", ["clear.png: expected an opaque image"]),
+    ("sample --classes 1 --out begun --resume", ["--resume: expected a readable begun.partial"]),
+    ("sample --classes 1 --out changed --resume", ["--resume: expected the command that was int"]),
     ("superres small.npy", ["[28, 28, 1] or [7, 7, 1]; got [14, 14, 1]"]),
     ("superres clear.png", ["IMAGE: expected an opaque image; got clear.png"]),
     ("loglik fashion-mnist/vae clear.png", ["IMAGES: expected opaque pictures"]),
@@ -192,6 +199,14 @@ def fill(root):
     weights = files("jaxgen") / "shipped" / "fashion_mnist_dcgan.safetensors"
     (root / "cut.safetensors").write_bytes(weights.read_bytes()[:9000])
     (root / "foreign.safetensors").write_bytes(b"\x80\x04pickled, perhaps")
+    for folder, names in {"empty": [], "album": ["good", "wide"], "clears": ["clear"]}.items():
+        (root / folder).mkdir()
+        for name in names:
+            (root / folder / f"{name}.png").write_bytes((root / f"{name}.png").read_bytes())
+    for folder, text in {"begun": "{", "changed": "{}"}.items():
+        (root / f"{folder}.partial").mkdir()
+        (root / f"{folder}.partial" / "items.json").write_text(text)
+        (root / f"{folder}.partial" / "lock").touch()
     (root / "done").mkdir()
     (root / "done" / "summary.json").write_text(json.dumps({"format": "jaxgen-run/1", "files": []}))
     (root / "other").mkdir()
@@ -257,6 +272,7 @@ def _needed(name):
 # Raised where a test cannot lead, each with the reason.
 ELSEWHERE = {
     ("options.py", "error"): "passes on what argparse says",
+    ("many.py", "finish"): "when nothing could be sampled: see test_cli_many",
 }
 
 

@@ -142,6 +142,11 @@ def test_an_item_that_fails_is_named_and_the_others_are_kept(tmp_path, monkeypat
     data = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert data["failed"] == [{"label": "T-shirt/top", "error": "betas: too few"}]
     assert len(data["items"]) == 2
+    # Where all of them fail, there is nothing to keep.
+    assert main(["sample", "--classes", "0", *TINY, "--out", "none", "--quiet"]) == 2
+    err = capsys.readouterr().err
+    assert err == "error: T-shirt/top: betas: too few (none of 1 could be sampled)\n"
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_folder_of_images_is_completed(images, tmp_path, capsys):
