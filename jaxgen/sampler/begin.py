@@ -177,7 +177,7 @@ def begin_stage(
     )
     position = jax.tree.map(lambda x: x.reshape(count * pool, *x.shape[2:]), position)
     of_island = jax.tree.map(lambda x: x.reshape(islands, each * pool, *x.shape[1:]), position)
-    index = jax.vmap(lambda *args: draw_along(name, *args, each))(
+    index = jax.vmap(lambda k, w, z: draw_along(name, k, w, z, each))(
         keys, jax.nn.softmax(island_weight, axis=1), of_island
     )
     index = (index + each * pool * jnp.arange(islands)[:, None]).reshape(-1)

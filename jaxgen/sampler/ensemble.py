@@ -88,7 +88,7 @@ def _resample_islands(
             keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(islands))
         whole = shares.gather(state.chains)
         of_island = jax.tree.map(lambda x: x.reshape(islands, each, *x.shape[1:]), whole.position)
-        index = jax.vmap(lambda *args: draw_along(name, *args, each))(
+        index = jax.vmap(lambda k, w, z: draw_along(name, k, w, z, each))(
             keys, jax.nn.softmax(weights, axis=1), of_island
         )
         index = jnp.where(wanted[:, None], index, jnp.arange(each)[None])
