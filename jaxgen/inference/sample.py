@@ -1,8 +1,8 @@
 """`sample`: posterior draws with nothing to tune.
 
 Chains start at the prior and are annealed to the posterior twice: a rough pilot finds out
-where it lies, and from a mixture fitted to what it found a second annealing, much shorter,
-brings exact weights. Then chains warm up while the step size settles, and draw with
+where it lies, scouts look for modes that it has lost, and from a mixture fitted to what both found
+a second annealing, much shorter, brings exact weights. Then chains warm up while the step size settles, and draw with
 everything frozen.
 """
 
@@ -121,8 +121,10 @@ def sample(
       pool: draws from the prior among which each chain's first state is chosen, at a forward
         pass each. By default 32 with adaptive betas, 1 (no choice) otherwise.
       pilot: whether to anneal twice: roughly at first, then from a mixture fitted to where
-        the chains have arrived, which is nearer to a sharp posterior than the prior is. The
-        weights of the second annealing are exact whatever the first one found. None does so
+        the chains have arrived, which is nearer to a sharp posterior than the prior is. Between
+        the two, scouts come down from the prior and from a wider one, to find modes that the
+        pilot has lost. The weights of the second annealing are exact whatever the first one and
+        the scouts found. None does so
         where it can be done: adaptive betas, resampling, a kernel with gradients, at least
         16 chains and at most 1,024 latent dimensions.
       step_size: a number, a rule of `jaxgen.adapt`, or None ("auto") to adapt, then freeze.
