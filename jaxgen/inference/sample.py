@@ -1,9 +1,9 @@
 """`sample`: posterior draws with nothing to tune.
 
 Chains start at the prior and are annealed to the posterior twice: a rough pilot finds out
-where it lies, scouts look for modes that it has lost, and from a mixture fitted to what both found
-a second annealing, much shorter, brings exact weights. Then chains warm up while the step size settles, and draw with
-everything frozen.
+where it lies, scouts look for modes that it has lost, and from a mixture fitted to what both
+found a second annealing, much shorter, brings exact weights. Then chains warm up while the step
+size settles, and draw with everything frozen.
 """
 
 from __future__ import annotations
