@@ -190,7 +190,7 @@ def test_the_same_bits_on_1_2_3_and_8_devices(which):
     # Without XLA's fusion emitters, as all tests here. With them XLA sums small tiles in another
     # order where a device has another number of tiles: the run "adaptive" then differs between
     # one device and two, in the last bit of log densities (docs/devices.md says so).
-    flags = "--xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
     environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", RUNS, which]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
