@@ -48,6 +48,9 @@ _WIDEN = math.sqrt(1.5)
 _SLACK = 15.0
 # Scouts are near if they lie within D and so much more of it; so many must be.
 _NEAR, _SOME = 50.0, 0.05
+# Nats by which a mixture must be nearer than the path's own start where chains lie apart. Halves
+# of images under a generator are 80 to 100: annealed from the prior, all chains descend from four.
+_TOO_FAR = 50.0
 
 
 @functools.partial(jax.jit, static_argnames=("precondition", "tile", "mesh"))
@@ -114,7 +117,8 @@ def fit_proposal(state: RunState, path: AnnealedPath) -> RunState:
     from it where the chains are more probable under it than under the path's own start: the
     Kullback-Leibler divergence from the target is smaller by as much. Where chains lie too far
     apart for one mode, and in no few places that could be told, it starts from the path's own
-    start: a mixture of what was found would leave out, without a sign of it, what was not.
+    start: a mixture of what was found would leave out, without a sign of it, what was not. From a
+    start that is too far away it would find no more than the pilot has.
 
     Args:
       state: of scouts that have gone.
@@ -144,7 +148,9 @@ def fit_proposal(state: RunState, path: AnnealedPath) -> RunState:
     own = jnp.sum(jax.nn.softmax(log_weight) * jnp.where(jnp.isfinite(log_weight), log_prob, 0.0))
     size = mixture.mean.shape[0]
     fits = jnp.isfinite(near) & jnp.all(jnp.isfinite(mixture.colour))
-    nearer = fits & (near > own + 1.0 + 0.05 * size) & ~mixture.is_scattered & ~places.are_unclear
+    gain = near - own
+    covers = ~mixture.is_scattered & ~places.are_unclear
+    nearer = fits & (gain > 1.0 + 0.05 * size) & (covers | (gain > _TOO_FAR))
     nothing = replace(no_mixture(mixture.like, 2 * count), apart=mixture.apart)
     mixture = jax.tree.map(lambda m, n: jnp.where(nearer, m, n), mixture, nothing)
     # The step is the one that the pilot has learned.
