@@ -85,3 +85,18 @@ def test_step_schedules_are_data():
     )
     decay(schedules.PolynomialDecay(3.0, 2.0, 0.7), 9.0)
     assert decay._cache_size() == 1
+
+
+def test_a_chain_that_is_left_behind_does_not_limit_the_step():
+    """Its density is so low that it rounds to thousands, and one chain held up a whole run."""
+    rng = np.random.default_rng(0)
+    tilt = jnp.asarray(rng.normal(size=64), jnp.float32)
+    density = jnp.asarray(rng.normal(size=64), jnp.float32)
+    lost = tilt.at[3].set(-1e9), density.at[3].set(-1e8)
+    beta, weight = jnp.float32(0.1), jnp.zeros(64)
+    rule = schedules.Adaptive(0.9)
+    without = float(rule.next_beta(beta, weight.at[3].set(-jnp.inf), tilt, density))
+    assert without > 0.3
+    assert float(rule.next_beta(beta, weight, *lost)) == pytest.approx(without, rel=0.1)
+    # Where such densities are those of the chains that stay, rounding is real, and it does.
+    assert float(rule.next_beta(beta, weight, tilt, density - 1e8)) < 0.1003

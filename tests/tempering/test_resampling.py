@@ -45,6 +45,34 @@ def test_schemes_are_unbiased(name):
     assert np.all(np.abs(counts.mean(axis=0) - 8 * weights) < 5 * error)
 
 
+@pytest.mark.parametrize("name", ["systematic", "stratified"])
+def test_candidates_in_order_of_where_they_lie_leave_modes_their_shares(name):
+    """Two modes whose candidates alternate: each gets its share to within one draw or two."""
+    rng = np.random.default_rng(2)
+    mode = np.arange(200) % 2
+    position = {"z": jnp.asarray(rng.normal(size=(200, 3)) + 10.0 * mode[:, None], jnp.float32)}
+    weights = rng.exponential(size=200) * np.where(mode == 1, 3.0, 1.0)
+    weights = weights / weights.sum()
+    expected = 64 * weights[mode == 1].sum()
+    draw = jax.jit(
+        jax.vmap(lambda k: resampling.draw_along(name, k, jnp.asarray(weights), position, 64))
+    )
+    drawn = np.asarray(draw(jax.random.split(jax.random.key(0), 300)))
+    counts = np.sum(mode[drawn] == 1, axis=1)
+    mean = np.bincount(drawn.reshape(-1), minlength=200) / 300
+    assert np.ptp(counts) <= (1 if name == "systematic" else 2)
+    assert np.mean(counts) == pytest.approx(expected, abs=0.1)
+    # And every candidate its own share: the order does not bias.
+    np.testing.assert_allclose(mean, 64 * weights, atol=0.13)
+
+
+def test_candidates_that_are_not_finite_or_weigh_nothing_are_never_drawn():
+    position = jnp.asarray([[0.0], [jnp.nan], [1.0], [jnp.inf]])
+    weights = jnp.asarray([0.4, 0.0, 0.6, 0.0])
+    index = resampling.draw_along("systematic", jax.random.key(0), weights, position, 10)
+    assert set(np.asarray(index).tolist()) == {0, 2}
+
+
 def test_unknown_schemes_are_refused():
     with pytest.raises(InputError, match="None or one of systematic"):
         resampling.scheme("best")
