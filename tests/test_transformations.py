@@ -179,6 +179,7 @@ def decoder():
     return TOY.posterior.prior, TOY.posterior.generator
 
 
+@pytest.mark.slow
 def test_loglik_under_jit():
     prior, generator = decoder()
     images = jnp.stack([TOY.posterior.condition.observed, TOY.posterior.condition.observed + 0.3])
@@ -205,6 +206,7 @@ def test_bdmc_under_jit():
     assert float(jitted.gap) == pytest.approx(plain.gap, abs=1e-2)
 
 
+@pytest.mark.slow
 def test_inpaint_under_jit_and_vmap():
     prior, generator = decoder()
     image = TOY.posterior.condition.observed

@@ -45,6 +45,7 @@ def test_every_product_of_a_run_is_traced_at_its_precision(name, wanted):
         assert not seen[0]
 
 
+@pytest.mark.slow
 def test_a_lower_precision_that_changes_the_target_is_noted():
     def generator(z):
         rough = jax.config.jax_default_matmul_precision is None

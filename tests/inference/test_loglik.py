@@ -215,7 +215,7 @@ def test_binary_images_of_the_command():
     assert set(many[:, 3]) == {1}
 
 
-@pytest.mark.parametrize("from_encoder", [False, True])
+@pytest.mark.parametrize("from_encoder", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_default_follows_each_image_and_checks_itself(problem, from_encoder):
     generator, images, truth = problem
     calls = []

@@ -36,6 +36,7 @@ def test_one_chain_and_copies_of_one_chain_give_a_usable_matrix():
         assert np.all(np.linalg.eigvalsh(np.asarray(got)) > 0)
 
 
+@pytest.mark.slow
 def test_a_dense_mass_takes_longer_steps_on_a_correlated_posterior():
     model = LinearGaussian(8, noise=0.05)
     settings = {"num_chains": 256, "num_steps": 20, "collect": None}
