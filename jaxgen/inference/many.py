@@ -25,6 +25,7 @@ import numpy as np
 
 from jaxgen.core.errors import InputError, expected
 from jaxgen.core.keys import as_key
+from jaxgen.core.platform import platform
 from jaxgen.core.pytree import as_data
 from jaxgen.core.types import ArrayTree, PRNGKey
 from jaxgen.inference.sample import sample
@@ -83,7 +84,7 @@ def sample_each(
         raise expected("items", "arrays [N, ...] of one length N", f"lengths {sorted(lengths)}")
     count = lengths.pop()
     if batch is None:
-        batch = 1 if jax.default_backend() == "cpu" else _BATCH
+        batch = 1 if platform() == "cpu" else _BATCH
     check_integer("batch", batch, 1)
     todo = _chosen(which, count)
     if not len(todo):
@@ -122,7 +123,7 @@ def sample_each(
     starts = range(0, len(todo), size)
     # The first batch compiles, so that the others find the program there.
     take(0, run(0))
-    workers = _cores() if size == 1 and jax.default_backend() == "cpu" else 1
+    workers = _cores() if size == 1 and platform() == "cpu" else 1
     settings_here = _settings_of_thread()
     with ThreadPoolExecutor(workers) as pool:
         waiting = [(start, pool.submit(settings_here, run, start)) for start in starts[1:]]
