@@ -21,6 +21,8 @@ _GOOD_RHAT, _POOR_RHAT, _SEPARATE_RHAT = 1.05, 1.2, 1.8
 # Of fewer draws a chain R-hat is large however well they mix: then chains are called separate
 # where the variance between them is eight times that within, as in the run's own note.
 _FEW_DRAWS, _SEPARATE_OF_FEW = 20, 3.0
+# Standard error of log Z up to which such draws are not called bad for their R-hat.
+_MOST_ERROR = 1.0
 # Draws that a mean and a standard deviation should rest on at the least.
 _ENOUGH = 100.0
 # A summary's list of islands is read up to here.
@@ -210,6 +212,14 @@ def _mixing(entry: Entry, figures: Figures, hint: Hint) -> list[Verdict]:
                 )
             ]
         return [_agreement(entry, of, hint)]
+    error, families = number(entry, "log_z_standard_error"), number(entry, "num_ancestors")
+    nearly = error <= _MOST_ERROR and annealed_well(_islands(entry), 0.0, families, chains)
+    if nearly and draws < _FEW_DRAWS and _POOR_RHAT < worst <= _SEPARATE_OF_FEW:
+        # R-hat of so few draws is large whether or not chains go round; the groups' own
+        # disagreement on log Z is what there is to go by.
+        words = "too few draws to tell whether the chains have met"
+        reason = f"{of}, and log Z is uncertain. Draw more, or use more chains"
+        return [Verdict("unsure", words, reason, "mixing", hint("mixing"))]
     if worst > _POOR_RHAT:
         short = ""
         if draws < 50:

@@ -125,6 +125,27 @@ def test_the_worst_comes_first_with_its_reason(tmp_path, how, level, words):
     assert len(first.reason) > 15
 
 
+@pytest.mark.parametrize(
+    ("draws", "apart", "error", "islands", "level", "words"),
+    [
+        (10, 1.0, 0.3, [-9.0, -9.1, -8.9, -9.0], "good", "groups of chains that never met agree"),
+        (10, 4.0, 0.3, [-9.0, -9.1, -8.9, -9.0], "unsure", "separate parts"),
+        (30, 1.5, 0.3, [-9.0, -9.1, -8.9, -9.0], "unsure", "separate parts"),
+        (10, 1.0, 0.7, [-9.0, -9.1, -8.9, -9.0], "unsure", "too few draws to tell"),
+        (30, 1.0, 0.7, [-9.0, -9.1, -8.9, -9.0], "bad", "have not met"),
+        (10, 1.0, 0.7, [-9.0, -19.1, -5.0, -12.0], "bad", ""),
+        (10, 1.0, 1.7, [-9.0, -9.1, -8.9, -9.0], "bad", "have not met"),
+    ],
+)
+def test_few_draws_after_annealing(tmp_path, draws, apart, error, islands, level, words):
+    """R-hat of few draws is large in itself; what groups found of log Z decides, if it is sure."""
+    entry = {"log_z_standard_error": error, "island_log_z": islands}
+    found = verdicts(make(tmp_path / "run", chains=32, draws=draws, apart=apart, entry=entry))
+    mixing = [v for v in found if "R-hat" in v.reason or "islands" in v.words or v.level == level]
+    assert mixing[0].level == level
+    assert words in " ".join(v.words for v in mixing)
+
+
 def test_collapsed_weights_say_what_to_do(tmp_path):
     found = verdicts(make(tmp_path / "run", chains=64, draws=20, ess=1.2 / 64))
     assert found[0].words == "weights collapsed: ESS 1.2 of 64; use more temperatures"
