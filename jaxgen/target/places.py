@@ -8,9 +8,8 @@ points together are put into places, by single linkage:
     i and j are linked where |z_i - z_j|^2 / 2 < max(2 D + 4, 1.5 x the median to the nearest)
 
 in the metric of the inverse mass, in which two draws of one Gaussian mode are D apart on
-average. A place that covers a fraction of the points at most by chance tells of others that no
-point has found: by Good and Turing, places of a single point hold as much of what the points are
-drawn from as all that they have not seen.
+average. Places with a single point tell of places that no point has found: by Good and Turing, the
+share of the points that lie alone is about the share of the mass that has not been seen.
 """
 
 from __future__ import annotations
