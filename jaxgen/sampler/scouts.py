@@ -7,7 +7,7 @@ They carry no weights, so that they serve for one thing only: `fit_proposal` put
 pilot's chains into places, and where these are separate modes, the final stage starts from a
 mixture over all of them, whose weights are exact.
 
-    steps:   4, again while some have come near and most have not yet, at most 3 times
+    steps:   4, again while some have come near and most have not yet, at most twice
 
 On a posterior so sharp that no scout comes near in 4 steps the annealing stands alone.
 """
@@ -38,7 +38,7 @@ from jaxgen.tempering.resampling import whole_log_weight
 __all__ = ["MOST_ROUNDS", "STEPS", "fit_proposal", "send_scouts", "worth_a_round"]
 
 # Kernel steps of a round, and rounds at most.
-STEPS, MOST_ROUNDS = 4, 3
+STEPS, MOST_ROUNDS = 4, 2
 # Folded into a chain's key for its scout, beyond all counts of steps.
 _SCOUT = np.uint32(0xFFFFFFFD)
 # A wide draw z + c (z' - z'') has twice the prior's standard deviation.
@@ -112,8 +112,8 @@ def worth_a_round(state: RunState) -> Array:
 def fit_proposal(state: RunState, path: AnnealedPath) -> RunState:
     """Fit the mixture to what pilot and scouts have found, and choose where the final stage starts.
 
-    Where there are several modes, the mixture is over all points, with the masses that they
-    suggest; otherwise over the pilot's chains alone, with their weights. The final stage starts
+    Where there are several modes, the mixture is over all points, with as much weight in every
+    mode; otherwise over the pilot's chains alone, with their weights. The final stage starts
     from it where the chains are more probable under it than under the path's own start: the
     Kullback-Leibler divergence from the target is smaller by as much. Where chains lie too far
     apart for one mode, and in no few places that could be told, it starts from the path's own

@@ -1,4 +1,4 @@
-"""Which points lie in the same place, and how much probability each place holds.
+"""Which points lie in the same place, and which places matter.
 
 Annealing from the prior follows the mass. A mode that holds little of it while the temperature
 is high, and much at the end, is lost on the way. Points that came down to the target from
@@ -29,9 +29,8 @@ __all__ = ["Places", "find_places"]
 
 # A place is left out when its log evidence is lower than the best one's by so much.
 _NEGLIGIBLE = 15.0
-# An estimated log evidence is a rough guess: up to _ROUGH below the best one it counts by this
-# power only, so that no place is nearly left out that deserves more.
-_POWER, _ROUGH = 0.25, 6.0
+# Places whose log evidence is within so much of the best one's tell whether there are others.
+_ROUGH = 6.0
 # A place of at least so many points is a mode, and not a point that has not yet arrived.
 _LARGE = 3
 # The inverse mass is stretched at most by so much to be a covariance.
@@ -45,8 +44,8 @@ class Places(NamedTuple):
 
     Attributes:
       same: `[N, N]`, whether two points lie in the same place.
-      log_weight: `[N]`, each point's share of its place's estimated mass; -inf where it is
-        left out.
+      log_weight: `[N]`, the same for every place that matters, shared equally among its points;
+        -inf for points of the others.
       pull: `[N, D]`, S g: z + S g is about the mean of the mode that z lies in.
       are_modes: whether there are several modes, and few signs of others.
       are_unclear: whether there are several modes, and signs of others.
@@ -67,7 +66,7 @@ def find_places(
     usable: Array,
     inverse_mass: Array,
 ) -> Places:
-    """Group points into places, and estimate the mass of each.
+    """Group points into places, and leave out those of negligible mass.
 
     Gradients tell more than positions. In a Gaussian mode with mean m, covariance S and evidence
     E, every single point z with score g = grad log p(z) has
@@ -75,7 +74,8 @@ def find_places(
         m = z + S g,    log E = log p(z) + g' S g / 2 + const,
 
     and in other modes the mean of z + S g over the target is still that of z. S is the inverse
-    mass, times the number that makes g' S g typically D.
+    mass, times the number that makes g' S g typically D. In 32 dimensions such an estimate of
+    log E is five nats off: enough to tell that a place is negligible, not to weigh the others.
 
     Args:
       position: leaves `[N, ...]`.
@@ -120,8 +120,7 @@ def find_places(
     best = jnp.max(jnp.where(usable, evidence, -jnp.inf))
     kept = usable & (evidence > best - _NEGLIGIBLE)
     below = best - evidence
-    guess = -_POWER * jnp.minimum(below, _ROUGH) - jnp.maximum(below - _ROUGH, 0.0)
-    log_weight = jnp.where(kept, guess - jnp.log(number), -jnp.inf)
+    log_weight = jnp.where(kept, -jnp.log(number), -jnp.inf)
 
     modes = jnp.sum(jnp.where(kept & (number >= _LARGE), each, 0.0))
     counted = kept & (below < _ROUGH)
