@@ -41,6 +41,8 @@ _GOOD, _POOR = 1.05, 1.2
 # Standard deviations of the islands' log Z: below the first they agree, above the second they
 # have found different things.
 ISLANDS_AGREE, ISLANDS_APART = 1.0, 2.0
+# Standard errors of log Z: up to the first it is known well, above the second hardly at all.
+_SURE, _UNSURE = 0.5, 1.0
 # Pixels beyond so many are looked at through random projections alone.
 _MOST_PIXELS = 4096
 _PROJECTIONS = 32
@@ -67,8 +69,8 @@ class Diagnosis(NamedTuple):
     """What there is to say of a run.
 
     Attributes:
-      verdict: "mixed", "islands agree", "separate", "slow", "stuck", "islands disagree" or
-        "unknown", and then why, in one line.
+      verdict: "mixed", "islands agree", "uncertain", "separate", "slow", "stuck", "islands
+        disagree" or "unknown", and then why, in one line.
       rhat: the worst R-hat of each space: "latent", "log density", "image".
       ess_bulk, ess_tail: the smallest effective sample size of each space.
       num_draws: C x S.
@@ -203,7 +205,11 @@ def diagnose(
 
 
 def annealed_well(
-    island_log_z: ArrayLike, standard_error: float, families: float, chains: int
+    island_log_z: ArrayLike,
+    standard_error: float,
+    families: float,
+    chains: int,
+    most_error: float = _SURE,
 ) -> bool:
     """Return whether independent islands of chains have found the same posterior.
 
@@ -216,12 +222,13 @@ def annealed_well(
       standard_error: of log Z.
       families: independent first states that the chains descend from.
       chains: C.
+      most_error: the largest standard error that counts as well.
     """
     found = np.asarray(island_log_z, np.float64)
     if found.size < 2 or not np.all(np.isfinite(found)):
         return False
     agree = float(np.std(found, ddof=1)) <= ISLANDS_AGREE
-    return agree and standard_error <= 0.5 and families >= max(8, chains // 5)
+    return agree and standard_error <= most_error and families >= max(8, chains // 5)
 
 
 def _verdict(rhat: dict[str, float], bulk: dict[str, float], result: Any, chains: int) -> str:
@@ -255,6 +262,15 @@ def _verdict(rhat: dict[str, float], bulk: dict[str, float], result: Any, chains
         return (
             f"slow: R-hat {worst:.2f} ({where}), ESS {size:.0f}; draw more (num_steps), or use "
             "longer trajectories"
+        )
+    error = result.log_z_standard_error
+    if annealed_well(islands, error, families, chains, _UNSURE) and not separation_note(
+        result.draws, result.history
+    ):
+        return (
+            f"uncertain: log Z is uncertain by {error:.2f}, and draws of one chain resemble each "
+            f"other (R-hat {worst:.2f} ({where})): count chains, not draws. Use more chains "
+            "(num_chains) or temperatures, or draw more (num_steps)"
         )
     few = f" from {families} first states" if families < chains // 4 else ""
     return (

@@ -130,6 +130,12 @@ def test_a_run_that_mixes_and_one_that_does_not():
     judged = diagnose(bad, problem.posterior)
     assert judged.verdict.startswith("stuck")
     assert max(judged.rhat.values()) > 1.5
+    # Independent first states that islands agree on, but a log Z that is not known well.
+    _, halfway = run(0.1, 60)
+    found = {"island_log_z": np.array([-3.0, -3.9]), "num_ancestors": 16}
+    for error, verdict in ((0.4, "islands agree"), (0.7, "uncertain"), (1.2, "stuck")):
+        after = halfway._replace(log_z_standard_error=error, **found)
+        assert diagnose(after, problem.posterior).verdict.startswith(verdict)
     _, short = run(0.5, 2)
     assert diagnose(short, problem.posterior).verdict.startswith("unknown")
 
