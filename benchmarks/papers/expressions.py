@@ -8,10 +8,11 @@ image in [0, 1], logits averaged over both mirror images. Conditions are added: 
 A gradient takes about a second on a CPU, so that every method has few, the same number for
 each chain:
 
-  prior  the chains' first draws, which are where `map` and `ours` start
+  prior  the chains' first draws, which are where `map` starts
   best   of as many prior draws as gradients, the one that the condition likes best
   map    Adam on log p(c | G(z)). On a sphere the prior is flat, so this is its maximum
-  ours   annealed HMC; `ours` is the mean over chains, without weights
+  ours   `jaxgen.sample` without a pilot: annealed HMC from a pool of prior draws, whose forward
+         passes count as a third of a gradient each; the mean over chains, without weights
 
 Reported for each: the mean probability under what was conditioned on (`target`), under views
 of the same networks that nothing was conditioned on, other crops (`held_out`: a check against
@@ -46,7 +47,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxgen
-from jaxgen import adapt, kernels, schedules
+from jaxgen import kernels
 from jaxgen.core.pytree import pytree, static
 from jaxgen.models.ported.faceapi import EXPRESSIONS
 from jaxgen.plotting.pictures import class_grid
@@ -126,22 +127,31 @@ def solve(method, key, posterior, args):
         steps = {"num_chains": args.chains, "num_steps": args.gradients}
         found = jaxgen.ascend(key, posterior, prior_weight=0.0, tile=1, **steps)
         return found.position, {"gradients": found.num_gradients}
-    found = jaxgen.ais(
+    # A forward pass is a third of a gradient. Half of the rest is for moves at beta = 1.
+    left = args.gradients - args.pool // 3
+    steps = max(left // (2 * LEAPFROG), 1)
+    found = jaxgen.sample(
         key,
         posterior,
         kernels.HMC(LEAPFROG),
-        schedules.linear(max(1, args.gradients // LEAPFROG)),
         num_chains=args.chains,
-        # What the networks say changes over a much shorter way than the prior: follow fast.
-        step_size=adapt.DualAveraging(0.15, target=0.65, gain=0.7),
+        pilot=False,
+        pool=args.pool,
+        moves=1,
+        warmup=steps // 3,
+        num_steps=steps - steps // 3,
+        thin=steps - steps // 3,
         tile=1,
     )
-    return found.position, {
-        "gradients": int(found.num_gradients.max()),
+    return found.draws[:, -1], {
+        "gradients": int(found.num_gradients.max()) + args.pool // 3,
         "acceptance": round(float(np.mean(found.acceptance_rate)), 3),
         "log_z": round(float(found.log_z), 2),
-        "ess": round(float(found.ess), 2),
-        "steps": [round(float(step), 3) for step in found.history.step_size],
+        "log_z_error": round(float(found.log_z_standard_error), 2),
+        "ancestors": int(found.num_ancestors),
+        "betas": [round(float(beta), 3) for beta in found.history.beta],
+        "steps": [round(float(step), 3) for step in found.history.step_size[1:]],
+        "notes": list(found.notes),
     }
 
 
@@ -210,7 +220,7 @@ def summary(rows, words, chains):
             moved = [np.subtract(a["expression"][0], b["expression"][0]) for a, b in pairs]
             result[method]["other_expression"] = np.mean([np.abs(m).sum() / 2 for m in moved])
         result[method] = {k: round(float(v), 3) for k, v in result[method].items()}
-        kept = ("gradients", "acceptance", "log_z", "ess", "steps")
+        kept = ("gradients", "acceptance", "log_z", "log_z_error", "ancestors", "betas", "notes")
         result[method] |= {k: row[k] for k in kept if k in row}
     plain = [probability(f, words) for f in rows["prior"]["facts"]]
     return {"log_mean_prior": round(float(np.log(np.mean(plain))), 2), **result}
@@ -235,7 +245,7 @@ def figure(path, draw, rows, conditions, chains):
         np.stack([np.asarray(draw(jnp.asarray(u, jnp.float32))) for u in row["latents"]])
         for _, row in shown
     ]
-    title = "Faces under a condition: ascent and ours start from the first row"
+    title = "Faces under a condition: ascent starts from the first row"
     grid = class_grid(images, [name for name, _ in shown], title=title, scale=1)
     grid.quantize(256).save(path, optimize=True)
 
@@ -271,12 +281,13 @@ def main():
         "--conditions", default="surprised,happy,female", help="with commas between (%(default)s)"
     )
     parser.add_argument("--gradients", type=int, default=32, help="for each chain (%(default)s)")
-    parser.add_argument("--chains", type=int, default=4)
+    parser.add_argument("--chains", type=int, default=8, help="at least 8 (%(default)s)")
+    parser.add_argument("--pool", type=int, default=64, help="prior draws for each chain of ours")
     parser.add_argument("--rows", help="a file of JSON lines to go on with")
     parser.add_argument("--figure", help="also draw the figure into this file")
     args = parser.parse_args()
     if args.smoke:
-        args.gradients, args.chains, args.conditions = 4, 2, "happy + male"
+        args.gradients, args.chains, args.conditions, args.pool = 8, 8, "happy + male", 3
     generator, prior, nets = load(args)
     conditions = args.conditions.split(",")
     key = jax.random.key(args.seed)

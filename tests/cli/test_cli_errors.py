@@ -118,6 +118,10 @@ ARGUMENTS = [
     ("train toy2d/gan --vocabulary 9", ["--vocabulary: expected none for toy2d/gan; got 9"]),
     ("report lost", ["RUN: expected the folder of a run; got lost"]),
     ("fetch progan-celeba12", ["NAME: expected one of progan-celeba128,", "12"]),
+    (
+        "fetch face-expression face-age-gender --out x.safetensors",
+        ["--out: expected one network at a time, got 2 networks"],
+    ),
     ("fetch progan-celeba128 --out x.npz", ["--out: expected a name that ends in"]),
     ("models --jsn", ["unrecognized arguments: --jsn. Did you mean --json?"]),
     ("doctor all", ["unrecognized arguments: all"]),
