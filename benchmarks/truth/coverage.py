@@ -9,8 +9,11 @@ pixels (of all pixels for `4x`) on average over images.
 For each run: the share of hidden pixels inside, gradients for each chain when the last annealing
 ends at beta = 1, first states that chains descend from, log Z with its stated error, notes.
 `--keys` repeats each image with several keys, and a chi-square test asks whether their log Z
-differ by more than they state. A row for each task, image and key goes into `--rows`; what is
-there already is not run again.
+differ by more than they state. `--gap T` bounds log Z from both sides, too (half and hole): T
+temperatures from the mixture that the run has fitted to the posterior, and the same path backwards
+from the latent that the image was drawn from, which is an exact draw of the posterior.
+
+A row for each task, image and key goes into `--rows`; what is there already is not run again.
 """
 
 from __future__ import annotations
@@ -30,7 +33,11 @@ import numpy as np
 from scipy.stats import chi2
 
 import jaxgen
-from jaxgen.target.conditions import average_pool
+from jaxgen.core.pytree import pytree
+from jaxgen.inference.bdmc import reverse_ais
+from jaxgen.target.conditions import ObservedPixels, average_pool
+from jaxgen.target.path import AnnealedPath, likelihood_path
+from jaxgen.target.proposal import FittedMixture, bridged
 
 NAME = "fashion-mnist/dcgan"
 TASKS = ("half", "hole", "4x")
@@ -38,13 +45,73 @@ FACTOR = 4
 LOW_COVERAGE = 0.75
 
 
-def drawn(image: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
-    """Return an image of the generator, and the generator of its noise."""
+@pytree
+class Start:
+    """A mixture, in the coordinates u in which its components have the identity as covariance."""
+
+    mixture: FittedMixture
+
+    def sample(self, key: Any) -> Any:
+        """Return one draw."""
+        return (self.mixture.sample(key) - self.mixture.mean) @ self.mixture.whiten
+
+    def log_prob(self, u: Any) -> Any:
+        """Return the log density of u; z = m + u @ colour changes the volume."""
+        z = self.mixture.mean + u @ self.mixture.colour
+        return self.mixture.log_prob(z) - self.mixture.log_volume
+
+    def __call__(self, u: Any) -> Any:
+        """Return the log density, as a path's base."""
+        return self.log_prob(u)
+
+
+@pytree
+class Tilt:
+    """log p(z) - log q(z), the volume of which is the same in both coordinates."""
+
+    tilt: Any
+    mixture: FittedMixture
+
+    def __call__(self, u: Any) -> Any:
+        """Return the difference at u."""
+        return self.tilt(self.mixture.mean + u @ self.mixture.colour)
+
+
+def bounds(
+    key: Any, mixture: FittedMixture, condition: Any, z: Any, temperatures: int
+) -> list[Any]:
+    """Return the lower and the upper bound on log Z, each with its standard error."""
+    posterior = jaxgen.Posterior(jaxgen.Gaussian.standard(z.shape[0]), jaxgen.load(NAME), condition)
+    way = bridged(likelihood_path(posterior), mixture, jnp.array(True))
+    start = Start(mixture)
+    path = AnnealedPath(start, Tilt(way.tilt, mixture), start)
+    betas = jaxgen.schedules.linear(temperatures)
+    keys, kernel = jax.random.split(key, 3), jaxgen.kernels.HMC(10, jitter=True)
+    # The step is learned by a run of its own: one that learns from its chains is no bound.
+    steps = jaxgen.ais(keys[0], path, kernel, jaxgen.schedules.linear(30), num_chains=16)
+    step = float(np.median(steps.history.step_size))
+    fixed = {"num_chains": 16, "step_size": step}
+    lower = jaxgen.ais(keys[1], path, kernel, betas, **fixed)
+    exact = (jnp.asarray(z) - mixture.mean) @ mixture.whiten
+    upper = reverse_ais(keys[2], path, exact, kernel, betas, **fixed)
+    return [
+        float(x)
+        for x in (
+            lower.log_z,
+            lower.log_z_standard_error,
+            upper.log_z,
+            upper.log_z_standard_error,
+        )
+    ]
+
+
+def drawn(image: int, noise: float) -> tuple[Any, np.ndarray, np.ndarray, np.random.Generator]:
+    """Return a latent, its image, the image with noise, and the generator of the noise."""
     rng = np.random.default_rng(10_000 + image)
     z = rng.normal(size=64).astype(np.float32)
     truth = np.asarray(jaxgen.load(NAME)(jnp.asarray(z)))
     seen = truth + noise * rng.normal(size=truth.shape).astype(np.float32)
-    return truth, seen, rng
+    return z, truth, seen, rng
 
 
 def hidden_pixels(task: str) -> np.ndarray:
@@ -71,10 +138,12 @@ class Meter:
             self.annealed = told.num_gradients
 
 
-def one(task: str, image: int, key: int, noise: float, settings: dict[str, Any]) -> dict[str, Any]:
+def one(
+    task: str, image: int, key: int, noise: float, gap: int, settings: dict[str, Any]
+) -> dict[str, Any]:
     """Return a row: one image under one task with one key."""
     begun = time.perf_counter()
-    truth, seen, rng = drawn(image, noise)
+    z, truth, seen, rng = drawn(image, noise)
     meter, hidden = Meter(), hidden_pixels(task)
     common_args = {"noise": noise, "progress": meter, **settings}
     seed = jax.random.fold_in(jax.random.key(image), key)
@@ -87,7 +156,14 @@ def one(task: str, image: int, key: int, noise: float, settings: dict[str, Any])
     inside = (truth >= found.low) & (truth <= found.high)
     chosen = hidden.astype(bool)
     result = found.result
+    mixture, bounded = result.state.mixture, None
+    # A volume of one is that of no mixture: the run was annealed from the prior.
+    if gap and task != "4x" and mixture is not None and float(mixture.log_volume):
+        mask = jnp.asarray(1 - hidden)
+        condition = ObservedPixels(jnp.asarray(seen), mask, jnp.float32(noise))
+        bounded = bounds(seed, mixture, condition, z, gap)
     return {
+        "bounds": bounded,
         "inside": float(inside[chosen].mean()),
         "error": float(np.sqrt(np.mean((truth - found.mean)[chosen] ** 2))),
         "log_z": result.log_z,
@@ -128,6 +204,13 @@ def summarised(task: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "low_with_a_note": float(noted[low].mean()) if low.any() else None,
         "seconds": float(np.mean([row["seconds"] for row in rows])),
     }
+    bounded = np.array([row["bounds"] for row in rows if row.get("bounds")])
+    if len(bounded):
+        gaps = bounded[:, 2] - bounded[:, 0]
+        line["gap"], line["gap_largest"] = float(gaps.mean()), float(gaps.max())
+        of = [row["log_z"] for row in rows if row.get("bounds")]
+        line["above_lower"] = float(np.mean(of - bounded[:, 0]))
+        line["below_upper"] = float(np.mean(bounded[:, 2] - of))
     return line | agreement(rows)
 
 
@@ -159,6 +242,7 @@ def main() -> None:
     options.add_argument("--tasks", default=",".join(TASKS), help="with commas")
     options.add_argument("--images", type=int, default=40)
     options.add_argument("--keys", type=int, default=1, help="runs of each image (1)")
+    options.add_argument("--gap", type=int, default=0, help="temperatures of the bounds (none)")
     options.add_argument("--noise", type=float, default=0.05)
     options.add_argument("--sample-args", default="{}", help="JSON: arguments for the task")
     options.add_argument("--rows", help="the file of rows, read and appended to")
@@ -184,7 +268,7 @@ def main() -> None:
                 if args.table or (task, image, key) in done:
                     continue
                 row = {"task": task, "image": image, "key": key, **head}
-                row |= one(task, image, key, args.noise, settings)
+                row |= one(task, image, key, args.noise, args.gap if not key else 0, settings)
                 rows.append(row)
                 print(row, file=sys.stderr, flush=True)
                 if file is not None:
