@@ -2,9 +2,9 @@
 
 Codes are the hidden layer h of the shipped classifier, h1 its last convolution; the
 classifier is the condition network too, and the judge (with the held-out discriminator)
-measures. The authors' update (`Rule.ppgn`: a step over mean |d|, codes in [0, 30]), the gradient
-that of log p(class), a step of 0.3 of the mean code (x: 0.05 of white, falling to a tenth of
-that); for each class chains from random codes (x: from grey noise):
+measures. The authors' update (`PPGNUpdate.ppgn`: a step over mean |d|, codes in [0, 30]), the
+gradient that of log p(class), a step of 0.3 of the mean code (x: 0.05 of white, falling to a
+tenth of that); for each class chains from random codes (x: from grey noise):
 
   ppgn-x           in the space of images, prior a denoising autoencoder of images
   dgn-am           codes, no prior
@@ -43,7 +43,7 @@ from common import batched
 
 import jaxgen
 from jaxgen import data, metrics
-from jaxgen.applications.ppgn import Denoised, Encoded, PlugAndPlay, Rule, walk
+from jaxgen.applications.ppgn import Denoised, Encoded, PlugAndPlay, PPGNUpdate, run_chains
 from jaxgen.core.pytree import pytree
 from jaxgen.models.fashion_mnist.codes import Codes
 
@@ -122,7 +122,7 @@ def rule_of(study, variant, epsilon1, epsilon3, gradient):
     else:
         first = last = 0.3 * study.mean_code
         high = 30.0
-    return Rule.ppgn(
+    return PPGNUpdate.ppgn(
         epsilon1, epsilon3, first_step=first, last_step=last, high=high, gradient=gradient
     )
 
@@ -154,7 +154,7 @@ def run(study, key, variant, epsilon1, epsilon3, gradient):
     rule = rule_of(study, variant, epsilon1, epsilon3, gradient)
     last, labels, kept, strip, sure, visited = [], [], [], [], [], []
     for label in args.classes:
-        result = walk(
+        result = run_chains(
             jax.random.fold_in(key, label),
             model,
             [label],

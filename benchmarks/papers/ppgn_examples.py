@@ -40,7 +40,7 @@ from ppgn import Study
 
 import jaxgen
 from jaxgen import data
-from jaxgen.applications.ppgn import PlugAndPlay, Rule, Unit, walk
+from jaxgen.applications.ppgn import PlugAndPlay, PPGNUpdate, Unit, run_chains
 from jaxgen.core.pytree import replace
 from jaxgen.plotting.pictures import class_grid, masked
 
@@ -53,14 +53,14 @@ class Chains(NamedTuple):
 
     study: Study
     model: PlugAndPlay
-    rule: Rule
+    rule: PPGNUpdate
     key: Any
     steps: int
     count: int
 
     def run(self, labels, *, model=None, start=None, fold=0, **change):
-        """Return a `Walk` of `count` chains; `change` is of the rule."""
-        return walk(
+        """Return a `PPGNResult` of `count` chains; `change` is of the rule."""
+        return run_chains(
             jax.random.fold_in(self.key, fold),
             model or self.model,
             list(labels),
@@ -84,7 +84,7 @@ class Chains(NamedTuple):
 def joint(study, key, steps, count):
     """Return the chains of the examples, with their rule."""
     step = STEP * study.mean_code
-    rule = Rule.ppgn(
+    rule = PPGNUpdate.ppgn(
         EPSILON1, EPSILON3, first_step=step, last_step=0.1 * step, gradient="log_softmax"
     )
     return Chains(study, study.model("joint"), rule, key, steps, count)

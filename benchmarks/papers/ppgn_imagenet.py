@@ -37,7 +37,7 @@ import numpy as np
 
 import jaxgen
 from jaxgen import adapt, kernels, schedules
-from jaxgen.applications.ppgn import Encoded, PlugAndPlay, Rule, walk
+from jaxgen.applications.ppgn import Encoded, PlugAndPlay, PPGNUpdate, run_chains
 from jaxgen.core.pytree import pytree, replace, static
 from weights_convert import caffe
 from weights_convert.caffe.random_blobs import random_blobs, write_caffemodel
@@ -87,7 +87,9 @@ def rows(args, model, code, bounds, key):
         play = model if prior else replace(model, prior=None)
 
         def one(c):
-            done = walk(key, play, [c], rule, num_steps=args.steps, num_chains=args.chains, tile=1)
+            done = run_chains(
+                key, play, [c], rule, num_steps=args.steps, num_chains=args.chains, tile=1
+            )
             return done.last, done.num_gradients
 
         return one
@@ -107,9 +109,9 @@ def rows(args, model, code, bounds, key):
         return one
 
     methods = {
-        "ppgn": walked(Rule.ppgn(), True),
-        "dgn-am": walked(Rule.dgnam(low=-np.inf), False),
-        "dgn-am+clip": walked(Rule.dgnam(high=bounds), False),
+        "ppgn": walked(PPGNUpdate.ppgn(), True),
+        "dgn-am": walked(PPGNUpdate.dgnam(low=-np.inf), False),
+        "dgn-am+clip": walked(PPGNUpdate.dgnam(high=bounds), False),
         "mala": sampled(kernels.MALA(), args.step_size, 1),
         "mala+clip": sampled(kernels.Clipped(kernels.MALA(), 0.0, bounds), args.step_size, 2),
         "hmc": sampled(kernels.HMC(10), args.step_size, 10),

@@ -173,10 +173,10 @@ def programs(args: argparse.Namespace, target: str) -> dict[str, Any]:
     from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
     from jaxgen import adapt, kernels, schedules
-    from jaxgen.sampler import program, slot
-    from jaxgen.sampler.config import _nothing
+    from jaxgen.sampler import iteration, program
+    from jaxgen.sampler.options import ChunkOptions, Layout, Sampler, collect_nothing
     from jaxgen.sampler.shares import AXIS, share_out
-    from jaxgen.sampler.state import ANNEAL, Order
+    from jaxgen.sampler.state import ChunkSpec, Phase
     from jaxgen.sampler.tile import bytes_per_chain
 
     devices = devices_of(target)
@@ -210,11 +210,11 @@ def programs(args: argparse.Namespace, target: str) -> dict[str, Any]:
         return jax.vmap(jax.value_and_grad(lambda z: path(z, 0.5)))(position)
 
     def step(state: Any, path: Any, kernel: Any, rule: Any) -> Any:
-        order = Order.of(ANNEAL, 1, 1)
-        common = slot.Common(
-            path, path, kernel, rule, schedule, order, None, "none", _nothing, share_out(chains)
-        )
-        return slot.move(state, common)
+        sampler = Sampler(path, kernel, rule, schedule)
+        options = ChunkOptions(None, "none", collect_nothing, Layout(), 1)
+        spec = ChunkSpec.of(Phase.ANNEAL, 1, 1)
+        context = iteration.ChunkContext(sampler, path, spec, options, share_out(chains))
+        return iteration.move(state, context)
 
     lowered = {}
     if "gradient" in args.only:
@@ -224,14 +224,9 @@ def programs(args: argparse.Namespace, target: str) -> dict[str, Any]:
     if "chunk" in args.only:
         lowered["chunk"] = program.advance.lower(
             state,
-            *data,
-            Order.of(ANNEAL, 100, 1, 0.5),
-            resample="systematic",
-            precondition="none",
-            collect=_nothing,
-            tile=tile,
-            mesh=mesh,
-            length=100,
+            Sampler(*data),
+            ChunkSpec.of(Phase.ANNEAL, 100, 1, 0.5),
+            ChunkOptions("systematic", "none", collect_nothing, Layout(tile, mesh), 100),
         )
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), position)
     estimate = jax.eval_shape(lambda p: jnp.zeros(bytes_per_chain(p, one)), path).shape[0]

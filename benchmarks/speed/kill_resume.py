@@ -35,12 +35,12 @@ import jax, numpy as np
 import jaxgen
 from jaxgen.sampler.checkpoint import RunFolder
 folder, out, chains, steps = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-checkpoint = RunFolder.checkpoint
-def announced(self, journey):
+save = RunFolder.save
+def announced(self, checkpoint):
     print("writing", flush=True)
-    checkpoint(self, journey)
+    save(self, checkpoint)
     print("written", flush=True)
-RunFolder.checkpoint = announced
+RunFolder.save = announced
 posterior = jaxgen.Posterior(
     jaxgen.Gaussian.standard(64), jaxgen.load("fashion-mnist/dcgan"),
     jaxgen.ClassLogSoftmax(jaxgen.load("fashion-mnist/cnn"), 3))

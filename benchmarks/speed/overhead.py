@@ -30,7 +30,8 @@ import peers
 
 from jaxgen import adapt, kernels, schedules
 from jaxgen.sampler import program as engine
-from jaxgen.sampler.state import ANNEAL, Order
+from jaxgen.sampler.options import ONE_BATCH, ChunkOptions, Sampler, collect_nothing
+from jaxgen.sampler.state import ChunkSpec, Phase
 from jaxgen.target.path import likelihood_path
 
 
@@ -84,24 +85,16 @@ def ours(path, kernel, betas, num_chains):
     """Return the annealing program of jaxgen, all temperatures in one chunk."""
     rule = adapt.Fixed(jnp.float32(0.02 if isinstance(kernel, kernels.MALA) else 0.05))
     state = engine.initial_state(jax.random.key(0), path, kernel, rule, num_chains=num_chains)
-    order = Order.of(ANNEAL, len(betas), 1)
-
-    def nothing(path, chain):
-        return ()
+    sampler = Sampler(path, kernel, rule, jnp.concatenate([jnp.zeros(1), betas]))
+    spec = ChunkSpec.of(Phase.ANNEAL, len(betas), 1)
+    options = ChunkOptions(None, "none", collect_nothing, ONE_BATCH, len(betas))
 
     def run():
         out = engine.advance(
             state,
-            path,
-            kernel,
-            rule,
-            jnp.concatenate([jnp.zeros(1), betas]),
-            order,
-            resample=None,
-            precondition="none",
-            collect=nothing,
-            tile=None,
-            length=len(betas),
+            sampler,
+            spec,
+            options,
         )
         return jax.block_until_ready(out)
 

@@ -26,7 +26,7 @@ import numpy as np
 import jaxgen
 from jaxgen.core.pytree import as_data
 from jaxgen.sampler.checkpoint import RunFolder
-from jaxgen.sampler.state import DRAW
+from jaxgen.sampler.state import Phase
 from jaxgen.target.path import AnnealedPath, LogProb
 
 KINDS = ("bit", "bit", "bit", "cut", "other bytes", "missing", "two bits")
@@ -119,20 +119,20 @@ def bits(result):
 
 def half(folder):
     """Start a run that dies among its draws."""
-    checkpoint = RunFolder.checkpoint
+    save = RunFolder.save
 
-    def dying(self, journey):
-        checkpoint(self, journey)
-        if journey.phase == DRAW and journey.done >= 4:
+    def dying(self, checkpoint):
+        save(self, checkpoint)
+        if checkpoint.phase == Phase.DRAW and checkpoint.done >= 4:
             raise KeyboardInterrupt
 
-    RunFolder.checkpoint = dying
+    RunFolder.save = dying
     try:
         run(folder)
     except KeyboardInterrupt:
         pass
     finally:
-        RunFolder.checkpoint = checkpoint
+        RunFolder.save = save
 
 
 def spoil(path, kind, rng):

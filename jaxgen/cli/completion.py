@@ -55,7 +55,7 @@ def _run(options: Any) -> int:
 
 
 def script(shell: str, commands: Mapping[str, argparse.ArgumentParser]) -> str:
-    """The completion script of a shell, from the commands' parsers."""
+    """Return the completion script of a shell, from the commands' parsers."""
     tables = {name: _options(parser) for name, parser in commands.items()}
     words = {name: _words(name, parser) for name, parser in commands.items()}
     abouts = {name: _plain(parser.description or "") for name, parser in commands.items()}
@@ -80,7 +80,7 @@ def _options(parser: argparse.ArgumentParser) -> list[_Option]:
 
 
 def _words(name: str, parser: argparse.ArgumentParser) -> tuple[str, ...]:
-    """What may stand where no option does; files are completed as well."""
+    """Return the words that may stand where no option does; files are completed as well."""
     from jaxgen.models.catalogue import SHIPPED
 
     words = [str(c) for a in parser._actions if not a.option_strings for c in a.choices or ()]

@@ -44,7 +44,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def with_file(
     command: str, parser: argparse.ArgumentParser, relaxed: argparse.ArgumentParser, typed: list
 ) -> list[str]:
-    """What was typed after the command, with the settings of its --config added.
+    """Return the words after the command, with the settings of its --config added.
 
     Args:
       command: its name.
@@ -145,7 +145,7 @@ def _settable(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 
 
 def _key(action: argparse.Action) -> str:
-    """An option's name without dashes, or an argument's own."""
+    """Return an option's name without dashes, or an argument's own."""
     if not action.option_strings:
         return action.dest.replace("_", "-")
     return max(action.option_strings, key=len).lstrip("-")
@@ -172,7 +172,7 @@ def _beaten(action: argparse.Action, parser: argparse.ArgumentParser, given: dic
 
 
 def _words(field: str, action: argparse.Action, value: Any) -> list[str]:
-    """A setting as it would be typed."""
+    """Return a setting as it would be typed."""
     if isinstance(action, argparse._StoreTrueAction):
         if not isinstance(value, bool):
             raise expected(field, "true or false", _short(value))

@@ -142,7 +142,7 @@ def _class(classifier: Any, label: int) -> Any:
 
 
 def _observed(index: int, hidden: str, names: tuple[str, ...]) -> tuple[Any, Any]:
-    """A shipped example, what is known of it, and the condition on its visible pixels."""
+    """Return a shipped example, what is known of it, and the condition on its visible pixels."""
     from jaxgen.cli import examples, inputs, reconstruct
     from jaxgen.plotting.pictures import masked
 

@@ -76,7 +76,7 @@ def versions() -> Check:
 
 
 def devices() -> Check:
-    """What JAX computes on."""
+    """Check what JAX computes on."""
     import jax
 
     found = jax.devices()
@@ -102,7 +102,7 @@ def caches() -> Check:
 
 
 def weights() -> Check:
-    """The digest of every shipped file, and that none is missing."""
+    """Check the digest of every shipped file, and that none is missing."""
     from importlib.resources import as_file, files
 
     from jaxgen.core.errors import InputError
@@ -166,7 +166,7 @@ def self_test() -> Check:
 
 
 def _linear_gaussian() -> tuple[Any, float, Any]:
-    """A posterior, its log Z = log N(y; b, A A^T + s^2 I), and its mean."""
+    """Return a posterior, its log Z = log N(y; b, A A^T + s^2 I), and its mean."""
     import numpy as np
 
     from jaxgen.posteriors.linear_gaussian import LinearGaussian

@@ -27,7 +27,7 @@ _NOTES = {
 
 
 def choose(folder: str | None = None) -> Examples:
-    """The first five test images of each class, in the order of the classes."""
+    """Return the first five test images of each class, in the order of the classes."""
     images, labels = fashion_mnist("test", folder)
     where = np.concatenate([np.flatnonzero(labels == k)[:_EACH] for k in range(len(CLASS_NAMES))])
     return Examples(images[where], labels[where].astype(np.int32), where.astype(np.int32))

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
 
 from jaxgen.cli.options import Parser, add_models, add_output, add_sampling, noise_level
+
+if TYPE_CHECKING:  # `jaxgen --help` imports none of these
+    import numpy as np
+
+    from jaxgen.cli import inputs, reconstruct
 
 __all__ = ["add"]
 
@@ -39,60 +45,56 @@ def add(commands: Any, name: str) -> None:
     parser.set_defaults(run=_run)
 
 
-def _run(options: Any) -> int:
+def _run(options: Namespace) -> int:
     from pathlib import Path
 
-    import jax
     import numpy as np
 
-    from jaxgen.cli import inputs, reconstruct, runs
-    from jaxgen.cli.progress import Reporter
-    from jaxgen.plotting.pictures import masked, reconstructions
+    from jaxgen.cli import inputs, many, observed, reconstruct, runs
 
     settings = runs.Settings.of(options)
     generator = runs.load(options.model, "generator", "--model")
     height, width, channels = runs.image_shape(generator)
-    models = [generator]
-    if Path(options.image).is_dir():
-        return _each(options, settings, models, (height, width, channels))
-    picture = inputs.read_image(options.image, [(height, width)], channels, options.data_dir)
-    mask = _mask(options, picture, (height, width))
-    condition = reconstruct.pixel_condition(picture.image, mask, options.noise)
-    target = runs.posterior(generator, reconstruct.add_class_term(options, condition, models))
-    target.check()
-    path = runs.out_folder(options, "inpaint")
+    command = observed.Command("inpaint", options, settings, [generator], "inpainting.png")
+    size = (height, width)
+    if not Path(options.image).is_dir():
+        picture = inputs.read_image(options.image, [size], channels, options.data_dir)
+        mask = _mask(options, picture, size)
+        condition = reconstruct.pixel_condition(picture.image, mask, options.noise)
+        task = _task(options, picture, mask)
+        count = int(np.sum(mask > 0))
+        return observed.one(command, task, condition, {"mask": mask}, observed_pixels=count)
 
-    with Reporter(
-        1, quiet=options.quiet, moves=settings.moves or 2, steps=settings.warmup + settings.steps
-    ) as reporter:
-        key = jax.random.key(settings.seed)
-        done = runs.run(key, target, settings, reporter, "image", picture.name, path)
-    task = reconstruct.Task(
+    def read(path: str) -> tuple[inputs.Picture, np.ndarray]:
+        picture = inputs.read_image(path, [size], channels)
+        return picture, _mask(options, picture, size)
+
+    if options.mask is not None:
+        inputs.read_mask(options.mask, size)  # an error of its own, not one of the images
+    found = many.read_all(many.pictures_in(Path(options.image)), read)
+    seen = [np.where(mask[..., None] > 0, p.image, 0.0).astype(np.float32) for p, mask in found]
+    data = (np.stack(seen), np.stack([np.asarray(mask, np.float32) for _, mask in found]))
+    tasks = [_task(options, picture, mask) for picture, mask in found]
+    views = [{"mask": mask} for _, mask in found]
+    return observed.each(command, tasks, data, reconstruct.OfPixels(options.noise), views)
+
+
+def _task(options: Namespace, picture: inputs.Picture, mask: np.ndarray) -> reconstruct.Task:
+    """Return what is known of an image, for tables and pictures."""
+    from jaxgen.cli import reconstruct
+    from jaxgen.plotting.pictures import masked
+
+    return reconstruct.Task(
         truth=picture.image if picture.mask is None else None,
         hidden=1 - mask,
         shown=masked(picture.image, mask),
         label=picture.name,
         note=options.mask or "transparent",
     )
-    done, interval = reconstruct.judge(reconstruct.finish(done, task), target, condition)
-    row = reconstruct.row(done, task, interval)
-    data = runs.summary(
-        "inpaint", vars(options), models, [done], observed_pixels=int(np.sum(mask > 0))
-    )
-    data = runs.save(
-        path,
-        data,
-        [done],
-        {"inpainting.png": reconstructions([row])},
-        force=options.force,
-        more={**reconstruct.arrays([done], [row]), "image/mask": mask},
-    )
-    runs.print_results(data, path, as_json=options.json)
-    return 0
 
 
-def _mask(options: Any, picture: Any, size: tuple[int, int]) -> Any:
-    """1 where the image was seen: of --mask, and of the picture's transparency."""
+def _mask(options: Namespace, picture: inputs.Picture, size: tuple[int, int]) -> np.ndarray:
+    """Return 1 where the image was seen, by --mask and by the picture's transparency."""
     from jaxgen.cli import inputs
     from jaxgen.core.errors import expected
 
@@ -104,52 +106,3 @@ def _mask(options: Any, picture: Any, size: tuple[int, int]) -> Any:
     mask = inputs.read_mask(options.mask, size)
     # What is transparent was never seen.
     return mask if picture.mask is None else mask * picture.mask
-
-
-def _each(options: Any, settings: Any, models: Any, shape: tuple[int, int, int]) -> int:
-    """Every image of a folder by one program, each into a folder of its own."""
-    from pathlib import Path
-
-    import numpy as np
-
-    from jaxgen.cli import inputs, many, reconstruct, runs
-    from jaxgen.plotting.pictures import masked, reconstructions
-
-    def read(path: str) -> tuple[Any, Any]:
-        picture = inputs.read_image(path, [shape[:2]], shape[2])
-        return picture, _mask(options, picture, shape[:2])
-
-    if options.mask is not None:
-        inputs.read_mask(options.mask, shape[:2])  # an error of its own, not one of the images
-    paths = many.pictures_in(Path(options.image))
-    read_ = many.read_all(paths, read)
-    seen = [np.where(mask[..., None] > 0, p.image, 0.0).astype(np.float32) for p, mask in read_]
-    data = (np.stack(seen), np.stack([np.asarray(mask, np.float32) for _, mask in read_]))
-    condition = reconstruct.OfPixels(options.noise)
-    make = reconstruct.posteriors(options, condition, models)
-    path = runs.out_folder(options, "inpaint")
-    folders = many.folder_names([picture.name for picture, _ in read_])
-    items = [
-        many.Item(f, p.name, i) for i, (f, (p, _)) in enumerate(zip(folders, read_, strict=True))
-    ]
-
-    def save(item: many.Item, done: runs.Finished) -> many.Saved:
-        picture, mask = read_[item.number]
-        observed = (data[0][item.number], data[1][item.number])
-        task = reconstruct.Task(
-            truth=picture.image if picture.mask is None else None,
-            hidden=1 - mask,
-            shown=masked(picture.image, mask),
-            label=picture.name,
-            note=options.mask or "transparent",
-        )
-        target = make(observed)
-        return reconstruct.saved(
-            done, task, target, condition(observed), "inpainting.png", mask=mask
-        )
-
-    def draw(entries: Any) -> dict[str, Any]:
-        return {"inpainting.png": reconstructions(reconstruct.rows_of(entries))}
-
-    failed = many.run(path, options, "inpaint", models, items, data, make, settings, save)
-    return many.finish(path, options, "inpaint", models, items, failed, draw)

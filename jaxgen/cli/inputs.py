@@ -40,7 +40,7 @@ class Picture(NamedTuple):
 def read_image(
     text: str, sizes: Sequence[tuple[int, int]], channels: int, data_dir: str | None = None
 ) -> Picture:
-    """The image that a command line names.
+    """Read the image that a command line names.
 
     Args:
       text: the path of a PNG, JPEG or npy file; `example:12`, one of the fifty that come
@@ -73,7 +73,7 @@ def read_image(
 
 
 def read_mask(text: str, size: tuple[int, int]) -> np.ndarray:
-    """The mask that a command line names: `[H, W]`, 1 where observed.
+    """Read the mask that a command line names: `[H, W]`, 1 where observed.
 
     Args:
       text: `lower-half`, `upper-half`, `left-half`, `right-half` or `box:row,column,height,
@@ -160,7 +160,7 @@ def _decode(text: str, sizes: Sequence[tuple[int, int]], channels: int) -> Pictu
 
 
 def _opened(argument: str, text: str) -> Any:
-    """A picture whose header was read and whose pixels were not."""
+    """Open a picture: its header is read, and its pixels are not."""
     from PIL import Image, UnidentifiedImageError
 
     path = Path(text)
@@ -195,7 +195,7 @@ def _lies_on_its_side(picture: Any) -> bool:
 
 
 def _pixels(argument: str, text: str, picture: Any) -> Any:
-    """The picture with its pixels read, turned as the camera has noted."""
+    """Read the pixels of a picture, turned as the camera has noted."""
     from PIL import ImageOps
 
     try:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,12 +25,14 @@ import jaxgen
 from jaxgen.cli import options as texts
 from jaxgen.cli import runs
 from jaxgen.core.errors import InputError, expected, visible
+from jaxgen.core.types import ArrayTree
 from jaxgen.report import output_folder
 from jaxgen.report.reading import Entry, read
 from jaxgen.sampler.checkpoint import Interrupted
 from jaxgen.sampler.finished import SUMMARY, read_summary, surroundings
+from jaxgen.target.posterior import Posterior
 
-__all__ = ["Item", "Saved", "finish", "folder_names", "pictures_in", "read_all", "run"]
+__all__ = ["Item", "Job", "Saved", "finish", "folder_names", "pictures_in", "read_all", "run"]
 
 # Of a folder of images that a command is given.
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".npy")
@@ -53,6 +56,31 @@ class Item(NamedTuple):
     folder: str
     label: str
     number: int
+
+
+class Job(NamedTuple):
+    """A command on many items.
+
+    Attributes:
+      path: where the results will be, reserved by `runs.out_folder`.
+      options: as parsed.
+      command: the command's name.
+      models: the networks.
+      items: in the order of their numbers.
+      data: a tree of arrays `[N, ...]`, from which posteriors are made.
+    """
+
+    path: Path
+    options: Namespace
+    command: str
+    models: Sequence[runs.Model]
+    items: Sequence[Item]
+    data: ArrayTree
+
+    @property
+    def waiting(self) -> Path:
+        """Return the folder in which results wait until all items are done."""
+        return output_folder.partial(self.path)
 
 
 class Saved(NamedTuple):
@@ -116,31 +144,24 @@ def folder_names(labels: Sequence[str]) -> list[str]:
 
 
 def run(
-    path: Path,
-    options: Any,
-    command: str,
-    models: Sequence[runs.Model],
-    items: Sequence[Item],
-    data: Any,
-    make: Any,
+    job: Job,
+    make: Callable[[ArrayTree], Posterior],
     settings: runs.Settings,
     save: Callable[[Item, runs.Finished], Saved],
 ) -> list[tuple[str, str]]:
-    """Sample every item that has no folder yet; returns (label, error) of those that failed.
+    """Sample every item that has no folder yet.
 
     Args:
-      path: where the results will be, reserved by `runs.out_folder`.
-      options: the command's.
-      command: its name.
-      models: what is sampled with.
-      items: in the order of their numbers.
-      data: a tree of arrays `[N, ...]`, for `make`.
-      make: as `sample_each` takes it.
+      job: the command and its items.
+      make: one item of the data -> its posterior, as `sample_each` takes it.
       settings: the sampler's.
-      save: an item and what was found of it -> what is written.
+      save: an item and its result -> what is written.
+
+    Returns:
+      Label and error of each item that failed.
     """
-    waiting = output_folder.partial(path)
-    _same_command(waiting / _ITEMS, options, command, models, items, data)
+    waiting, items, options = job.waiting, job.items, job.options
+    _same_command(job)
     by_number = {item.number: item for item in items}
     todo = [item for item in items if not (waiting / item.folder / SUMMARY).is_file()]
     failed: list[tuple[str, str]] = []
@@ -157,32 +178,21 @@ def run(
             return
         done = runs.Finished("image", item.label, outcome, seconds)
         saved = save(item, done)
-        summary = runs.summary(command, vars(options), models, [saved.done])
+        summary = runs.summary(job.command, vars(options), job.models, [saved.done])
         target = waiting / item.folder
         runs.save(target, summary, [saved.done], saved.pictures, force=False, more=saved.arrays)
         said.done(item, saved.done)
 
-    resample = None if settings.resample == "none" else settings.resample
     try:
         said.begin(todo)
         jaxgen.sample_each(
             jax.random.key(settings.seed),
             make,
-            data,
+            job.data,
             texts.kernel(settings.kernel),
             which=[item.number for item in todo],
             each=each,
-            num_chains=settings.chains,
-            num_steps=settings.steps,
-            thin=settings.thin,
-            warmup=settings.warmup,
-            # By its name it is the same setting in every call, and compiles once.
-            betas=settings.betas if settings.betas == "adaptive" else texts.betas(settings.betas),
-            moves=settings.moves,
-            step_size=None if settings.step_size == "auto" else settings.step_size,
-            resample=resample,
-            collect=runs.kept,
-            tile=settings.tile,
+            **settings.arguments(),
         )
     except KeyboardInterrupt as stop:
         raise Interrupted(waiting / "items") from stop
@@ -190,22 +200,18 @@ def run(
 
 
 def finish(
-    path: Path,
-    options: Any,
-    command: str,
-    models: Sequence[runs.Model],
-    items: Sequence[Item],
+    job: Job,
     failed: Sequence[tuple[str, str]],
     picture: Callable[[list[Entry]], Mapping[str, Any]],
 ) -> int:
     """Write the summary of all items, give the folder its name, print; returns the exit code.
 
     Args:
-      path, options, command, models, items: as in `run`.
+      job: the command and its items.
       failed: from `run`.
       picture: posteriors of the first items -> pictures by file name.
     """
-    waiting = output_folder.partial(path)
+    waiting, items, options = job.waiting, job.items, job.options
     entries, shown = [], []
     lost = {label for label, _ in failed}
     for item in items:
@@ -224,9 +230,9 @@ def finish(
         output_folder.write_picture(waiting / name, image)
     data = {
         "format": output_folder.MANY,
-        "command": command,
+        "command": job.command,
         "arguments": {k: v for k, v in vars(options).items() if k != "run"},
-        "models": [runs.identity(model.info) for model in models],
+        "models": [runs.identity(model.info) for model in job.models],
         "items": entries,
         "failed": [{"label": label, "error": reason} for label, reason in failed],
         "seconds": round(sum(entry["seconds"] for entry in entries), 2),
@@ -236,8 +242,8 @@ def finish(
     }
     output_folder.write_json(waiting / SUMMARY, data)
     (waiting / _ITEMS).unlink()
-    output_folder.put(path, force=options.force)
-    _print(data, path, as_json=options.json)
+    output_folder.put(job.path, force=options.force)
+    _print(data, job.path, as_json=options.json)
     for label, reason in failed:
         print(f"error: {visible(f'{label}: {reason}')}", file=sys.stderr)
     return 1 if failed else 0
@@ -259,20 +265,14 @@ def _print(data: dict[str, Any], path: Path, *, as_json: bool) -> None:
     )
 
 
-def _same_command(
-    place: Path,
-    options: Any,
-    command: str,
-    models: Sequence[runs.Model],
-    items: Sequence[Item],
-    data: Any,
-) -> None:
-    """Note what is done on what, or refuse to go on with something else."""
+def _same_command(job: Job) -> None:
+    """Write down what is done on what; raise `InputError` if another command is waiting there."""
+    place, options = job.waiting / _ITEMS, job.options
     arguments = {k: v for k, v in vars(options).items() if k not in _OF_ONE_CALL}
-    now = {"command": command, **arguments}
-    now |= {f"model {k}": m.info.metadata["sha256"] for k, m in enumerate(models)}
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(data)]
-    for item in items:
+    now = {"command": job.command, **arguments}
+    now |= {f"model {k}": m.info.metadata["sha256"] for k, m in enumerate(job.models)}
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(job.data)]
+    for item in job.items:
         parts = b"".join(np.ascontiguousarray(leaf[item.number]).tobytes() for leaf in leaves)
         now[f"item {item.folder}"] = f"{item.label} {hashlib.sha256(parts).hexdigest()}"
     now = json.loads(json.dumps(output_folder.plain(now)))

@@ -65,7 +65,7 @@ def _names() -> dict[str, tuple[str, ...]]:
 
 
 def card(name: str) -> dict[str, Any]:
-    """What is known of a model, from its file, or from where it would come.
+    """Describe a model from its file, or from where it would come.
 
     Raises:
       InputError: for a name that nothing has, or a file that cannot be read.

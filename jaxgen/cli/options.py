@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    """An argparse type: an integer of at least `least` (and at most `most`)."""
+    """Return an argparse type: an integer of at least `least` (and at most `most`)."""
     wanted = (
         f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
     )
@@ -86,7 +86,7 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
 
 
 def positive(text: str) -> float:
-    """An argparse type: a positive finite number."""
+    """Parse a positive finite number, as an argparse type."""
     try:
         value = float(text)
     except ValueError:
@@ -240,7 +240,7 @@ def add_talk(
 
 
 def nearest(argument: str, value: str, names: Iterable[str]) -> InputError:
-    """The error for a name that is not among `names`, with the nearest one."""
+    """Return the error for a name that is not among `names`, with the nearest one."""
     names = list(names)
     folded = {name.lower(): name for name in names}
     near = difflib.get_close_matches(value.lower(), folded, 1, 0.4)
@@ -249,7 +249,7 @@ def nearest(argument: str, value: str, names: Iterable[str]) -> InputError:
 
 
 def class_index(text: str, names: tuple[str, ...], argument: str = "--class") -> int:
-    """A class by its index or its name (case, `-` and `_` do not matter)."""
+    """Find a class by its index or its name (case, `-` and `_` do not matter)."""
     if text.isdecimal():
         if int(text) < len(names):
             return int(text)
@@ -268,7 +268,7 @@ def class_index(text: str, names: tuple[str, ...], argument: str = "--class") ->
 
 
 def kernel(text: str) -> Any:
-    """A kernel by its name: `hmc`, `hmc:20`, `mala`, `langevin:0.001` ..."""
+    """Make a kernel from its name: `hmc`, `hmc:20`, `mala`, `langevin:0.001` ..."""
     from jaxgen import kernels
 
     name, _, argument = text.partition(":")
@@ -336,12 +336,12 @@ def betas(text: str) -> Any:
 
 
 def step_size(text: str) -> float | str:
-    """An argparse type: a positive number, or auto."""
+    """Parse a positive number, or auto, as an argparse type."""
     return text if text == "auto" else positive(text)
 
 
 def noise_level(text: str) -> float | str:
-    """An argparse type: a positive number, learn or student-t."""
+    """Parse a positive number, learn or student-t, as an argparse type."""
     if text in ("learn", "student-t"):
         return text
     try:
@@ -352,7 +352,7 @@ def noise_level(text: str) -> float | str:
 
 
 def _text(check: Callable[[str], Any]) -> Callable[[str], str]:
-    """An argparse type that keeps the text, as the summary wants it, once it has a meaning."""
+    """Return an argparse type that checks a text and keeps it, for the summary."""
 
     def parse(text: str) -> str:
         try:

@@ -60,7 +60,7 @@ class Reporter:
             print(file=sys.stderr, flush=True)
 
     def start(self, name: str) -> None:
-        """The next posterior begins."""
+        """Announce the next posterior."""
         self._job, self._name = self._job + 1, name
         self._job_begun = time.monotonic()
         self._latest = self._first = None
@@ -70,7 +70,7 @@ class Reporter:
             self._write_over()
 
     def update(self, progress: Progress) -> None:
-        """The `progress` callback of `jaxgen.sample`."""
+        """Show where a run stands: the `progress` callback of `jaxgen.sample`."""
         before, self._latest = self._latest, progress
         self._first = self._first or progress
         ended = self._ended(progress) or (progress.phase == "anneal" and progress.beta >= 1)
@@ -83,7 +83,7 @@ class Reporter:
         return progress.total is not None and progress.done >= progress.total
 
     def _write_over(self) -> None:
-        """The line again, over the last one and all of it."""
+        """Write the line over the previous one, and blank out the rest of that."""
         text = self._words()
         print(f"\r{text:<{self._shown}}", end="", file=sys.stderr, flush=True)
         self._shown = len(text)

@@ -26,6 +26,7 @@ __all__ = [
     "add_class_term",
     "arrays",
     "finish",
+    "heading_of",
     "judge",
     "pick",
     "pick_of",
@@ -58,13 +59,19 @@ class Task(NamedTuple):
 
 
 def add_class_term(options: Any, condition: Any, models: list[Model]) -> Any:
-    """The condition, and the class's log-softmax where --class was given."""
+    """Return the condition, and the class's log-softmax where --class was given."""
+    term = _class_term(options, models)
+    return condition if term is None else condition + term
+
+
+def _class_term(options: Any, models: list[Model]) -> jaxgen.ClassLogSoftmax | None:
+    """Return the log-softmax of the class of --class, or None, and add its classifier."""
     if options.label is None:
-        return condition
+        return None
     classifier = load(options.classifier, "classifier", "--classifier")
     models.append(classifier)
     label = texts.class_index(options.label, classifier.info.classes)
-    return condition + jaxgen.ClassLogSoftmax(classifier.network, label_array(label))
+    return jaxgen.ClassLogSoftmax(classifier.network, label_array(label))
 
 
 @pytree
@@ -130,17 +137,11 @@ def posteriors(options: Any, condition: Any, models: list[Model]) -> Posteriors:
     """Posteriors of many images, with the class of --class where it was given."""
     generator = models[0]
     prior = jaxgen.Gaussian.standard(generator.info.input_shape)
-    also = None
-    if options.label is not None:
-        classifier = load(options.classifier, "classifier", "--classifier")
-        models.append(classifier)
-        label = texts.class_index(options.label, classifier.info.classes)
-        also = jaxgen.ClassLogSoftmax(classifier.network, label_array(label))
-    return Posteriors(prior, generator.network, condition, also)
+    return Posteriors(prior, generator.network, condition, _class_term(options, models))
 
 
 def pixel_condition(image: np.ndarray, mask: np.ndarray, noise: float | str) -> Any:
-    """Observed pixels as data; what is hidden is not even handed over."""
+    """Return observed pixels as data; hidden pixels are zeroed so that they cannot leak."""
     seen = np.where(mask[..., None] > 0, image, 0.0).astype(np.float32)
     condition = jaxgen.ObservedPixels(jnp.asarray(seen), jnp.asarray(mask), tasks.unit_noise(noise))
     return tasks.learned(condition, noise)
@@ -149,20 +150,13 @@ def pixel_condition(image: np.ndarray, mask: np.ndarray, noise: float | str) -> 
 def judge(done: Finished, target: Posterior, condition: Any) -> tuple[Finished, Interval]:
     """Add credible intervals and whether the generator can show what was seen, and say so."""
     found = tasks.summarise(done.result, target, condition)
-    facts = {
-        **done.facts,
-        "noise": found.noise,
-        "residual": found.residual,
-        "misfit": found.misfit,
-        "out_of_reach": found.out_of_reach,
-        "interval": found.level,
-    }
     result = done.result._replace(notes=found.notes)
+    facts = {**done.facts, **found.facts()}
     return dataclasses.replace(done, facts=facts, result=result), (found.low, found.high)
 
 
 def saved(done: Finished, task: Task, target: Any, condition: Any, name: str, **view: Any) -> Any:
-    """A finished item of a folder of images, as `jaxgen.cli.many` writes it.
+    """Return a finished item of a folder of images, as `jaxgen.cli.many` writes it.
 
     Args:
       done: what was sampled.
@@ -178,12 +172,16 @@ def saved(done: Finished, task: Task, target: Any, condition: Any, name: str, **
     done, interval = judge(finish(done, task), target, condition)
     line = row(done, task, interval)
     stored = {f"{done.name}/{key}": np.asarray(value) for key, value in view.items()}
-    heading = "low-resolution" if task.hidden is None else "observed"
     return Saved(
         done,
-        {name: reconstructions([line], observed=heading)},
+        {name: reconstructions([line], observed=heading_of(task))},
         {**arrays([done], [line]), **stored},
     )
+
+
+def heading_of(task: Task) -> str:
+    """Return the heading of the column that shows what was seen."""
+    return "low-resolution" if task.hidden is None else "observed"
 
 
 def rows_of(entries: Sequence[Any]) -> list[Reconstruction]:
@@ -210,7 +208,7 @@ def rows_of(entries: Sequence[Any]) -> list[Reconstruction]:
 
 
 def pick(done: Finished, count: int) -> np.ndarray:
-    """The last draws of `count` chains, evenly spaced in the chains' weights.
+    """Return the last draws of `count` chains, evenly spaced in the chains' weights.
 
     After resampling neighbours may have a common ancestor, so evenly spaced chains are the
     most different ones. Nothing looks at the images.
@@ -219,7 +217,7 @@ def pick(done: Finished, count: int) -> np.ndarray:
 
 
 def pick_of(images: np.ndarray, weights: Any, count: int) -> np.ndarray:
-    """The same of images `[C, S, H, W, channels]` and weights `[C]`."""
+    """Return the same, of images `[C, S, H, W, channels]` and weights `[C]`."""
     weights = np.asarray(weights, np.float64)
     edges = np.cumsum(weights) / weights.sum()
     chains = np.searchsorted(edges, (np.arange(count) + 0.5) / count)
@@ -243,7 +241,7 @@ def finish(done: Finished, task: Task) -> Finished:
 
 
 def row(done: Finished, task: Task, interval: Interval | None = None) -> Reconstruction:
-    """A row of the picture: posterior mean, three draws, deviation, and the interval's ends."""
+    """Return a row of the picture: mean, three draws, deviation, and the ends of the interval."""
     images, weights = draws(done)
     mean = np.tensordot(weights, images, 1)
     deviation = np.sqrt(np.tensordot(weights, (images - mean) ** 2, 1))

@@ -77,10 +77,26 @@ class Settings:
 
     @classmethod
     def of(cls, options: Any) -> Settings:
-        """From parsed options; `thin` may not exceed `steps`, or nothing would be drawn."""
+        """Return the settings of parsed options; raise `InputError` if `thin` exceeds `steps`."""
         if options.thin > options.steps:
             raise expected("--thin", f"at most --steps, {options.steps}", options.thin)
         return cls(**{name: getattr(options, name) for name in cls.__dataclass_fields__})
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what `jaxgen.sample` takes of them, kernel and key excepted."""
+        return {
+            "num_chains": self.chains,
+            "num_steps": self.steps,
+            "thin": self.thin,
+            "warmup": self.warmup,
+            # By its name it is the same setting in every call, and compiles once.
+            "betas": self.betas if self.betas == "adaptive" else texts.betas(self.betas),
+            "moves": self.moves,
+            "step_size": None if self.step_size == "auto" else self.step_size,
+            "resample": None if self.resample == "none" else self.resample,
+            "collect": kept,
+            "tile": self.tile,
+        }
 
 
 @dataclass(frozen=True)
@@ -103,7 +119,7 @@ class Finished:
 
 
 def load(name: str, kind: str, argument: str) -> Model:
-    """A model of a kind ("generator", "classifier"), or an `InputError`."""
+    """Load a model of a kind ("generator", "classifier"), or raise `InputError`."""
     info = describe(name)
     if info.kind != kind:
         raise expected(argument, f"a {kind}", f"{name}, a {info.kind}", "See `jaxgen models`")
@@ -119,7 +135,7 @@ def image_shape(generator: Model) -> tuple[int, int, int]:
 
 
 def posterior(generator: Model, condition: Any) -> Posterior:
-    """A standard normal prior of the generator's latent shape, and a condition."""
+    """Compose a standard normal prior of the generator's latent shape, and a condition."""
     return Posterior(
         jaxgen.Gaussian.standard(generator.info.input_shape), generator.network, condition
     )
@@ -148,23 +164,13 @@ def run(
     """
     begun = time.monotonic()
     reporter.start(label)
-    resample = None if settings.resample == "none" else settings.resample
     place = output_folder.partial(out) / name
     result = jaxgen.sample(
         key,
         target,
         texts.kernel(settings.kernel),
-        num_chains=settings.chains,
-        num_steps=settings.steps,
-        thin=settings.thin,
-        warmup=settings.warmup,
-        betas=texts.betas(settings.betas),
-        moves=settings.moves,
-        step_size=None if settings.step_size == "auto" else settings.step_size,
-        resample=resample,
-        collect=kept,
+        **settings.arguments() | {"betas": texts.betas(settings.betas)},
         progress=reporter.update,
-        tile=settings.tile,
         folder=place,
         resume=True,
         checkpoint_every=settings.checkpoint_every,
@@ -205,7 +211,7 @@ def judged(finished: Sequence[Finished], labels: Sequence[int], names: Any) -> l
 
 
 def figures(done: Finished) -> dict[str, Any]:
-    """A posterior's entry in the summary."""
+    """Return a posterior's entry in the summary."""
     return figures_of(done.result, done.name, done.label, done.seconds, done.facts)
 
 
@@ -253,7 +259,7 @@ def out_folder(options: Any, stem: str) -> Path:
 
 
 def _shown(path: Path) -> Path:
-    """A path as short as it was said: relative to the current directory where it lies below."""
+    """Return a path relative to the current directory where it lies below, else as it is."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) and path != here else path
 
@@ -284,7 +290,7 @@ def save(
 
 
 def print_results(data: dict[str, Any], path: Path, *, as_json: bool) -> None:
-    """The summary on stdout: a table and the folder, or JSON."""
+    """Print the summary on stdout: a table and the folder, or JSON."""
     if as_json:
         print(json.dumps(output_folder.plain({**data, "folder": path}), indent=2, allow_nan=False))
         return
@@ -332,17 +338,17 @@ def print_table(entries: Sequence[Mapping[str, Any]]) -> None:
 
 
 def class_key(key: Any, label: int) -> Any:
-    """A class's own key: the same draws, whether it is sampled alone or among others."""
+    """Return a class's own key: its draws are the same, sampled alone or among others."""
     return jax.random.fold_in(key, label)
 
 
 def label_array(label: int) -> Any:
-    """A class label as data, so that another one compiles nothing."""
+    """Return a class label as data, so that another one compiles nothing."""
     return jnp.asarray(label, jnp.int32)
 
 
 def identity(info: ModelInfo) -> dict[str, Any]:
-    """What a summary says of a network."""
+    """Return what a summary says of a network."""
     return {
         "name": info.name,
         "kind": info.kind,

@@ -111,12 +111,13 @@ def _each(options: Any, settings: Any, generator: Any, classifier: Any) -> int:
     numbers = np.arange(len(names), dtype=np.int32)
     prior = jaxgen.Gaussian.standard(generator.info.input_shape)
     make = OfClass(prior, generator.network, classifier.network)
-    failed = many.run(path, options, "sample", models, items, numbers, make, settings, save)
-    return many.finish(path, options, "sample", models, items, failed, picture)
+    job = many.Job(path, options, "sample", models, items, numbers)
+    failed = many.run(job, make, settings, save)
+    return many.finish(job, failed, picture)
 
 
 def _labels(text: str, names: tuple[str, ...]) -> list[int]:
-    """The classes that --classes names, in their order, each once."""
+    """Return the classes that --classes names, in their order, each once."""
     from jaxgen.cli.options import class_index
     from jaxgen.core.errors import expected
 

@@ -6,7 +6,9 @@ argument, what was expected, what came and, where there is one, the way out.
 
 from __future__ import annotations
 
-__all__ = ["InputError", "expected", "visible"]
+from numbers import Integral
+
+__all__ = ["InputError", "check_integer", "expected", "visible"]
 
 
 class InputError(ValueError):
@@ -33,3 +35,9 @@ def visible(text: str) -> str:
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def check_integer(name: str, value: object, least: int) -> None:
+    """Raise `InputError` unless value is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        raise expected(name, f"an integer of at least {least}", value)

@@ -19,6 +19,7 @@ __all__ = [
     "ArrayTree",
     "Condition",
     "Density",
+    "Device",
     "Exactness",
     "Generator",
     "PRNGKey",
@@ -33,6 +34,8 @@ Array: TypeAlias = jax.Array
 PRNGKey: TypeAlias = jax.Array
 Scalar: TypeAlias = jax.Array | float
 ArrayTree: TypeAlias = Any
+# `jax.Device`, which type checkers take for a variable.
+Device: TypeAlias = Any
 Exactness: TypeAlias = Literal["exact", "clipped", "approximate"]
 Resampling: TypeAlias = Literal["systematic", "stratified", "residual", "multinomial"]
 Preconditioning: TypeAlias = Literal["none", "diagonal", "dense", "score"]

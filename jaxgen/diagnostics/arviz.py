@@ -196,7 +196,7 @@ def _attributes(result: SampleResult) -> dict[str, Any]:
         "log_z": float(result.log_z),
         "log_z_standard_error": float(result.log_z_standard_error),
         "ess_of_weights": float(result.ess),
-        "num_ancestors": int(result.num_ancestors),
+        "num_lineages": int(result.num_lineages),
         "tile": int(result.tile),
         "notes": "\n".join(result.notes),
     }

@@ -21,7 +21,8 @@ from jaxgen.core.errors import expected
 from jaxgen.core.printing import card, card_html, prints_short
 from jaxgen.core.types import Generator, PRNGKey
 from jaxgen.metrics.chains import ESS, effective_sizes, split_rhat
-from jaxgen.sampler.results import SampleResult, separation_note
+from jaxgen.sampler.notes import separation_note
+from jaxgen.sampler.results import SampleResult
 from jaxgen.target.evaluation import evaluate
 from jaxgen.target.posterior import Posterior
 from jaxgen.target.priors import Sphere
@@ -74,7 +75,7 @@ class Diagnosis(NamedTuple):
       rhat: the worst R-hat of each space: "latent", "log density", "image".
       ess_bulk, ess_tail: the smallest effective sample size of each space.
       num_draws: C x S.
-      num_ancestors: first states that have descendants.
+      num_lineages: first states that have descendants.
       radius: mean of |z| / sqrt(d) over draws; about 1 for a standard normal in high
         dimensions.
       symmetries: of the generator.
@@ -86,7 +87,7 @@ class Diagnosis(NamedTuple):
     ess_bulk: dict[str, float]
     ess_tail: dict[str, float]
     num_draws: int
-    num_ancestors: int
+    num_lineages: int
     radius: float
     symmetries: Symmetries
     notes: tuple[str, ...]
@@ -108,7 +109,7 @@ def _printed(found: Diagnosis) -> tuple[str, list[tuple[str, str]], tuple[str, .
         )
         for space in found.rhat
     ]
-    rows.append(("families", f"{found.num_ancestors} independent first states"))
+    rows.append(("families", f"{found.num_lineages} independent first states"))
     rows.append(("|z| / sqrt(d)", f"{found.radius:.3f}"))
     return f"Diagnosis: {found.verdict}", rows, found.notes
 
@@ -197,7 +198,7 @@ def diagnose(
         ess_bulk=bulk,
         ess_tail=tail,
         num_draws=chains * count,
-        num_ancestors=result.num_ancestors,
+        num_lineages=result.num_lineages,
         radius=radius,
         symmetries=seen,
         notes=tuple(notes),
@@ -232,7 +233,7 @@ def annealed_well(
 
 
 def _verdict(rhat: dict[str, float], bulk: dict[str, float], result: Any, chains: int) -> str:
-    families = result.num_ancestors
+    families = result.num_lineages
     islands = getattr(result, "island_log_z", ())
     well = annealed_well(islands, result.log_z_standard_error, families, chains)
     spread = float(np.std(islands, ddof=1)) if len(islands) > 1 else 0.0

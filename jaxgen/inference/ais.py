@@ -25,8 +25,12 @@ from jaxgen.inference.finished import leave
 from jaxgen.kernels import Kernel
 from jaxgen.sampler import loop, traced
 from jaxgen.sampler.checkpoint import recording
-from jaxgen.sampler.config import Callback, Setup, precision_note, prepare
-from jaxgen.sampler.results import UNSETTLED, AISResult, annealing_notes
+from jaxgen.sampler.config import Callback, RunConfig
+from jaxgen.sampler.notes import UNSETTLED, annealing_notes, precision_note
+from jaxgen.sampler.options import Checkpointing, Execution
+from jaxgen.sampler.prepare import prepare
+from jaxgen.sampler.records import RunLength
+from jaxgen.sampler.results import AISResult
 from jaxgen.sampler.traced import refuse_under_trace
 from jaxgen.target.path import AnnealedPath
 from jaxgen.target.posterior import Posterior
@@ -61,7 +65,7 @@ def ais(
 ) -> AISResult:
     """Draw from the start, anneal to the target, and return weighted states.
 
-    It may stand inside `jax.jit`, `jax.vmap`, `jax.lax.scan` and `jax.export`, as `sample` may.
+    It may be called inside `jax.jit`, `jax.vmap`, `jax.lax.scan` and `jax.export`, as `sample` may.
 
     Args:
       key: the run's key, or an integer; it is consumed. Chain i uses `fold_in(key, i)` alone.
@@ -75,6 +79,7 @@ def ais(
       resample: None for importance weights alone (chains then stay independent where the
         schedule and the step are fixed), or "systematic", "stratified", "multinomial",
         "residual": resample when the ESS falls below `resample_threshold * C`.
+      resample_threshold: a fraction of C, see `resample`.
       precondition: how the inverse mass (of kernels that have one) is learned from the
         chains as beta grows: "score" (dense, from their gradients), "dense" or "diagonal"
         (from their positions); True chooses, False leaves it alone.
@@ -82,15 +87,15 @@ def ais(
         number of devices and processes; by default as many as fill `memory`.
       memory: bytes of activations that a tile may fill: 32 MiB on CPU (where smaller
         batches stay in the cache), 4 GiB on accelerators.
-      devices: which devices share the chains; all there are by default.
-      shard_weights: keep large weights in parts over the devices, and put them together
-        while the program runs. For generators of which a device should not hold a copy
-        between runs; samples stay the same.
-      folder: a run folder to keep checkpoints in. SIGTERM or Ctrl-C then writes one and ends
+      devices: the devices that share the chains; all there are by default.
+      shard_weights: keep large weights in parts over the devices, and gather them while the
+        program runs. For generators of which a device should not hold a copy between runs; samples
+        stay the same.
+      folder: a run folder for checkpoints. SIGTERM or Ctrl-C then writes a checkpoint and ends
         the process (`jaxgen.Preempted`, KeyboardInterrupt).
-      resume: go on from the folder's last checkpoint, bit for bit, if it holds one.
+      resume: whether to resume from the folder's last checkpoint, bit for bit, if it holds one.
       checkpoint_every: seconds between two checkpoints.
-      precision: "highest" multiplies matrices in float32 whatever the device; "fast" as JAX is
+      precision: "highest" multiplies matrices in float32 on every device; "fast" as JAX is
         set up, which is bfloat16 on a TPU. A note says where that moves log p by more than 0.1.
       progress: called with a `Progress` between chunks; True writes a line to the terminal.
 
@@ -103,7 +108,7 @@ def ais(
         another run.
     """
     key, begun = as_key(key), time.monotonic()
-    setup = prepare(
+    config = prepare(
         target,
         kernel,
         betas,
@@ -113,35 +118,33 @@ def ais(
         resample=resample,
         resample_threshold=resample_threshold,
         precondition=precondition,
-        tile=tile,
-        memory=memory,
-        devices=devices,
-        shard_weights=shard_weights,
+        execution=Execution(tile, memory, devices, shard_weights),
         precision=precision,
         progress=progress,
     )
-    if not hasattr(setup.path.start, "log_prob"):
+    if not hasattr(config.path.start, "log_prob"):
         raise expected(
             "prior",
             "a prior with a log density for importance weights",
-            f"{type(setup.path.start).__name__}, which has a score only",
+            f"{type(config.path.start).__name__}, which has a score only",
             "Use sample() with MALAApprox, or ascend()",
         )
-    plan = loop.Plan()
-    exactness = setup.kernel.exactness
-    learns = setup.rule.learns or isinstance(setup.schedule, Adaptive)
-    learns = learns or setup.precondition != "none"
+    run_length = RunLength()
+    exactness = config.kernel.exactness
+    learns = config.rule.learns or isinstance(config.schedule, Adaptive)
+    learns = learns or config.precondition != "none"
     if exactness == "exact" and learns:
         exactness = "adapted"
     if is_traced(key, target, kernel, betas, step_size):
         refuse_under_trace(
             folder=folder, progress=progress, devices=devices, shard_weights=shard_weights
         )
-        return _traced(traced.run(key, setup, plan), setup, exactness)
-    with recording(folder, key, setup, plan, None, resume, checkpoint_every) as recorder:
-        journey = recorder.journey or loop.begin(key, setup, plan)
-        journey = loop.go(journey, setup, plan, recorder)
-    state, evidence = journey.state, journey.evidence
+        return _traced(traced.run(key, config, run_length), config, exactness)
+    saving = Checkpointing(folder, resume, checkpoint_every)
+    with recording(key, config, run_length, saving) as recorder:
+        checkpoint = recorder.checkpoint or loop.init(key, config, run_length)
+        checkpoint = loop.run_loop(checkpoint, config, run_length, recorder)
+    state, evidence = checkpoint.state, checkpoint.evidence
     error = float(evidence.standard_error)
     result = AISResult(
         position=state.chains.position,
@@ -150,34 +153,34 @@ def ais(
         log_z_standard_error=error,
         ess=float(effective_sample_size(jnp.asarray(evidence.log_weight))),
         beta=float(state.beta),
-        history=journey.history,
+        history=checkpoint.history,
         acceptance_rate=float(np.mean(state.accepted) / int(state.num_steps)),
         num_gradients=np.asarray(state.num_gradients),
         num_divergent=int(np.sum(state.num_divergent)),
         exactness=exactness,
         notes=annealing_notes(
-            (setup.kernel.name, setup.kernel.exactness),
-            int(evidence.num_ancestors),
-            journey.history,
+            (config.kernel.name, config.kernel.exactness),
+            int(evidence.num_lineages),
+            checkpoint.history,
             error,
             num_chains,
             evidence.island_log_z,
         )
-        + precision_note(setup)
+        + precision_note(config.path, precision)
         + recorder.notes,
         state=state,
-        tile=setup.tile,
+        tile=config.tile,
         island_log_z=evidence.island_log_z,
-        kernel=setup.kernel.name,
-        precision=setup.precision,
+        kernel=config.kernel.name,
+        precision=config.precision,
     )
     if folder is not None:
-        leave(folder, result, target, setup, plan, time.monotonic() - begun)
+        leave(folder, result, target, config, run_length, time.monotonic() - begun)
     return result
 
 
-def _traced(found: traced.Outcome, setup: Setup, exactness: str) -> AISResult:
-    """The result of a run under a transformation of JAX: arrays, and nothing else."""
+def _traced(found: traced.TracedRun, config: RunConfig, exactness: str) -> AISResult:
+    """Return the result of a run under a transformation of JAX: arrays, and nothing else."""
     state, evidence = found.state, found.evidence
     # Placeholders of arrays stand where an ordinary run has arrays and numbers.
     fields: dict[str, Any] = {
@@ -185,7 +188,7 @@ def _traced(found: traced.Outcome, setup: Setup, exactness: str) -> AISResult:
         "log_weight": evidence.log_weight,
         "log_z": evidence.log_z,
         "log_z_standard_error": evidence.standard_error,
-        "ess": effective_sample_size(evidence.log_weight),
+        "ess": effective_sample_size(jnp.asarray(evidence.log_weight)),
         "beta": state.beta,
         "history": found.history,
         "acceptance_rate": jnp.mean(state.accepted / jnp.maximum(state.num_steps, 1)),
@@ -194,10 +197,10 @@ def _traced(found: traced.Outcome, setup: Setup, exactness: str) -> AISResult:
         "exactness": exactness,
         "notes": UNSETTLED,
         "state": state,
-        "tile": setup.tile,
+        "tile": config.tile,
         "island_log_z": evidence.island_log_z,
-        "kernel": setup.kernel.name,
-        "precision": setup.precision,
+        "kernel": config.kernel.name,
+        "precision": config.precision,
         "failure": found.failure,
     }
     return AISResult(**fields)

@@ -2,8 +2,8 @@
 
     state = init(key);   state, info = step(state)
 
-One step is one temperature: weights, resampling where it is asked for, moves. For loops of
-one's own: under `jax.jit`, `jax.lax.scan` or `jax.lax.while_loop`, beside other work.
+One step is one temperature: weights, resampling where it is asked for, moves. They are for your
+own loops: under `jax.jit`, `jax.lax.scan` or `jax.lax.while_loop`, together with other work.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from jaxgen.core.precision import at_precision, matmul_precision
 from jaxgen.core.types import Array, PRNGKey
 from jaxgen.kernels import Kernel
 from jaxgen.sampler import program
-from jaxgen.sampler.config import prepare
-from jaxgen.sampler.state import ANNEAL, DRAW, FINAL, Order, RunState, TemperatureInfo
+from jaxgen.sampler.options import Execution, Layout
+from jaxgen.sampler.prepare import prepare
+from jaxgen.sampler.state import ChunkSpec, Phase, SamplerState, Stage, TemperatureInfo
 from jaxgen.target.path import AnnealedPath
 from jaxgen.target.posterior import Posterior
 from jaxgen.tempering.betas import Adaptive
@@ -41,9 +42,9 @@ class Annealed(NamedTuple):
       evidence: `state -> Evidence`: log Z, its standard error, and each island's log Z.
     """
 
-    init: Callable[[PRNGKey], RunState]
-    step: Callable[[RunState], tuple[RunState, TemperatureInfo]]
-    evidence: Callable[[RunState], Evidence]
+    init: Callable[[PRNGKey], SamplerState]
+    step: Callable[[SamplerState], tuple[SamplerState, TemperatureInfo]]
+    evidence: Callable[[SamplerState], Evidence]
 
 
 @at_precision
@@ -70,7 +71,12 @@ def annealed(
       target: a `Posterior` or an `AnnealedPath`.
       kernel: `HMC(10, jitter=True)` by default.
       schedule: inverse temperatures `[T + 1]`, or `schedules.Adaptive()`, the default.
-      num_chains, moves, step_size, resample, resample_threshold, precondition: as in `ais`.
+      num_chains: C.
+      moves: kernel steps at each temperature.
+      step_size: as in `ais`.
+      resample: as in `ais`.
+      resample_threshold: as in `ais`.
+      precondition: as in `ais`.
       tile: chains in one batch.
       precision: of matrix products: "highest" (float32 on every device) or "fast", as JAX is
         set up.
@@ -78,7 +84,7 @@ def annealed(
     Raises:
       InputError: for arguments that cannot be used.
     """
-    setup = prepare(
+    config = prepare(
         target,
         kernel,
         schedule,
@@ -88,47 +94,35 @@ def annealed(
         resample=resample,
         resample_threshold=resample_threshold,
         precondition=precondition,
-        tile=tile,
-        memory=None,
-        devices=jax.devices()[:1],
-        shard_weights=False,
+        execution=Execution(tile, devices=jax.devices()[:1]),
         precision=precision,
-        progress=None,
     )
-    last = 1.0 if isinstance(setup.schedule, Adaptive) else setup.schedule[-1]
+    layout, sampler = Layout(config.tile), config.sampler(Stage.FINAL)
+    options = config.options._replace(layout=layout, chunk_size=1)
+    last = 1.0 if isinstance(config.schedule, Adaptive) else config.schedule[-1]
 
-    def init(key: PRNGKey) -> RunState:
+    def init(key: PRNGKey) -> SamplerState:
         """Draw the chains at beta = 0."""
         with matmul_precision(precision):
             return program.initial_state(
                 as_key(key),
-                setup.path,
-                setup.kernel,
-                setup.rule,
+                config.path,
+                config.kernel,
+                config.rule,
                 num_chains=num_chains,
-                num_islands=setup.islands,
-                precondition=setup.precondition,
-                tile=setup.tile,
+                num_islands=config.islands,
+                precondition=config.precondition,
+                layout=layout,
             )
 
-    def step(state: RunState) -> tuple[RunState, TemperatureInfo]:
-        """Go on by one temperature."""
-        phase: Array = jnp.where(state.beta < last, ANNEAL, DRAW)
-        order = Order.of(ANNEAL, 1, setup.moves, setup.threshold, FINAL)._replace(phase=phase)
+    def step(state: SamplerState) -> tuple[SamplerState, TemperatureInfo]:
+        """Anneal by one temperature."""
+        phase: Array = jnp.where(state.beta < last, Phase.ANNEAL, Phase.DRAW)
+        spec = ChunkSpec.of(Phase.ANNEAL, 1, config.moves, config.threshold, Stage.FINAL)._replace(
+            phase=phase
+        )
         with matmul_precision(precision):
-            state, rows, _ = program.advance(
-                state,
-                setup.path,
-                setup.kernel,
-                setup.rule,
-                setup.schedule,
-                order,
-                resample=setup.resample,
-                precondition=setup.precondition,
-                collect=setup.collect,
-                tile=setup.tile,
-                length=1,
-            )
+            state, rows, _ = program.advance(state, sampler, spec, options)
         info = jax.tree.map(lambda x: x[0], rows)
         return state, info._replace(beta=state.beta.astype(np.float32))
 

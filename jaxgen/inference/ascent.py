@@ -16,14 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxgen.core.errors import InputError, expected
+from jaxgen.core.errors import InputError, check_integer, expected
 from jaxgen.core.keys import as_key
 from jaxgen.core.precision import at_precision
 from jaxgen.core.printing import prints_short
 from jaxgen.core.pytree import with_structure
 from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import Array, ArrayTree, PRNGKey, Scalar
-from jaxgen.sampler.config import check_integer
 from jaxgen.sampler.sharding import over_chains
 from jaxgen.target.posterior import Posterior
 

@@ -19,14 +19,14 @@ import numpy as np
 from jaxgen.core.printing import prints_short
 from jaxgen.core.tracing import namespace
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
-from jaxgen.kernels import ChainState, Kernel
+from jaxgen.kernels import Kernel
 from jaxgen.sampler import program
-from jaxgen.sampler.state import ANNEAL, Order, RunState
-from jaxgen.target.path import AnnealedPath
+from jaxgen.sampler.options import ONE_BATCH, ChunkOptions, Sampler, collect_nothing
+from jaxgen.sampler.state import ChunkSpec, Phase, SamplerState
 from jaxgen.tempering.resampling import effective_sample_size
 from jaxgen.tempering.step_size import DualAveraging, PerTemperature, StepRule
 
-__all__ = ["Evidence", "anneal", "count_items", "pilot"]
+__all__ = ["BatchedEvidence", "anneal", "count_items", "pilot"]
 
 # Temperatures in one call of the compiled program: between two calls progress is told.
 CHUNK = 10
@@ -37,7 +37,7 @@ Progress = Callable[[int, int], None]
 
 
 @prints_short
-class Evidence(NamedTuple):
+class BatchedEvidence(NamedTuple):
     """Estimates of N evidences, NumPy arrays.
 
     Attributes:
@@ -73,7 +73,7 @@ def anneal(
     moves: int = 1,
     batch: int | None = None,
     progress: Progress | None = None,
-) -> Evidence:
+) -> BatchedEvidence:
     """AIS with fixed temperatures and steps on `family(item)` for each item.
 
     Args:
@@ -118,7 +118,7 @@ def pilot(
     most: int = 100,
     batch: int | None = None,
 ) -> tuple[np.ndarray, float]:
-    """Steps for each item and temperature, from a short run that adapts them.
+    """Return steps for each item and temperature, from a short run that adapts them.
 
     At most `most` of the temperatures are visited; steps are averaged over neighbours, so
     that the noise of few chains is not frozen, and interpolated.
@@ -164,7 +164,7 @@ def _run(
     num_chains: int,
     moves: int,
     progress: Callable[[int], None] | None = None,
-) -> tuple[RunState, Any]:
+) -> tuple[SamplerState, Any]:
     """Chunks of the mapped program until the last temperature."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(index))
     chosen = jax.tree.map(lambda x: jnp.asarray(x)[jnp.asarray(index)], items)
@@ -175,8 +175,10 @@ def _run(
     # In a larger program nobody listens between two chunks.
     chunk = CHUNK if xp is np else temperatures
     for done in range(0, temperatures, chunk):
-        order = Order.of(ANNEAL, chunk, moves)
-        state, row = _advance(state, family, chosen, kernel, rules, schedule, order, length=chunk)
+        spec = ChunkSpec.of(Phase.ANNEAL, chunk, moves)
+        state, row = _advance(
+            state, family, chosen, kernel, rules, schedule, spec, chunk_size=chunk
+        )
         rows.append(jax.device_get(row) if xp is np else row)
         if progress is not None:
             progress(min(done + chunk, temperatures))
@@ -187,49 +189,40 @@ def _run(
 @functools.partial(jax.jit, static_argnames=("num_chains",))
 def _start(
     keys: Array, family: Any, items: ArrayTree, kernel: Kernel, rules: StepRule, *, num_chains: int
-) -> RunState:
-    def one(key: PRNGKey, item: ArrayTree, rule: StepRule) -> RunState:
+) -> SamplerState:
+    def one(key: PRNGKey, item: ArrayTree, rule: StepRule) -> SamplerState:
         return program.initial_state(key, family(item), kernel, rule, num_chains=num_chains)
 
     return jax.vmap(one)(keys, items, rules)
 
 
-@functools.partial(jax.jit, static_argnames=("length",))
+@functools.partial(jax.jit, static_argnames=("chunk_size",))
 def _advance(
-    states: RunState,
+    states: SamplerState,
     family: Any,
     items: ArrayTree,
     kernel: Kernel,
     rules: StepRule,
     schedule: Array,
-    order: Order,
+    spec: ChunkSpec,
     *,
-    length: int,
-) -> tuple[RunState, Any]:
-    def one(state: RunState, item: ArrayTree, rule: StepRule) -> tuple[RunState, Any]:
-        state, rows, _ = program.advance(
-            state,
-            family(item),
-            kernel,
-            rule,
-            schedule,
-            order,
-            resample=None,
-            precondition="none",
-            collect=_nothing,
-            tile=None,
-            length=length,
-        )
+    chunk_size: int,
+) -> tuple[SamplerState, Any]:
+    options = ChunkOptions(None, "none", collect_nothing, ONE_BATCH, chunk_size)
+
+    def one(state: SamplerState, item: ArrayTree, rule: StepRule) -> tuple[SamplerState, Any]:
+        sampler = Sampler(family(item), kernel, rule, schedule)
+        state, rows, _ = program.advance(state, sampler, spec, options)
         return state, rows
 
     return jax.vmap(one)(states, items, rules)
 
 
-def _evidence(state: RunState) -> Evidence:
+def _evidence(state: SamplerState) -> BatchedEvidence:
     log_z, error, _ = jax.vmap(program.log_evidence)(state)
     xp = namespace(state)
     steps = xp.maximum(xp.asarray(state.num_steps), 1)[:, None]
-    return Evidence(
+    return BatchedEvidence(
         log_z=xp.asarray(log_z),
         standard_error=xp.asarray(error),
         ess=xp.asarray(jax.vmap(effective_sample_size)(state.log_weight)),
@@ -242,7 +235,7 @@ def _evidence(state: RunState) -> Evidence:
 
 
 def _smooth(table: Any, width: int = 4) -> Any:
-    """Running means over 2 width + 1 columns, shorter at the ends."""
+    """Return running means over 2 width + 1 columns, over fewer at the ends."""
     xp = namespace(table)
     total = xp.cumsum(xp.pad(table, ((0, 0), (1, 0))), axis=1)
     last = table.shape[1]
@@ -258,7 +251,3 @@ def _interpolate(table: Any, chosen: np.ndarray, temperatures: int) -> Any:
 
 def _tell(progress: Progress, before: int, total: int, done: int) -> None:
     progress(before + done, total)
-
-
-def _nothing(path: AnnealedPath, chain: ChainState) -> tuple[()]:
-    return ()

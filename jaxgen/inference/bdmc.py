@@ -27,7 +27,7 @@ from jaxgen.core.tracing import is_traced, namespace
 from jaxgen.core.types import Array, ArrayTree, Density, PRNGKey
 from jaxgen.inference import batched as many
 from jaxgen.inference.ais import ais
-from jaxgen.inference.batched import Evidence
+from jaxgen.inference.batched import BatchedEvidence
 from jaxgen.kernels import HMC, Kernel
 from jaxgen.sampler.results import AISResult
 from jaxgen.target.observations import Observation
@@ -76,18 +76,18 @@ class ExactDraw:
     scale: ArrayTree
 
     def sample(self, key: PRNGKey) -> ArrayTree:
-        """The draw itself."""
+        """Return the draw itself."""
         # The key takes part so that each chain has a value of its own, on its own device.
         nothing = 0.0 * jax.random.uniform(key)
         return jax.tree.map(lambda x: x + nothing.astype(x.dtype), self.position)
 
     def log_prob(self, z: ArrayTree) -> Array:
-        """The density it is a draw of (not normalised)."""
+        """Return the log density that it is a draw of, not normalised."""
         return self.density(z)
 
 
 def reverse_path(path: AnnealedPath, z_exact: ArrayTree) -> AnnealedPath:
-    """The path backwards: base' = base + tilt, tilt' = -tilt, started at an exact draw.
+    """Return the path backwards: base' = base + tilt, tilt' = -tilt, started at an exact draw.
 
     log p'_beta'(z) = base(z) + (1 - beta') tilt(z), so beta' = 1 - beta. Annealed importance
     sampling along it estimates Z(base) / Z(target), which is 1 / Z for a normalised base.
@@ -112,7 +112,7 @@ def reverse_betas(betas: Any) -> np.ndarray:
 
 
 def reverse_steps(step_sizes: Any) -> np.ndarray:
-    """The forward table of steps `[..., T]` in the order in which a reverse run needs it.
+    """Return the forward table of steps `[..., T]` in the order that a reverse run needs.
 
     Reverse temperature t stands at the forward beta_{T - t}. At beta = 0, where the forward
     run never moves, the step of beta_1 serves.
@@ -133,7 +133,7 @@ def reverse_ais(
     step_size: Any = 0.1,
     **options: Any,
 ) -> AISResult:
-    """A stochastic upper bound on log Z, from one exact draw of the target.
+    """Estimate a stochastic upper bound on log Z, from one exact draw of the target.
 
     Args:
       key: the run's key.
@@ -199,7 +199,7 @@ class DecoderPaths:
         return Gaussian(mean, jnp.exp(0.5 * log_variance))
 
     def __call__(self, image: Array) -> AnnealedPath:
-        """The path for one image."""
+        """Return the path for one image."""
         posterior = self.posterior(image)
         if self.encoder is None:
             return likelihood_path(posterior)
@@ -213,7 +213,7 @@ class Reversed:
     paths: Any
 
     def __call__(self, item: tuple[Any, ArrayTree]) -> AnnealedPath:
-        """The reversed path."""
+        """Return the reversed path."""
         return reverse_path(self.paths(item[0]), item[1])
 
 
@@ -242,8 +242,8 @@ class BDMCResult(NamedTuple):
     gap_standard_error: float
     latents: ArrayTree
     images: np.ndarray
-    forward: Evidence
-    reverse: Evidence
+    forward: BatchedEvidence
+    reverse: BatchedEvidence
     num_gradients: float
     notes: tuple[str, ...]
 

@@ -19,7 +19,7 @@ from jaxgen.core.atomic import local_folder
 from jaxgen.core.errors import InputError
 from jaxgen.core.pytree import StaticFunction, short
 from jaxgen.sampler.checkpoint.draws import leaf_names
-from jaxgen.sampler.config import Setup
+from jaxgen.sampler.config import RunConfig
 from jaxgen.sampler.finished import (
     DRAWS,
     FORMAT,
@@ -32,7 +32,7 @@ from jaxgen.sampler.finished import (
     surroundings,
     write,
 )
-from jaxgen.sampler.loop import Plan
+from jaxgen.sampler.records import RunLength
 from jaxgen.sampler.results import NO_HISTORY, AISResult, SampleResult
 from jaxgen.target.evaluation import evaluate
 from jaxgen.target.path import AnnealedPath
@@ -52,8 +52,8 @@ def leave(
     folder: Any,
     result: SampleResult | AISResult,
     target: Posterior | AnnealedPath,
-    setup: Setup,
-    plan: Plan,
+    config: RunConfig,
+    run_length: RunLength,
     seconds: float,
 ) -> None:
     """Write a run's summary and draws beside its checkpoints.
@@ -68,7 +68,7 @@ def leave(
     if (path / SUMMARY).is_file():  # the run has gone on from there
         seconds += _seconds(path / SUMMARY)
     done = as_sample(result)
-    if setup.reduce is not None:  # an accumulator is no draw
+    if config.reduce is not None:  # an accumulator is no draw
         done = done._replace(draws=None)
     drawn = draws_to_show(done, target)
     entry = figures_of(done, "posterior", label_of(target), seconds, {})
@@ -76,7 +76,7 @@ def leave(
     data = {
         "format": FORMAT,
         "command": command,
-        "arguments": _arguments(setup, plan, target),
+        "arguments": _arguments(config, run_length, target),
         "runs": [{**entry, "draws_in_file": stored}],
         "seconds": entry["seconds"],
         "gradients": entry["gradients"],
@@ -132,7 +132,7 @@ def as_sample(result: SampleResult | AISResult) -> SampleResult:
         log_z=result.log_z,
         log_z_standard_error=result.log_z_standard_error,
         ess=result.ess,
-        num_ancestors=len(np.unique(np.asarray(result.state.ancestor))),
+        num_lineages=len(np.unique(np.asarray(result.state.lineage))),
         history=result.history,
         acceptance_rate=np.full(count, result.acceptance_rate),
         step_size=float("nan"),
@@ -205,25 +205,25 @@ def label_of(target: Any) -> str:
     return f"{type(condition).__name__}, label {label}"
 
 
-def _arguments(setup: Setup, plan: Plan, target: Any) -> dict[str, Any]:
+def _arguments(config: RunConfig, run_length: RunLength, target: Any) -> dict[str, Any]:
     """Return a run's settings as its call would say them; objects by their text."""
-    given = setup.given
+    given = config.given
     data = {
-        "num_chains": setup.num_chains,
-        "num_steps": plan.draws * plan.thin + plan.rest,
-        "thin": plan.thin,
-        "warmup": plan.warmup,
+        "num_chains": config.num_chains,
+        "num_steps": run_length.draws * run_length.thin + run_length.rest,
+        "thin": run_length.thin,
+        "warmup": run_length.warmup,
         "kernel": short(given["kernel"]),
         "betas": short(given["schedule"]),
-        "moves": setup.moves,
-        "num_islands": setup.islands,
-        "pool": setup.pool,
-        "pilot": setup.pilot is not None,
+        "moves": config.moves,
+        "num_islands": config.islands,
+        "pool": config.pool,
+        "pilot": config.pilot is not None,
         "step_size": short(given["rule"]),
-        "resample": setup.resample,
-        "precondition": setup.precondition,
-        "precision": setup.precision,
-        "tile": setup.tile,
+        "resample": config.resample,
+        "precondition": config.precondition,
+        "precision": config.precision,
+        "tile": config.tile,
     }
     if isinstance(target, Posterior):
         parts = {name: getattr(target, name) for name in ("prior", "generator", "condition")}
@@ -232,7 +232,7 @@ def _arguments(setup: Setup, plan: Plan, target: Any) -> dict[str, Any]:
 
 
 def _seconds(summary: Path) -> float:
-    """What an earlier call has taken; 0 where its summary is damaged, for it is replaced."""
+    """Return the seconds of an earlier call; 0 where its summary is damaged and gets replaced."""
     try:
         return float(read_summary(summary)["seconds"])
     except (InputError, KeyError, TypeError, ValueError):
@@ -240,7 +240,7 @@ def _seconds(summary: Path) -> float:
 
 
 def _words(part: Any) -> str:
-    """A part of a posterior in a line; a function by its name, for its address says nothing."""
+    """Return a part of a posterior in one line; of a function its name, not its address."""
     if isinstance(part, StaticFunction):
         name = getattr(part.function, "__qualname__", type(part.function).__name__)
         return f"function {name}"

@@ -25,7 +25,7 @@ from jaxgen.core.table import Table
 from jaxgen.core.tracing import is_traced, namespace
 from jaxgen.core.types import Array, PRNGKey
 from jaxgen.inference import batched as many
-from jaxgen.inference.batched import Evidence
+from jaxgen.inference.batched import BatchedEvidence
 from jaxgen.inference.bdmc import BDMCResult, DecoderPaths, bdmc
 from jaxgen.inference.many import sample_each
 from jaxgen.inference.sample import sample
@@ -73,7 +73,7 @@ class LogLikelihood(NamedTuple):
     num_gradients: float
     exactness: str
     notes: tuple[str, ...]
-    evidence: Evidence
+    evidence: BatchedEvidence
     check: BDMCResult | None
 
     def summary(self) -> Table:
@@ -261,7 +261,7 @@ def _anneal_each(
     moves: int | None,
     precision: str,
     progress: many.Progress | None = None,
-) -> Evidence:
+) -> BatchedEvidence:
     """Anneal to each image's posterior in two stages; image i uses `fold_in(key, i)`."""
     settings: dict[str, Any] = {
         "num_chains": num_chains,
@@ -275,7 +275,7 @@ def _anneal_each(
         results = sample_each(key, paths, images, kernel, progress=progress, **settings)
         return jax.tree.map(lambda *x: np.stack(x), *map(_evidence_of, results))
 
-    def one(index: Any, image: Array) -> Evidence:
+    def one(index: Any, image: Array) -> BatchedEvidence:
         return _evidence_of(
             sample(jax.random.fold_in(key, index), paths(image), kernel, **settings)
         )
@@ -283,9 +283,9 @@ def _anneal_each(
     return jax.lax.map(lambda item: one(*item), (jnp.arange(images.shape[0]), images))
 
 
-def _evidence_of(result: SampleResult) -> Evidence:
+def _evidence_of(result: SampleResult) -> BatchedEvidence:
     xp = namespace(result.log_z)
-    return Evidence(
+    return BatchedEvidence(
         log_z=xp.asarray(result.log_z),
         standard_error=xp.asarray(result.log_z_standard_error),
         ess=xp.asarray(result.ess),
@@ -298,7 +298,7 @@ def _evidence_of(result: SampleResult) -> Evidence:
 
 
 def _mean_of_known(history: Any) -> Any:
-    """The mean acceptance without NaN, which marks a pool's row, at which nothing moves."""
+    """Return the mean acceptance rate without the NaN of a pool's row, where nothing moves."""
     rates = history.acceptance_rate
     if not is_traced(rates):
         known = np.asarray(rates)[np.isfinite(rates)]
@@ -380,7 +380,7 @@ def _prior(prior: Any, encoder: Any, images: Array) -> Any:
 
 
 def _notes(
-    found: Evidence,
+    found: BatchedEvidence,
     observation: Observation,
     images: Array,
     num_chains: int,

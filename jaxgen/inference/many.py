@@ -23,13 +23,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.errors import InputError, expected
+from jaxgen.core.errors import InputError, check_integer, expected
 from jaxgen.core.keys import as_key
 from jaxgen.core.platform import platform
 from jaxgen.core.pytree import as_data
 from jaxgen.core.types import ArrayTree, PRNGKey
 from jaxgen.inference.sample import sample
-from jaxgen.sampler.config import check_integer
 from jaxgen.sampler.results import SampleResult
 from jaxgen.target.posterior import Posterior
 
@@ -172,7 +171,7 @@ def _settled(result: SampleResult, item: int) -> SampleResult | InputError:
 
 
 def _chosen(which: Sequence[int] | None, count: int) -> np.ndarray:
-    """The numbers of the items to sample, `[n]`."""
+    """Return the numbers of the items to sample, `[n]`."""
     if which is None:
         return np.arange(count)
     chosen = np.asarray(which, np.int64).reshape(-1)
@@ -188,14 +187,14 @@ def _cores() -> int:
 
 
 def _hashable(value: Any) -> Any:
-    """Lists of numbers, such as betas, as tuples."""
+    """Return lists of numbers, such as betas, as tuples."""
     if isinstance(value, list | np.ndarray | jax.Array) and np.ndim(value):
         return tuple(np.asarray(value).tolist())
     return value
 
 
 def _on_host(result: SampleResult) -> SampleResult:
-    """The result as NumPy arrays; random keys, which NumPy does not know, stay as they are."""
+    """Return the result as NumPy arrays; random keys, which NumPy does not know, stay keys."""
 
     def fetched(leaf: Any) -> Any:
         key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -1,15 +1,15 @@
 """`sample`: posterior draws with nothing to tune.
 
-Chains start at the prior and are annealed to the posterior twice: a rough pilot finds out
-where it lies, scouts look for modes that it has lost, and from a mixture fitted to what both
-found a second annealing, much shorter, brings exact weights. Then chains warm up while the step
-size settles, and draw with everything frozen.
+Chains start at the prior and are annealed to the posterior twice: a rough pilot finds where the
+posterior lies, scouts look for modes that it has lost, and from a mixture fitted to the positions
+of both a second, much shorter annealing gives exact weights. Then chains warm up while the step
+size adapts, and draw with everything frozen.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.errors import expected
+from jaxgen.core.errors import check_integer, expected
 from jaxgen.core.keys import as_key
 from jaxgen.core.precision import at_precision
 from jaxgen.core.tracing import is_traced
@@ -26,16 +26,13 @@ from jaxgen.inference.finished import leave
 from jaxgen.kernels import ChainState, Kernel
 from jaxgen.sampler import loop, traced
 from jaxgen.sampler.checkpoint import recording
-from jaxgen.sampler.config import (
-    Callback,
-    Reduce,
-    Setup,
-    check_integer,
-    precision_note,
-    prepare,
-)
-from jaxgen.sampler.results import UNSETTLED, SampleResult, sample_notes
-from jaxgen.sampler.state import RunState, TemperatureInfo, clock
+from jaxgen.sampler.config import Callback, Reduce, RunConfig
+from jaxgen.sampler.notes import UNSETTLED, precision_note, sample_notes
+from jaxgen.sampler.options import Checkpointing, Collect, Execution
+from jaxgen.sampler.prepare import prepare
+from jaxgen.sampler.records import Checkpoint, RunLength
+from jaxgen.sampler.results import SampleResult
+from jaxgen.sampler.state import SamplerState, TemperatureInfo, step_index
 from jaxgen.sampler.traced import refuse_under_trace
 from jaxgen.target.path import AnnealedPath
 from jaxgen.target.posterior import Posterior
@@ -47,8 +44,6 @@ _NOT_ANNEALED = (
     "chains started from given positions without annealing: there is no log Z, and nothing "
     "tells whether parts of the posterior were never visited"
 )
-
-Collect = Callable[[AnnealedPath, ChainState], Any]
 
 
 def positions(path: AnnealedPath, chain: ChainState) -> ArrayTree:
@@ -90,7 +85,7 @@ def sample(
     devices: Sequence[Any] | None = None,
     shard_weights: bool = False,
     start: Any = None,
-    state: RunState | None = None,
+    state: SamplerState | None = None,
     folder: str | PathLike[str] | None = None,
     resume: bool = False,
     checkpoint_every: float = 60.0,
@@ -99,10 +94,11 @@ def sample(
 ) -> SampleResult:
     """Draw from a posterior: `sample(key, posterior)` chooses everything else.
 
-    It may stand inside `jax.jit`, `jax.vmap` (over keys, labels, masks, observations, weights),
+    It may be called inside `jax.jit`, `jax.vmap` (over keys, labels, masks, observations, weights),
     `jax.lax.scan` and `jax.export`, unless a folder, a progress bar, `reduce` or `state` is
-    asked for. The result then holds arrays alone; `result.settled()`, or `result.unstacked()`
-    after `vmap`, reads them, computes the notes and raises what could not be raised before.
+    given. The result then holds arrays only; `result.settled()`, or `result.unstacked()`
+    after `vmap`, reads them, computes the notes and raises the errors that could not be raised
+    before.
 
     Args:
       key: the run's key, or an integer; it is consumed. Chain i uses `fold_in(key, i)` alone.
@@ -110,8 +106,8 @@ def sample(
       kernel: `HMC(10, jitter=True)` by default.
       num_chains: C.
       num_steps: kernel steps at the last beta after warm-up.
-      thin: steps between two draws: S = num_steps // thin are kept for each chain.
-      warmup: steps at the last beta in which the step size still adapts.
+      thin: kernel steps per draw: S = num_steps // thin draws are kept for each chain.
+      warmup: kernel steps at the last beta in which the step size still adapts.
       betas: as in `ais`; `schedules.Adaptive()`, or "adaptive", by default.
       moves: kernel steps at each temperature: by default 2 where there is a pilot, 1 for fewer
         than 8 chains, 3 otherwise.
@@ -122,11 +118,11 @@ def sample(
         pass each. By default 32 with adaptive betas, 1 (no choice) otherwise.
       pilot: whether to anneal twice: roughly at first, then from a mixture fitted to where
         the chains have arrived, which is nearer to a sharp posterior than the prior is. Between
-        the two, scouts come down from the prior and from a wider one, to find modes that the
-        pilot has lost. The weights of the second annealing are exact whatever the first one and
-        the scouts found. None does so
-        where it can be done: adaptive betas, resampling, a kernel with gradients, at least
-        16 chains and at most 1,024 latent dimensions.
+        the two, scouts start from the prior and from a wider distribution and move at the last
+        beta, to find modes that the pilot has lost. The weights of the second annealing are exact
+        whatever the pilot and the scouts found. None anneals twice where that is possible: with
+        adaptive betas, resampling, a kernel with gradients, at least 16 chains and at most 1,024
+        latent dimensions.
       step_size: a number, a rule of `jaxgen.adapt`, or None ("auto") to adapt, then freeze.
       resample: the scheme by which chains are resampled when the ESS falls below
         `resample_threshold * C`, and once at the end of annealing, so that draws have equal
@@ -141,18 +137,23 @@ def sample(
       reduce: `(accumulator, kept) -> accumulator`: fold draws as they come instead of
         keeping them. `kept` has NumPy leaves `[n, C, ...]`, n draws of every chain; the
         accumulator is None at first, then a tree of arrays.
-      tile, memory, devices, shard_weights: as in `ais`.
+      tile: chains in one batch, as in `ais`.
+      memory: bytes of activations that a tile may fill, as in `ais`.
+      devices: the devices that share the chains, as in `ais`.
+      shard_weights: whether large weights are kept in parts over the devices, as in `ais`.
       start: where chains start, in the prior's coordinates. A distribution with `sample` and
         `log_prob` (an encoder's q(z | x), say) replaces the prior as the start of annealing,
         and weights stay right. Positions `[C, ...]` (of an optimiser, say) start at the last
         beta at once: nothing is annealed, log Z is NaN, and a note says so.
-      state: go on from an earlier result's state (its chains, step size and count of
-        steps) instead of annealing; `warmup` is then not repeated. It must be of this very
-        target: the chains carry its log densities and gradients.
-      folder, resume, checkpoint_every: as in `ais`; draws stream into the folder too, and
-        can be read there at any time (`jaxgen.load_run`). More than a GiB of them is left
-        there, and `draws` is None. A run that has ended is one for `jaxgen report FOLDER`.
-      precision: "highest" multiplies matrices in float32 whatever the device; "fast" as JAX is
+      state: the state of an earlier result, from whose chains, step size and count of steps the
+        run continues instead of annealing; `warmup` is then not repeated. It must be a state of
+        this very target: the chains carry its log densities and gradients.
+      folder: a run folder for checkpoints, as in `ais`. Draws are written there as they come, and
+        can be read at any time (`jaxgen.load_run`). More than a GiB of them stays there, and
+        `draws` is None. `jaxgen report FOLDER` shows a run that has ended.
+      resume: whether to resume from the folder's last checkpoint, as in `ais`.
+      checkpoint_every: seconds between two checkpoints.
+      precision: "highest" multiplies matrices in float32 on every device; "fast" as JAX is
         set up, which is bfloat16 on a TPU. A note says where that moves log p by more than 0.1.
       progress: called with a `Progress` between chunks; True writes a line to the terminal.
 
@@ -164,7 +165,7 @@ def sample(
         is accepted.
     """
     key, begun = as_key(key), time.monotonic()
-    setup = prepare(
+    config = prepare(
         target,
         kernel,
         betas,
@@ -177,10 +178,7 @@ def sample(
         resample=resample,
         resample_threshold=resample_threshold,
         precondition=precondition,
-        tile=tile,
-        memory=memory,
-        devices=devices,
-        shard_weights=shard_weights,
+        execution=Execution(tile, memory, devices, shard_weights),
         precision=precision,
         progress=progress,
         collect=collect,
@@ -196,7 +194,7 @@ def sample(
         raise expected(
             "thin", f"at most num_steps, {num_steps}", thin, "No draw would be kept otherwise"
         )
-    plan = loop.Plan(num_steps // thin, thin, num_steps % thin, warmup)
+    run_length = RunLength(num_steps // thin, thin, num_steps % thin, warmup)
     if is_traced(key, target, kernel, betas, step_size, start):
         refuse_under_trace(
             folder=folder,
@@ -206,30 +204,31 @@ def sample(
             devices=devices,
             shard_weights=shard_weights,
         )
-        return _traced(traced.run(key, setup, plan), setup)
-    with recording(folder, key, setup, plan, state, resume, checkpoint_every) as recorder:
-        journey = recorder.journey
-        if journey is None and state is not None:
-            journey = loop.from_state(state, setup)
-        elif journey is None:
-            journey = loop.begin(key, setup, plan)
-        journey = loop.go(journey, setup, plan, recorder)
-        draws = journey.reduced if reduce is not None else recorder.draws()
-    result = _result(journey, setup, draws)
-    notes = (*result.notes, *precision_note(setup), *recorder.notes)
+        return _traced(traced.run(key, config, run_length), config)
+    saving = Checkpointing(folder, resume, checkpoint_every)
+    with recording(key, config, run_length, saving, state) as recorder:
+        checkpoint = recorder.checkpoint
+        if checkpoint is None and state is not None:
+            checkpoint = loop.from_state(state, config)
+        elif checkpoint is None:
+            checkpoint = loop.init(key, config, run_length)
+        checkpoint = loop.run_loop(checkpoint, config, run_length, recorder)
+        draws = checkpoint.reduced if reduce is not None else recorder.draws()
+    result = _result(checkpoint, config, draws)
+    notes = (*result.notes, *precision_note(config.path, precision), *recorder.notes)
     result = result._replace(notes=notes)
     if folder is not None:
-        leave(folder, result, target, setup, plan, time.monotonic() - begun)
+        leave(folder, result, target, config, run_length, time.monotonic() - begun)
     return result
 
 
-def _exactness(setup: Setup) -> str:
-    exactness = setup.kernel.exactness
-    return "adapted" if exactness == "exact" and not setup.rule.freezes else exactness
+def _exactness(config: RunConfig) -> str:
+    exactness = config.kernel.exactness
+    return "adapted" if exactness == "exact" and not config.rule.freezes else exactness
 
 
-def _traced(found: traced.Outcome, setup: Setup) -> SampleResult:
-    """The result of a run under a transformation of JAX: arrays, and nothing else."""
+def _traced(found: traced.TracedRun, config: RunConfig) -> SampleResult:
+    """Return the result of a run under a transformation of JAX: arrays, and nothing else."""
     state, evidence = found.state, found.evidence
     final = found.history.stage == found.stage
     history, before = (
@@ -243,32 +242,34 @@ def _traced(found: traced.Outcome, setup: Setup) -> SampleResult:
         "weights": jax.nn.softmax(whole_log_weight(state.log_weight, state.log_z)),
         "log_z": evidence.log_z,
         "log_z_standard_error": evidence.standard_error,
-        "ess": effective_sample_size(evidence.log_weight),
-        "num_ancestors": evidence.num_ancestors,
+        "ess": effective_sample_size(jnp.asarray(evidence.log_weight)),
+        "num_lineages": evidence.num_lineages,
         "history": history,
         "acceptance_rate": state.accepted / jnp.maximum(state.num_steps, 1),
-        "step_size": jnp.mean(setup.rule.size(state.memory, clock(state))),
+        "step_size": jnp.mean(config.rule.size(state.adaptation, step_index(state))),
         "num_gradients": state.num_gradients,
         "num_divergent": state.num_divergent,
-        "exactness": _exactness(setup),
-        "notes": UNSETTLED if setup.start is None else (*UNSETTLED, _NOT_ANNEALED),
+        "exactness": _exactness(config),
+        "notes": UNSETTLED if config.start is None else (*UNSETTLED, _NOT_ANNEALED),
         "state": state,
-        "tile": setup.tile,
+        "tile": config.tile,
         "island_log_z": evidence.island_log_z,
         "pilot_history": before,
-        "kernel": setup.kernel.name,
-        "precision": setup.precision,
+        "kernel": config.kernel.name,
+        "precision": config.precision,
         "failure": found.failure,
     }
     return SampleResult(**fields)
 
 
-def _result(journey: loop.Journey, setup: Setup, draws: Any) -> SampleResult:
-    """What a finished journey has to show."""
-    state, evidence = journey.state, journey.evidence
+def _result(checkpoint: Checkpoint, config: RunConfig, draws: Any) -> SampleResult:
+    """Return the result of a finished run."""
+    state, evidence = checkpoint.state, checkpoint.evidence
     error = float(evidence.standard_error)
-    final = journey.history.stage == journey.stage
-    history, before = (TemperatureInfo(*(x[s] for x in journey.history)) for s in (final, ~final))
+    final = checkpoint.history.stage == checkpoint.stage
+    history, before = (
+        TemperatureInfo(*(x[s] for x in checkpoint.history)) for s in (final, ~final)
+    )
     rates = np.asarray(state.accepted) / max(int(state.num_steps), 1)
     result = SampleResult(
         draws=draws,
@@ -278,23 +279,23 @@ def _result(journey: loop.Journey, setup: Setup, draws: Any) -> SampleResult:
         log_z=float(evidence.log_z),
         log_z_standard_error=error,
         ess=float(effective_sample_size(jnp.asarray(evidence.log_weight))),
-        num_ancestors=int(evidence.num_ancestors),
+        num_lineages=int(evidence.num_lineages),
         history=history,
         acceptance_rate=rates,
-        step_size=loop.step_size(state, setup.rule),
+        step_size=loop.step_size(state, config.rule),
         num_gradients=np.asarray(state.num_gradients),
         num_divergent=np.asarray(state.num_divergent),
-        exactness=_exactness(setup),
+        exactness=_exactness(config),
         notes=(),
         state=state,
-        tile=setup.tile,
+        tile=config.tile,
         island_log_z=evidence.island_log_z,
         pilot_history=before,
-        kernel=setup.kernel.name,
-        precision=setup.precision,
+        kernel=config.kernel.name,
+        precision=config.precision,
     )
     # Of what `reduce` has made of the draws nothing is known.
-    notes = sample_notes(result if setup.reduce is None else result._replace(draws=None))
-    if setup.start is not None:
+    notes = sample_notes(result if config.reduce is None else result._replace(draws=None))
+    if config.start is not None:
         notes = (_NOT_ANNEALED, *notes)
     return result._replace(notes=notes)

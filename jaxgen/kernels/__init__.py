@@ -1,6 +1,7 @@
-"""Markov kernels on annealed paths: one file a family, the same interface in each."""
+"""Markov kernels on annealed paths: one file per family, the same interface in each."""
 
-from jaxgen.kernels.base import ChainState, Kernel, StepInfo, Tuning
+from jaxgen.core.deprecation import former_names
+from jaxgen.kernels.base import ChainState, Kernel, KernelParams, StepContext, StepInfo
 from jaxgen.kernels.clipped import Clipped
 from jaxgen.kernels.from_blackjax import HMC, MALA, NUTS, AdjustedMCLMC, Barker
 from jaxgen.kernels.gaussian import EllipticalSlice, PreconditionedCrankNicolson
@@ -17,9 +18,12 @@ __all__ = [
     "Clipped",
     "EllipticalSlice",
     "Kernel",
+    "KernelParams",
     "MALAApprox",
     "PreconditionedCrankNicolson",
     "RandomWalk",
+    "StepContext",
     "StepInfo",
-    "Tuning",
 ]
+
+__getattr__ = former_names(__name__, {"Tuning": "KernelParams"})

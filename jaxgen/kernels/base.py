@@ -1,11 +1,14 @@
-"""What every kernel shares: the state it carries, what it reports, how it is tuned.
+"""What every kernel shares: the state of a chain, the report of a step, and its context.
 
-A kernel moves ONE chain one step on the target `base + beta * tilt`. The state keeps the
-two halves apart, so the next step may run at another beta without a new gradient.
+A kernel moves ONE chain one step on the target `base + beta * tilt`. The state keeps the two
+terms apart, so that the next step may run at another beta without a new gradient.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
+import warnings
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -13,10 +16,19 @@ import jax.numpy as jnp
 
 from jaxgen.core.errors import expected
 from jaxgen.core.printing import prints_short
-from jaxgen.core.types import Array, ArrayTree, PRNGKey
+from jaxgen.core.types import Array, ArrayTree, Exactness, PRNGKey
 from jaxgen.target.path import AnnealedPath
 
-__all__ = ["ChainState", "Kernel", "StepInfo", "Tuning", "evaluate", "halves", "keep_if"]
+__all__ = [
+    "ChainState",
+    "Kernel",
+    "KernelParams",
+    "StepContext",
+    "StepInfo",
+    "evaluate",
+    "keep_if",
+    "split_energies",
+]
 
 
 @prints_short
@@ -27,6 +39,8 @@ class ChainState(NamedTuple):
       position: coordinates of the latent.
       base, grad_base: base(z) and its gradient (the score, where that is all there is).
       tilt, grad_tilt: tilt(z) and its gradient. Gradients are zeros where a kernel uses none.
+
+    The leaves of all chains together are `[C, ...]`.
     """
 
     position: ArrayTree
@@ -35,17 +49,25 @@ class ChainState(NamedTuple):
     tilt: Array
     grad_tilt: ArrayTree
 
+    def log_density(self, beta: Array) -> Array:
+        """Return base + beta tilt."""
+        return self.base + beta * self.tilt
+
+    def gradient(self, beta: Array) -> ArrayTree:
+        """Return the gradient of base + beta tilt."""
+        return jax.tree.map(lambda b, t: b + beta * t, self.grad_base, self.grad_tilt)
+
 
 @prints_short
 class StepInfo(NamedTuple):
-    """What one step did.
+    """Report of one step.
 
     Attributes:
       acceptance_rate: probability with which the proposal was accepted (for NUTS and
         HMC as BlackJAX defines it; 1 for kernels without an acceptance step).
       is_accepted: whether the chain moved.
-      is_divergent: whether the proposal was NaN, infinite or of hopeless energy. Such a
-        proposal is rejected.
+      is_divergent: whether the proposal was NaN, infinite, or had an energy error above the
+        divergence threshold. Such a proposal is rejected.
       num_gradients: network gradients evaluated (for gradient-free kernels, forward passes).
     """
 
@@ -55,8 +77,8 @@ class StepInfo(NamedTuple):
     num_gradients: Array
 
 
-class Tuning(NamedTuple):
-    """What a kernel is tuned by.
+class KernelParams(NamedTuple):
+    """The adapted parameters of a kernel.
 
     Attributes:
       step_size: `[]`, in the kernel's own convention (stated by each kernel).
@@ -66,6 +88,22 @@ class Tuning(NamedTuple):
 
     step_size: Array
     inverse_mass: Array
+
+
+class StepContext(NamedTuple):
+    """What a kernel is told for one step.
+
+    Attributes:
+      path: the annealing path.
+      beta: `[]`, the inverse temperature, above 0: the target is `base + beta * tilt`.
+      params: the adapted parameters.
+      t: `[]`, the number of this step in the run, from 1.
+    """
+
+    path: AnnealedPath
+    beta: Array
+    params: KernelParams
+    t: Array
 
 
 class Kernel:
@@ -82,7 +120,7 @@ class Kernel:
 
     target_acceptance: ClassVar[float] = 0.65
     first_step_size: ClassVar[float] = 0.1
-    exactness: ClassVar[str] = "exact"
+    exactness: ClassVar[Exactness] = "exact"
     uses_gradient: ClassVar[bool] = True
     needs_density: ClassVar[bool] = True
     adapts: ClassVar[bool] = True
@@ -90,7 +128,7 @@ class Kernel:
 
     @property
     def name(self) -> str:
-        """The kernel's name, as in `HMC`."""
+        """Return the kernel's name, as in `HMC`."""
         return type(self).__name__
 
     def check(self, path: AnnealedPath) -> None:
@@ -104,24 +142,48 @@ class Kernel:
             )
 
     def init(self, path: AnnealedPath, position: ArrayTree) -> ChainState:
-        """The state at a position: one gradient, or one forward pass."""
+        """Return the state at a position: one gradient, or one forward pass."""
         return evaluate(path, position, self.uses_gradient)
 
     def step(
-        self,
-        key: PRNGKey,
-        state: ChainState,
-        path: AnnealedPath,
-        beta: Array,
-        tuning: Tuning,
-        t: Array,
+        self, key: PRNGKey, state: ChainState, context: StepContext
     ) -> tuple[ChainState, StepInfo]:
-        """One step on `base + beta * tilt`, beta > 0; `t` counts the run's steps."""
+        """Move one chain one step.
+
+        Args:
+          key: consumed.
+          state: the chain.
+          context: path, inverse temperature, parameters and number of the step.
+
+        Returns:
+          The chain after the step, and the report of the step.
+        """
         raise NotImplementedError
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        """Accept kernels written for `step(key, state, path, beta, tuning, t)`, with a warning."""
+        super().__init_subclass__(**settings)
+        former = cls.__dict__.get("step")
+        if former is None or len(inspect.signature(former).parameters) != 7:
+            return
+        warnings.warn(
+            f"{cls.__name__}.step(key, state, path, beta, tuning, t) is deprecated: write "
+            "step(key, state, context), a jaxgen.kernels.StepContext",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+
+        @functools.wraps(former)
+        def step(
+            self: Kernel, key: PRNGKey, state: ChainState, context: StepContext
+        ) -> tuple[ChainState, StepInfo]:
+            return former(self, key, state, context.path, context.beta, context.params, context.t)
+
+        cls.step = step
 
 
 def evaluate(path: AnnealedPath, position: ArrayTree, with_gradient: bool) -> ChainState:
-    """The chain state at a position, from scratch. NaN counts as log 0."""
+    """Compute the chain state at a position. NaN counts as log 0."""
     zeros = jax.tree.map(jnp.zeros_like, position)
     if not with_gradient:
         return ChainState(
@@ -141,25 +203,33 @@ def evaluate(path: AnnealedPath, position: ArrayTree, with_gradient: bool) -> Ch
     )
 
 
-def halves(
-    path: AnnealedPath,
+def split_energies(
+    context: StepContext,
     old: ChainState,
     position: ArrayTree,
     logdensity: Array,
     gradient: ArrayTree,
-    beta: Array,
     moved: Array,
 ) -> tuple[ChainState, Array]:
-    """Split a stock sampler's (log density, gradient) at beta back into base and tilt.
+    """Split log density and gradient at beta, as BlackJAX returns them, into base and tilt.
 
     tilt = (log p_beta - base) / beta, and so for its gradient: no network runs where the
     base is the analytic prior. Rounding in tilt is divided by beta, which is harmless
     since tilt only ever enters as beta' * tilt or (beta' - beta) * tilt.
 
+    Args:
+      context: of the step; its path and beta are used.
+      old: the chain before the step.
+      position: where the step ended.
+      logdensity: `base + beta * tilt` at the position.
+      gradient: its gradient.
+      moved: whether the step was accepted.
+
     Returns:
-      The new state, and whether it had to be refused because something was not finite.
+      The new state, and whether it had to be rejected because something was not finite.
     """
-    base, grad_base = jax.value_and_grad(path.base)(position)
+    beta = context.beta
+    base, grad_base = jax.value_and_grad(context.path.base)(position)
     tilt = (logdensity - base) / beta
     grad_tilt = jax.tree.map(lambda g, b: (g - b) / beta, gradient, grad_base)
     new = ChainState(position, base, grad_base, tilt, grad_tilt)
@@ -168,7 +238,7 @@ def halves(
 
 
 def keep_if(accept: Array, new: Any, old: Any) -> Any:
-    """`new` where accepted, else `old`, over whole trees."""
+    """Return `new` where accepted, else `old`, over whole trees."""
     return jax.tree.map(lambda n, o: jnp.where(accept, n, o), new, old)
 
 

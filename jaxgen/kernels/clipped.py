@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,8 @@ import numpy as np
 
 from jaxgen.core.errors import expected
 from jaxgen.core.pytree import pytree
-from jaxgen.core.types import Array, PRNGKey
-from jaxgen.kernels.base import ChainState, Kernel, StepInfo, Tuning
+from jaxgen.core.types import Array, Exactness, PRNGKey
+from jaxgen.kernels.base import ChainState, Kernel, StepContext, StepInfo
 from jaxgen.target.path import AnnealedPath
 
 __all__ = ["Clipped"]
@@ -22,26 +22,26 @@ class Clipped(Kernel):
     """Any kernel, its position clipped to [low, high] after the accept step.
 
     Clipping after acceptance is not reversible, so the chain does not leave the target
-    invariant: results are labelled "clipped". The clipped place is evaluated afresh,
-    which costs one gradient more a step.
+    invariant: results are labelled "clipped". The clipped position is evaluated anew,
+    which costs one gradient more per step.
 
     Attributes:
       kernel: the kernel that moves.
       low, high: bounds, numbers or arrays of the position's shape (per-unit bounds).
     """
 
-    kernel: Any
+    kernel: Kernel
     low: Array | float
     high: Array | float
 
-    exactness: ClassVar[str] = "clipped"
+    exactness: ClassVar[Exactness] = "clipped"
 
     @property
     def name(self) -> str:
-        """As in `Clipped(MALA)`."""
+        """Return the name, as in `Clipped(MALA)`."""
         return f"Clipped({self.kernel.name})"
 
-    # What clipping does not change is the inner kernel's to say.
+    # Clipping does not change these properties of the inner kernel.
     target_acceptance = property(lambda self: self.kernel.target_acceptance)  # type: ignore[assignment]
     first_step_size = property(lambda self: self.kernel.first_step_size)  # type: ignore[assignment]
     uses_gradient = property(lambda self: self.kernel.uses_gradient)  # type: ignore[assignment]
@@ -49,21 +49,17 @@ class Clipped(Kernel):
     adapts = property(lambda self: self.kernel.adapts)  # type: ignore[assignment]
 
     def check(self, path: AnnealedPath) -> None:
-        """Bounds must be in order, and the kernel inside must fit the path."""
+        """Raise `InputError` unless low < high and the kernel inside fits the path."""
         if not np.all(np.asarray(self.low) < np.asarray(self.high)):
             raise expected("Clipped", "low < high", f"[{self.low}, {self.high}]")
         self.kernel.check(path)
 
     def step(
-        self,
-        key: PRNGKey,
-        state: ChainState,
-        path: AnnealedPath,
-        beta: Array,
-        tuning: Tuning,
-        t: Array,
+        self, key: PRNGKey, state: ChainState, context: StepContext
     ) -> tuple[ChainState, StepInfo]:
-        """One step of the kernel inside, then the clip."""
-        moved, info = self.kernel.step(key, state, path, beta, tuning, t)
+        """Take one step of the kernel inside, then clip the position."""
+        moved, info = self.kernel.step(key, state, context)
         position = jax.tree.map(lambda z: jnp.clip(z, self.low, self.high), moved.position)
-        return self.init(path, position), info._replace(num_gradients=info.num_gradients + 1)
+        return self.init(context.path, position), info._replace(
+            num_gradients=info.num_gradients + 1
+        )

@@ -2,9 +2,9 @@
 
 Each BlackJAX state caches the log density and gradient of the target it was made for.
 Initialising it again whenever beta changes would cost a gradient; leaving it as it is
-gives a wrong answer silently. Here the stock state is put together from the halves that
-`ChainState` carries, the stock kernel runs untouched, and `halves` takes its result
-apart again. A MALA step costs 1 gradient and an HMC step L, at every beta.
+gives a wrong answer silently. Here BlackJAX's state is computed from the base and the tilt that
+`ChainState` carries, BlackJAX's kernel runs unchanged, and `split_energies` splits its result into
+base and tilt again. A MALA step costs 1 gradient and an HMC step L, at every beta.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from jax.scipy.linalg import solve_triangular
 from jaxgen.core.errors import expected
 from jaxgen.core.lazy import blackjax
 from jaxgen.core.pytree import pytree, static
-from jaxgen.core.types import Array, ArrayTree, PRNGKey
-from jaxgen.kernels.base import ChainState, Kernel, StepInfo, Tuning, halves
+from jaxgen.core.types import Array, ArrayTree, Density, PRNGKey
+from jaxgen.kernels.base import ChainState, Kernel, StepContext, StepInfo, split_energies
 from jaxgen.target.path import AnnealedPath
 
 __all__ = ["HMC", "MALA", "NUTS", "AdjustedMCLMC", "Barker"]
@@ -31,26 +31,20 @@ class MALA(Kernel):
     """Metropolis-adjusted Langevin: z' = z + s grad log p + sqrt(2 s) n, then accept or not.
 
     `step_size` is s (BlackJAX's and Xu et al.'s convention; Roberts' tau^2 = 2 s).
-    1 gradient a step.
+    1 gradient per step.
     """
 
     target_acceptance: ClassVar[float] = 0.574
     first_step_size: ClassVar[float] = 0.05
 
     def step(
-        self,
-        key: PRNGKey,
-        state: ChainState,
-        path: AnnealedPath,
-        beta: Array,
-        tuning: Tuning,
-        t: Array,
+        self, key: PRNGKey, state: ChainState, context: StepContext
     ) -> tuple[ChainState, StepInfo]:
-        """One MALA step."""
+        """Take one MALA step."""
         kernel = blackjax().mala.build_kernel()
-        old = _stock(blackjax().mcmc.mala.MALAState, state, beta)
-        new, info = kernel(key, old, _density(path, state, beta), tuning.step_size)
-        return _finish(path, state, new, beta, info, num_gradients=1)
+        old = _blackjax_state(blackjax().mcmc.mala.MALAState, state, context.beta)
+        new, info = kernel(key, old, _density(context, state), context.params.step_size)
+        return _finish(context, state, new, info, num_gradients=1)
 
 
 @pytree
@@ -58,28 +52,26 @@ class Barker(Kernel):
     """Barker's proposal (Livingstone & Zanella 2022): robust to a step that is too long.
 
     `step_size` scales the proposal, together with the square root of the inverse mass.
-    1 gradient a step.
+    1 gradient per step.
     """
 
     target_acceptance: ClassVar[float] = 0.4
     first_step_size: ClassVar[float] = 0.3
 
     def step(
-        self,
-        key: PRNGKey,
-        state: ChainState,
-        path: AnnealedPath,
-        beta: Array,
-        tuning: Tuning,
-        t: Array,
+        self, key: PRNGKey, state: ChainState, context: StepContext
     ) -> tuple[ChainState, StepInfo]:
-        """One step with Barker's proposal."""
+        """Take one step with Barker's proposal."""
         kernel = blackjax().barker.build_kernel()
-        old = _stock(blackjax().mcmc.barker.BarkerState, state, beta)
+        old = _blackjax_state(blackjax().mcmc.barker.BarkerState, state, context.beta)
         new, info = kernel(
-            key, old, _density(path, state, beta), tuning.step_size, tuning.inverse_mass
+            key,
+            old,
+            _density(context, state),
+            context.params.step_size,
+            context.params.inverse_mass,
         )
-        return _finish(path, state, new, beta, info, num_gradients=1)
+        return _finish(context, state, new, info, num_gradients=1)
 
 
 @pytree
@@ -89,10 +81,10 @@ class HMC(Kernel):
     Attributes:
       num_steps: L. With `jitter`, the mean of L.
       jitter: draw L uniformly from 1 .. 2 * num_steps - 1 by a low-discrepancy sequence
-        in the step count, the same L for all chains: a vmapped batch then waits for nobody,
-        and no trajectory length can resonate with the target.
+        in the step count, the same L for all chains, so that no chain in a vmapped batch waits
+        for a longer one, and no trajectory length can resonate with the target.
 
-    `step_size` is the leapfrog step. L gradients a step.
+    `step_size` is the leapfrog step. L gradients per step.
     """
 
     num_steps: int = static(default=10)
@@ -102,32 +94,26 @@ class HMC(Kernel):
     takes_dense: ClassVar[bool] = True
 
     def check(self, path: AnnealedPath) -> None:
-        """At least one leapfrog step, and a prior with a density."""
+        """Raise `InputError` without a leapfrog step, and for priors without a density."""
         _check_count("HMC.num_steps", self.num_steps)
         Kernel.check(self, path)
 
     def step(
-        self,
-        key: PRNGKey,
-        state: ChainState,
-        path: AnnealedPath,
-        beta: Array,
-        tuning: Tuning,
-        t: Array,
+        self, key: PRNGKey, state: ChainState, context: StepContext
     ) -> tuple[ChainState, StepInfo]:
-        """One trajectory."""
-        length = _jittered(self.num_steps, t) if self.jitter else self.num_steps
+        """Follow one trajectory, then accept or reject its end."""
+        length = _jittered(self.num_steps, context.t) if self.jitter else self.num_steps
         kernel = blackjax().hmc.build_kernel()
-        old = _stock(blackjax().mcmc.hmc.HMCState, state, beta)
+        old = _blackjax_state(blackjax().mcmc.hmc.HMCState, state, context.beta)
         new, info = kernel(
             key,
             old,
-            _density(path, state, beta),
-            tuning.step_size,
-            _metric(tuning.inverse_mass),
+            _density(context, state),
+            context.params.step_size,
+            _metric(context.params.inverse_mass),
             length,
         )
-        return _finish(path, state, new, beta, info, num_gradients=length)
+        return _finish(context, state, new, info, num_gradients=length)
 
 
 @pytree
@@ -144,31 +130,25 @@ class NUTS(Kernel):
     takes_dense: ClassVar[bool] = True
 
     def check(self, path: AnnealedPath) -> None:
-        """At least one doubling, and a prior with a density."""
+        """Raise `InputError` without a doubling, and for priors without a density."""
         _check_count("NUTS.max_doublings", self.max_doublings)
         Kernel.check(self, path)
 
     def step(
-        self,
-        key: PRNGKey,
-        state: ChainState,
-        path: AnnealedPath,
-        beta: Array,
-        tuning: Tuning,
-        t: Array,
+        self, key: PRNGKey, state: ChainState, context: StepContext
     ) -> tuple[ChainState, StepInfo]:
-        """One trajectory."""
+        """Follow one trajectory, then accept or reject its end."""
         kernel = blackjax().nuts.build_kernel()
-        old = _stock(blackjax().mcmc.hmc.HMCState, state, beta)
+        old = _blackjax_state(blackjax().mcmc.hmc.HMCState, state, context.beta)
         new, info = kernel(
             key,
             old,
-            _density(path, state, beta),
-            tuning.step_size,
-            _metric(tuning.inverse_mass),
+            _density(context, state),
+            context.params.step_size,
+            _metric(context.params.inverse_mass),
             max_num_doublings=self.max_doublings,
         )
-        return _finish(path, state, new, beta, info, num_gradients=info.num_integration_steps)
+        return _finish(context, state, new, info, num_gradients=info.num_integration_steps)
 
 
 @pytree
@@ -181,7 +161,7 @@ class AdjustedMCLMC(Kernel):
 
     `step_size` is the isokinetic integrator's step, measured along the trajectory: about
     sqrt(d) times the leapfrog step that HMC would use. The integrator (McLachlan) takes two
-    gradients a step, so a transition costs 2 * num_steps.
+    gradients per step, so a transition costs 2 * num_steps.
     """
 
     num_steps: int = static(default=5)
@@ -191,36 +171,30 @@ class AdjustedMCLMC(Kernel):
     first_step_size: ClassVar[float] = 0.5
 
     def check(self, path: AnnealedPath) -> None:
-        """At least one step, and a prior with a density."""
+        """Raise `InputError` without a step, and for priors without a density."""
         _check_count("AdjustedMCLMC.num_steps", self.num_steps)
         Kernel.check(self, path)
 
     def step(
-        self,
-        key: PRNGKey,
-        state: ChainState,
-        path: AnnealedPath,
-        beta: Array,
-        tuning: Tuning,
-        t: Array,
+        self, key: PRNGKey, state: ChainState, context: StepContext
     ) -> tuple[ChainState, StepInfo]:
-        """One trajectory."""
-        length = _jittered(self.num_steps, t) if self.jitter else self.num_steps
+        """Follow one trajectory, then accept or reject its end."""
+        length = _jittered(self.num_steps, context.t) if self.jitter else self.num_steps
         kernel = blackjax().adjusted_mclmc.build_kernel()
-        old = _stock(blackjax().mcmc.hmc.HMCState, state, beta)
+        old = _blackjax_state(blackjax().mcmc.hmc.HMCState, state, context.beta)
         new, info = kernel(
             rng_key=key,
             state=old,
-            logdensity_fn=_density(path, state, beta),
-            step_size=tuning.step_size,
+            logdensity_fn=_density(context, state),
+            step_size=context.params.step_size,
             integration_steps_params=(length,),
-            inverse_mass_matrix=tuning.inverse_mass,
+            inverse_mass_matrix=context.params.inverse_mass,
         )
-        return _finish(path, state, new, beta, info, num_gradients=2 * length)
+        return _finish(context, state, new, info, num_gradients=2 * length)
 
 
 def _metric(inverse_mass: Array) -> Any:
-    """BlackJAX's Euclidean metric; the factor of a dense mass is computed one item at a time."""
+    """Return BlackJAX's Euclidean metric; a dense mass is factorised one item at a time."""
     metrics = blackjax().mcmc.metrics
     metric = metrics.gaussian_euclidean(inverse_mass)
     if inverse_mass.ndim == 1:
@@ -235,7 +209,7 @@ def _metric(inverse_mass: Array) -> Any:
 
 @sequential_vmap
 def _momentum_factor(inverse_mass: Array) -> Array:
-    """L^-T where the inverse mass is L L^T.
+    """Return L^-T where the inverse mass is L L^T.
 
     Batched factorisations inside a loop wait for each other without end on CPUs of few cores.
     """
@@ -244,14 +218,13 @@ def _momentum_factor(inverse_mass: Array) -> Array:
     return solve_triangular(lower, identity, lower=True, trans=True)
 
 
-def _stock(cls: Any, state: ChainState, beta: Array) -> Any:
-    """BlackJAX's state for the target at beta, from the halves."""
-    gradient = jax.tree.map(lambda b, t: b + beta * t, state.grad_base, state.grad_tilt)
-    return _widened(cls(state.position, state.base + beta * state.tilt, gradient))
+def _blackjax_state(cls: Any, state: ChainState, beta: Array) -> Any:
+    """Return BlackJAX's state for the target at beta, from base and tilt."""
+    return _widened(cls(state.position, state.log_density(beta), state.gradient(beta)))
 
 
-def _density(path: AnnealedPath, state: ChainState, beta: Array) -> Any:
-    """log p_beta of a position in the type that BlackJAX computes in.
+def _density(context: StepContext, state: ChainState) -> Density:
+    """Return log p_beta of a position in the type that BlackJAX computes in.
 
     BlackJAX draws its noise in JAX's default type, which under x64 is not that of a float32
     latent; the density is then computed in the latent's type all the same.
@@ -259,22 +232,22 @@ def _density(path: AnnealedPath, state: ChainState, beta: Array) -> Any:
 
     def log_density(z: ArrayTree) -> Array:
         own = jax.tree.map(lambda x, like: x.astype(like.dtype), z, state.position)
-        return _widened(path(own, beta))
+        return _widened(context.path(own, context.beta))
 
     return log_density
 
 
 def _widened(tree: Any) -> Any:
-    """The tree in JAX's default floating-point type: itself, without x64."""
+    """Return the tree in JAX's default floating-point type: itself, without x64."""
     return jax.tree.map(
         lambda x: x.astype(jnp.promote_types(x.dtype, jnp.result_type(float))), tree
     )
 
 
 def _finish(
-    path: AnnealedPath, old: ChainState, new: Any, beta: Array, info: Any, num_gradients: Any
+    context: StepContext, old: ChainState, new: Any, info: Any, num_gradients: Array | int
 ) -> tuple[ChainState, StepInfo]:
-    """Take the stock result apart, refusing what is not finite."""
+    """Split BlackJAX's result into base and tilt; what is not finite is rejected."""
     new = type(new)(
         *(
             jax.tree.map(lambda x, like: x.astype(like.dtype), part, like)
@@ -287,8 +260,8 @@ def _finish(
     )
     # NUTS has no accept step: it always returns a state that it drew.
     moved = getattr(info, "is_accepted", jnp.array(True))
-    state, refused = halves(
-        path, old, new.position, new.logdensity, new.logdensity_grad, beta, moved
+    state, rejected = split_energies(
+        context, old, new.position, new.logdensity, new.logdensity_grad, moved
     )
     rate = jnp.nan_to_num(info.acceptance_rate)
     # MALA and Barker report no divergence: an acceptance that underflows to zero (an
@@ -296,14 +269,14 @@ def _finish(
     divergent = getattr(info, "is_divergent", rate == 0.0)
     return state, StepInfo(
         acceptance_rate=rate,
-        is_accepted=moved & ~refused,
-        is_divergent=divergent | refused,
+        is_accepted=moved & ~rejected,
+        is_divergent=divergent | rejected,
         num_gradients=jnp.asarray(num_gradients, jnp.int32),
     )
 
 
 def _jittered(mean: int, t: Array) -> Array:
-    """Integers 1 .. 2 mean - 1, equidistributed over t (Weyl sequence, golden ratio)."""
+    """Return integers 1 .. 2 mean - 1, equidistributed over t (Weyl sequence, golden ratio)."""
     golden = jnp.uint32(2654435769)
     fraction = (t.astype(jnp.uint32) * golden).astype(jnp.float32) / jnp.float32(2.0**32)
     return 1 + jnp.minimum((fraction * (2 * mean - 1)).astype(jnp.int32), 2 * mean - 2)

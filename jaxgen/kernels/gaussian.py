@@ -17,44 +17,43 @@ from jaxgen.core.errors import expected
 from jaxgen.core.lazy import blackjax
 from jaxgen.core.pytree import pytree
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
-from jaxgen.kernels.base import ChainState, Kernel, StepInfo, Tuning, keep_if
+from jaxgen.kernels.base import ChainState, Kernel, StepContext, StepInfo, keep_if
 from jaxgen.target.path import AnnealedPath, LogPrior, LogProb
 from jaxgen.target.priors import Box, Gaussian, Sphere, normal_like
 
 __all__ = ["EllipticalSlice", "PreconditionedCrankNicolson"]
 
 
+class _OnGaussian(Kernel):
+    """A kernel that needs a diagonal Gaussian base, and no gradient."""
+
+    uses_gradient: ClassVar[bool] = False
+
+    def check(self, path: AnnealedPath) -> None:
+        """Raise `InputError` unless the base is a diagonal Gaussian."""
+        Kernel.check(self, path)
+        _gaussian_base(path, self.name)
+
+
 @pytree
-class PreconditionedCrankNicolson(Kernel):
+class PreconditionedCrankNicolson(_OnGaussian):
     """pCN: z' = m + sqrt(1 - s^2) (z - m) + s S n, accepted by the likelihood alone.
 
     With the base N(m, S^2) the proposal is reversible, so the acceptance probability is
     min(1, exp(beta (tilt(z') - tilt(z)))) (Cotter et al. 2013). `step_size` is s in
     (0, 1]; larger ones count as 1, an independent draw from the prior. One forward pass
-    a step.
+    per step.
     """
 
     target_acceptance: ClassVar[float] = 0.234
     first_step_size: ClassVar[float] = 0.3
-    uses_gradient: ClassVar[bool] = False
-
-    def check(self, path: AnnealedPath) -> None:
-        """The base must be a diagonal Gaussian."""
-        Kernel.check(self, path)
-        _gaussian_base(path, self.name)
 
     def step(
-        self,
-        key: PRNGKey,
-        state: ChainState,
-        path: AnnealedPath,
-        beta: Array,
-        tuning: Tuning,
-        t: Array,
+        self, key: PRNGKey, state: ChainState, context: StepContext
     ) -> tuple[ChainState, StepInfo]:
-        """One proposal."""
-        mean, scale = _gaussian_base(path, self.name)
-        s = jnp.minimum(tuning.step_size, 1.0)
+        """Propose once, then accept or reject."""
+        mean, scale = _gaussian_base(context.path, self.name)
+        s = jnp.minimum(context.params.step_size, 1.0)
         key_noise, key_accept = jax.random.split(key)
         proposal = jax.tree.map(
             lambda z, m, c, n: m + jnp.sqrt(1 - s * s) * (z - m) + s * c * n,
@@ -63,53 +62,45 @@ class PreconditionedCrankNicolson(Kernel):
             scale,
             normal_like(key_noise, state.position),
         )
-        new = self.init(path, proposal)
-        return accept_or_reject(key_accept, new, state, beta * (new.tilt - state.tilt))
+        new = self.init(context.path, proposal)
+        return accept_or_reject(key_accept, new, state, context.beta * (new.tilt - state.tilt))
 
 
 @pytree
-class EllipticalSlice(Kernel):
+class EllipticalSlice(_OnGaussian):
     """Elliptical slice sampling (Murray, Adams & MacKay 2010), from BlackJAX.
 
     No step size. Shrinks its bracket until a point lies above the slice: it always moves,
     after as many forward passes as that took.
     """
 
-    uses_gradient: ClassVar[bool] = False
     adapts: ClassVar[bool] = False
 
-    def check(self, path: AnnealedPath) -> None:
-        """The base must be a diagonal Gaussian."""
-        Kernel.check(self, path)
-        _gaussian_base(path, self.name)
-
     def step(
-        self,
-        key: PRNGKey,
-        state: ChainState,
-        path: AnnealedPath,
-        beta: Array,
-        tuning: Tuning,
-        t: Array,
+        self, key: PRNGKey, state: ChainState, context: StepContext
     ) -> tuple[ChainState, StepInfo]:
-        """One slice."""
-        mean, scale = (ravel_pytree(tree)[0] for tree in _gaussian_base(path, self.name))
+        """Draw a slice, and a point on the ellipse above it."""
+        mean, scale = (ravel_pytree(tree)[0] for tree in _gaussian_base(context.path, self.name))
 
         # BlackJAX's loop runs while `logdensity <= slice`: NaN would end it, accepted, and
         # -inf in the present state would never end it. So NaN and -inf become very low
         # finite values, and the present state's, if it is one, lower still.
         def log_likelihood(z: ArrayTree) -> Array:
-            value = beta * path.tilt(z)
+            value = context.beta * context.path.tilt(z)
             return jnp.where(jnp.isfinite(value), value, -1e30)
 
-        here = jnp.where(jnp.isfinite(state.tilt), beta * state.tilt, -3e38)
+        here = jnp.where(jnp.isfinite(state.tilt), context.beta * state.tilt, -3e38)
         kernel = blackjax().elliptical_slice.build_kernel(scale * scale, mean)
         old = blackjax().mcmc.elliptical_slice.EllipSliceState(state.position, here)
         new, info = kernel(key, old, log_likelihood)
         finite = new.logdensity > -1e29
         zeros = state.grad_tilt
         moved = ChainState(
-            new.position, path.base(new.position), zeros, new.logdensity / beta, zeros
+            new.position,
+            context.path.base(new.position),
+            zeros,
+            new.logdensity / context.beta,
+            zeros,
         )
         return keep_if(finite, moved, state), StepInfo(
             acceptance_rate=jnp.ones(()),
@@ -122,7 +113,7 @@ class EllipticalSlice(Kernel):
 def accept_or_reject(
     key: PRNGKey, new: ChainState, old: ChainState, log_ratio: Array
 ) -> tuple[ChainState, StepInfo]:
-    """Metropolis: take `new` with probability min(1, exp(log_ratio)); NaN is a rejection."""
+    """Take `new` with probability min(1, exp(log_ratio)), else `old`; NaN is a rejection."""
     valid = jnp.isfinite(new.base) & jnp.isfinite(new.tilt)
     log_ratio = jnp.where(valid & ~jnp.isnan(log_ratio), log_ratio, -jnp.inf)
     rate = jnp.exp(jnp.minimum(log_ratio, 0.0))
@@ -136,7 +127,7 @@ def accept_or_reject(
 
 
 def _gaussian_base(path: AnnealedPath, kernel: str) -> tuple[ArrayTree, ArrayTree]:
-    """Mean and standard deviation of a diagonal Gaussian base, or an error that says why not."""
+    """Return mean and standard deviation of a diagonal Gaussian base, or raise `InputError`."""
     base = path.base
     if isinstance(base, LogPrior) and base.held is None:
         prior = base.posterior.prior

@@ -17,8 +17,8 @@ import numpy as np
 
 from jaxgen.core.errors import expected
 from jaxgen.core.pytree import as_data, pytree
-from jaxgen.core.types import Array, PRNGKey, Scalar
-from jaxgen.kernels.base import ChainState, Kernel, StepInfo, Tuning, keep_if
+from jaxgen.core.types import Exactness, PRNGKey, Scalar
+from jaxgen.kernels.base import ChainState, Kernel, StepContext, StepInfo, keep_if
 from jaxgen.target.path import AnnealedPath
 from jaxgen.target.priors import normal_like
 
@@ -36,8 +36,8 @@ class MALAApprox(Kernel):
       step_decay: a_t, an `optax.Schedule` of the step count, or None for 1.
       noise_decay: b_t, likewise.
 
-    The tuning's step size is not used. 1 gradient a step. A step to a place that is not
-    finite is refused and counted as divergent.
+    The adapted step size is not used. 1 gradient per step. A step to a position that is not
+    finite is rejected and counted as divergent.
     """
 
     epsilon1: Scalar
@@ -46,7 +46,7 @@ class MALAApprox(Kernel):
     step_decay: Any = None
     noise_decay: Any = None
 
-    exactness: ClassVar[str] = "approximate"
+    exactness: ClassVar[Exactness] = "approximate"
     needs_density: ClassVar[bool] = False
     adapts: ClassVar[bool] = False
 
@@ -56,39 +56,35 @@ class MALAApprox(Kernel):
 
     @classmethod
     def langevin(cls, step_size: float) -> MALAApprox:
-        """The unadjusted Langevin algorithm: e1 = e2 = s, e3 = sqrt(2 s)."""
+        """Return the unadjusted Langevin algorithm: e1 = e2 = s, e3 = sqrt(2 s)."""
         return cls(step_size, step_size, (2.0 * step_size) ** 0.5)
 
     def check(self, path: AnnealedPath) -> None:
-        """All three numbers must be finite and at least 0."""
+        """Raise `InputError` unless all three numbers are finite and at least 0."""
         for name in ("epsilon1", "epsilon2", "epsilon3"):
             value = np.asarray(getattr(self, name))
             if not np.isfinite(value) or value < 0:
                 raise expected(f"MALAApprox.{name}", "a number of at least 0", value)
 
     def step(
-        self,
-        key: PRNGKey,
-        state: ChainState,
-        path: AnnealedPath,
-        beta: Array,
-        tuning: Tuning,
-        t: Array,
+        self, key: PRNGKey, state: ChainState, context: StepContext
     ) -> tuple[ChainState, StepInfo]:
-        """One step of the dynamics."""
-        a = 1.0 if self.step_decay is None else self.step_decay(t)
-        b = 1.0 if self.noise_decay is None else self.noise_decay(t)
+        """Take one step of the dynamics."""
+        a = 1.0 if self.step_decay is None else self.step_decay(context.t)
+        b = 1.0 if self.noise_decay is None else self.noise_decay(context.t)
         noise = normal_like(key, state.position)
         position = jax.tree.map(
             lambda h, s, g, n: (
-                h + a * (self.epsilon1 * s + self.epsilon2 * beta * g) + b * self.epsilon3 * n
+                h
+                + a * (self.epsilon1 * s + self.epsilon2 * context.beta * g)
+                + b * self.epsilon3 * n
             ),
             state.position,
             state.grad_base,
             state.grad_tilt,
             noise,
         )
-        new = self.init(path, position)
+        new = self.init(context.path, position)
         finite = jnp.isfinite(new.tilt) & jnp.all(
             jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(position)])
         )

@@ -190,7 +190,7 @@ def _class_densities(model: dict[str, Any], label: int, image: np.ndarray) -> np
 
 
 def _looks(images: np.ndarray) -> np.ndarray:
-    """What is compared of images `[C, S, K]`: random projections, and pixels that vary."""
+    """Return what is compared of images `[C, S, K]`: random projections, and pixels that vary."""
     flat = images.reshape(-1, images.shape[-1])
     varies = flat.std(axis=0) > 1e-3
     if not varies.any():

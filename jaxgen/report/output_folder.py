@@ -63,7 +63,7 @@ _RESERVED: list[_Reservation] = []
 
 
 def free_name(folder: str | Path, stem: str) -> Path:
-    """The first of `folder/stem`, `folder/stem-2`, `folder/stem-3`, ... that is free."""
+    """Return the first of `folder/stem`, `folder/stem-2`, `folder/stem-3`, ... that is free."""
     return next(path for path in _names(folder, stem) if not _taken(path))
 
 
@@ -74,7 +74,7 @@ def partial(path: str | Path) -> Path:
 
 
 def reserve_free(folder: str | Path, stem: str) -> Path:
-    """The first free name, which no other process gets until `release`.
+    """Reserve the first free name, which no other process gets until `release`.
 
     The folder `partial(name)` is made, which only one process can, and locked.
     """
@@ -199,7 +199,7 @@ def put(path: str | Path, *, force: bool = False) -> None:
 
 @contextlib.contextmanager
 def writing(path: str | Path, *, force: bool = False) -> Iterator[Path]:
-    """A temporary folder that becomes `path` when the block ends without an exception.
+    """Yield a temporary folder that becomes `path` when the block ends without an exception.
 
     Args:
       path: the folder to make; its parents are made where they are missing.
@@ -284,7 +284,7 @@ def _release(reservation: _Reservation) -> None:
 
 
 def _foreign(path: Path) -> list[str]:
-    """What is in a folder and of no run of ours; a folder of many runs is looked through."""
+    """Return the files in a folder that no run of jaxgen wrote, in folders of runs too."""
     own = _own_files(path)
     found = []
     for entry in sorted(path.iterdir()):
@@ -297,7 +297,7 @@ def _foreign(path: Path) -> list[str]:
 
 
 def _own_files(path: Path) -> set[str]:
-    """The files that the summary in a folder lists; empty where there is no run."""
+    """Return the files that the summary in a folder lists; empty where there is no run."""
     summary = path / _SUMMARY
     try:
         if not summary.is_file() or summary.stat().st_size > _MOST_SUMMARY:

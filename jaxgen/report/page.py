@@ -30,7 +30,7 @@ _MOST_SECTIONS = 24
 
 
 def _hash(text: str) -> str:
-    """The one style or script that a browser may use, by the SHA-256 of its text (CSP level 2)."""
+    """Name the one style or script that a browser may use, by SHA-256 (CSP level 2)."""
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
@@ -48,7 +48,7 @@ _POLICY = "; ".join(
 
 
 def page(run: Run, parts: Sequence[Part] | None = None) -> str:
-    """A whole HTML document, below 5 MB whatever the run's size; `parts` as of `examine`."""
+    """Return a whole HTML document, below 5 MB for runs of any size; `parts` as of `examine`."""
     parts = examine(run) if parts is None else parts
     shown = parts[:_MOST_SECTIONS]
     budget = max((_STRIPS - _EACH * len(shown)) // len(shown), 12_000)
@@ -125,7 +125,7 @@ def _about(run: Run) -> str:
 
 
 def _explained(parts: Sequence[Part]) -> str:
-    """What the verdicts of this page mean, and where the documentation says more."""
+    """Explain the verdicts of this page, with links to the documentation."""
     seen = {verdict.topic for part in parts for verdict in part.verdicts}
     base = documentation()
     items = ""
@@ -144,7 +144,7 @@ def _explained(parts: Sequence[Part]) -> str:
 
 
 def _python(command: str, arguments: dict[str, Any]) -> str:
-    """The call that a run was, with the settings that can be typed."""
+    """Return the call that started a run, with the settings that can be typed."""
     shown = {k: v for k, v in arguments.items() if k in _TYPED and v is not None}
     if not shown:
         return ""
@@ -154,7 +154,7 @@ def _python(command: str, arguments: dict[str, Any]) -> str:
 
 
 def _repeat(run: Run) -> str:
-    """The command line that makes this run again, or the call where Python made it."""
+    """Return the command line that repeats this run, or the call where Python made it."""
     command, arguments = run.summary.get("command"), _mapping(run.summary.get("arguments"))
     if command in _PYTHON:
         call = _python(str(command), arguments)

@@ -111,7 +111,7 @@ def read(path: str | Path) -> Run:
 
 
 def _many(path: Path, summary: dict[str, Any]) -> Run:
-    """A folder of runs as one: an entry for each posterior, called after its folder."""
+    """Return a folder of runs as one: an entry for each posterior, called after its folder."""
     where = f"{path / SUMMARY}: items"
     items = summary.get("items")
     if not isinstance(items, list) or not 0 < len(items) <= _MOST_RUNS:
@@ -171,7 +171,7 @@ def entry_of(name: str, data: dict[str, Any], arrays: Any, place: str) -> Entry:
 
 
 def _extra(entry: Entry, arrays: Any, place: str) -> dict[str, np.ndarray]:
-    """Stored pictures of a posterior, and the log densities of its draws."""
+    """Return the stored pictures of a posterior, and the log densities of its draws."""
     result, image = {}, entry.image
     shape = None if image is None else image.shape[2:]
     for what in ("log_density", "mean", "deviation", "low", "high", "truth", "mask", "view"):

@@ -18,7 +18,7 @@ _GRID, _TRACES, _RANKED = 64, 8, 6
 
 
 def section(part: Part, budget: int) -> str:
-    """The section of one posterior; its film strips take at most `budget` bytes of PNG."""
+    """Return the section of one posterior; its film strips take at most `budget` bytes of PNG."""
     entry = part.entry
     title = entry.label[:200]
     return f"""<section id="{part.id}" aria-labelledby="{part.id}-h">

@@ -43,14 +43,16 @@ def lines(
     rule: float | None = None,
     faint: bool = False,
 ) -> str:
-    """A line chart.
+    """Return a line chart.
 
     Args:
       title: what it shows; also its name for screen readers.
       series: lines; points that are not finite are left out.
-      x_label, y_label: of the axes.
+      x_label: label of the x axis.
+      y_label: label of the y axis.
       log: whether y has a logarithmic scale (numbers of at most 0 are left out).
-      low, high: ends of the y axis, where not those of the data.
+      low: lower end of the y axis; None for that of the data.
+      high: upper end of the y axis; None for that of the data.
       rule: where to draw a level for comparison.
       faint: draw all lines alike and thin: many chains.
     """
@@ -179,7 +181,7 @@ def _steps(start: float, end: float, across) -> str:
 
 
 def _across(kind: str, y: float) -> str:
-    """A level line over the whole chart."""
+    """Return a level line over the whole chart."""
     return f'<line class="{kind}" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
 
 

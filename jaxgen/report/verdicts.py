@@ -94,12 +94,12 @@ def judge(entry: Entry, figures: Figures, run: Run | None = None) -> tuple[Verdi
 
 
 def number(entry: Entry, field: str) -> float:
-    """A posterior's number in the summary, or NaN."""
+    """Return a posterior's number in the summary, or NaN."""
     return figure(entry.data.get(field))
 
 
 def figure(value: Any) -> float:
-    """A number that JSON held, or NaN: null, absent and foreign values are all unknown."""
+    """Return a number from JSON, or NaN for null, absent and foreign values."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan
     try:
@@ -257,7 +257,7 @@ def _agreement(entry: Entry, of: str, hint: Hint) -> Verdict:
 
 
 def _islands(entry: Entry) -> np.ndarray:
-    """What each island of chains found of log Z; empty where the summary does not say."""
+    """Return the estimate of log Z by each island of chains; empty where there is none."""
     values = entry.data.get("island_log_z")
     if not isinstance(values, list):
         return np.zeros(0)

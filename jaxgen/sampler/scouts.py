@@ -21,15 +21,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jax.sharding import Mesh
 
 from jaxgen.core.pytree import replace
-from jaxgen.core.types import Array, ArrayTree, PRNGKey
+from jaxgen.core.types import Array, PRNGKey
 from jaxgen.kernels.base import ChainState, Kernel
 from jaxgen.sampler.ensemble import learn_mass
+from jaxgen.sampler.options import ONE_BATCH, Layout
 from jaxgen.sampler.sharding import over_chains
 from jaxgen.sampler.shares import share_out
-from jaxgen.sampler.state import Found, RunState, new_phase
+from jaxgen.sampler.state import PilotResult, SamplerState, new_phase
 from jaxgen.target.path import AnnealedPath
 from jaxgen.target.places import find_places
 from jaxgen.target.proposal import fit_mixture, no_mixture
@@ -53,16 +53,15 @@ _NEAR, _SOME = 50.0, 0.05
 _TOO_FAR = 50.0
 
 
-@functools.partial(jax.jit, static_argnames=("precondition", "tile", "mesh"))
+@functools.partial(jax.jit, static_argnames=("precondition", "layout"))
 def send_scouts(
-    state: RunState,
+    state: SamplerState,
     path: AnnealedPath,
     kernel: Kernel,
     *,
     precondition: str,
-    tile: int | None = None,
-    mesh: Mesh | None = None,
-) -> RunState:
+    layout: Layout = ONE_BATCH,
+) -> SamplerState:
     """Keep what the pilot's chains have found, and put scouts in their place, at the last beta.
 
     A wide draw outside of the prior's support is replaced by one of the prior's own.
@@ -70,12 +69,12 @@ def send_scouts(
     if precondition != "none":
         state = learn_mass(state, precondition, path, share_out(state.log_weight.shape[0]))
     chains = state.chains
-    found = Found(
+    pilot = PilotResult(
         chains.position,
-        _log_density(state),
-        _gradient(state),
+        chains.log_density(state.beta),
+        chains.gradient(state.beta),
         whole_log_weight(state.log_weight, state.log_z),
-        state.memory,
+        state.adaptation,
         state.num_divergent,
     )
 
@@ -90,10 +89,10 @@ def send_scouts(
         return kernel.init(path, position), jnp.zeros(())
 
     indices = jnp.arange(state.log_weight.shape[0])
-    scouts, _ = over_chains(one, (state.chain_keys, indices), tile, mesh)
+    scouts, _ = over_chains(one, (state.chain_keys, indices), *layout)
     sent = state._replace(
         chains=scouts,
-        found=found,
+        pilot=pilot,
         inverse_mass=state.learned_mass,
         num_gradients=state.num_gradients + 1,
     )
@@ -101,15 +100,15 @@ def send_scouts(
 
 
 @jax.jit
-def worth_a_round(state: RunState) -> Array:
-    """Whether some scouts have come near, and most have not arrived yet."""
-    log_density = _log_density(state)
+def worth_a_round(state: SamplerState) -> Array:
+    """Return whether some scouts have come near, and most have not arrived yet."""
+    log_density = state.chains.log_density(state.beta)
     near = log_density > _best(state) - _dimension(state) - _NEAR
     return (jnp.mean(near) >= _SOME) & (jnp.mean(log_density > _least(state)) < 0.5)
 
 
 @jax.jit
-def fit_proposal(state: RunState, path: AnnealedPath) -> RunState:
+def fit_proposal(state: SamplerState, path: AnnealedPath) -> SamplerState:
     """Fit the mixture to what pilot and scouts have found, and choose where the final stage starts.
 
     Where there are several modes, the mixture is over all points, with as much weight in every
@@ -124,15 +123,15 @@ def fit_proposal(state: RunState, path: AnnealedPath) -> RunState:
       state: of scouts that have gone.
       path: the target's.
     """
-    found: Found = state.found
+    found = _pilot(state)
     position, gradient = (
         jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *pair)
         for pair in (
             (found.position, state.chains.position),
-            (found.gradient, _gradient(state)),
+            (found.gradient, state.chains.gradient(state.beta)),
         )
     )
-    log_density = jnp.concatenate([found.log_density, _log_density(state)])
+    log_density = jnp.concatenate([found.log_density, state.chains.log_density(state.beta)])
     count = found.log_weight.shape[0]
     pilots = jnp.arange(2 * count) < count
     usable = jnp.isfinite(log_density) & (pilots | (log_density > _least(state)))
@@ -158,30 +157,26 @@ def fit_proposal(state: RunState, path: AnnealedPath) -> RunState:
         mixture=mixture,
         on_bridge=nearer,
         inverse_mass=state.learned_mass,
-        memory=found.memory,
+        adaptation=found.adaptation,
         num_divergent=found.num_divergent,
     )
 
 
-def _log_density(state: RunState) -> Array:
-    return state.chains.base + state.beta * state.chains.tilt
+def _pilot(state: SamplerState) -> PilotResult:
+    assert state.pilot is not None, "a run without a pilot has no scouts"
+    return state.pilot
 
 
-def _gradient(state: RunState) -> ArrayTree:
-    chains = state.chains
-    return jax.tree.map(lambda b, t: b + state.beta * t, chains.grad_base, chains.grad_tilt)
-
-
-def _dimension(state: RunState) -> int:
+def _dimension(state: SamplerState) -> int:
     return ravel_pytree(jax.tree.map(lambda x: x[0], state.chains.position))[0].size
 
 
-def _best(state: RunState) -> Array:
-    log_density = state.found.log_density
+def _best(state: SamplerState) -> Array:
+    log_density = _pilot(state).log_density
     return jnp.max(jnp.where(jnp.isfinite(log_density), log_density, -jnp.inf))
 
 
-def _least(state: RunState) -> Array:
-    """The log density from which on a scout has arrived."""
+def _least(state: SamplerState) -> Array:
+    """Return the log density above which a scout has arrived."""
     size = _dimension(state)
     return _best(state) - size / 2 - 3 * math.sqrt(size / 2) - _SLACK

@@ -91,7 +91,7 @@ def mesh_for(devices: Sequence[Any] | None, num_chains: int, tile: int) -> Mesh 
 
 
 def chosen_devices(devices: Sequence[Any] | None) -> list[Any]:
-    """The devices to use: all there are, in all processes, by default."""
+    """Return the devices to use: all there are, in all processes, by default."""
     if devices is None:
         return list(jax.devices())
     devices = list(devices)
@@ -103,7 +103,7 @@ def chosen_devices(devices: Sequence[Any] | None) -> list[Any]:
 
 
 def replicate(tree: Any, mesh: Mesh | None, *, spread: bool = False) -> Any:
-    """The tree's arrays, whole on every device of a mesh (in every process the same).
+    """Put a tree's arrays, whole, on every device of a mesh (the same in every process).
 
     With `spread`, large ones are kept in parts, one on each device, along the longest axis
     that can be divided; XLA puts them together where they are used.
@@ -128,7 +128,7 @@ def replicate(tree: Any, mesh: Mesh | None, *, spread: bool = False) -> Any:
 
 
 def local_chains(leaf: Any, count: int, axis: int = 0) -> tuple[int, np.ndarray]:
-    """The part of an array over (padded) chains that is here: the first chain, and the rows.
+    """Return the part of an array over (padded) chains that is here: first chain, and rows.
 
     Args:
       leaf: an array whose `axis` runs over chains, from `over_chains(..., gather=False)`.

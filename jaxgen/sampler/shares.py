@@ -125,7 +125,7 @@ def _all_gather(tree: Any) -> Any:
 
 
 def _words(leaf: Array) -> Array:
-    """An array's bits as 32-bit words; small types take a word each."""
+    """Return an array's bits as 32-bit words; small types take a word each."""
     if leaf.dtype.itemsize < 4:
         wide = jnp.float32 if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.int32
         leaf = leaf.astype(wide)
@@ -133,7 +133,7 @@ def _words(leaf: Array) -> Array:
 
 
 def _unwords(words: Array, like: Array) -> Array:
-    """The inverse of `_words`, for rows of `like`'s shape."""
+    """Return the array of these words, of rows of `like`'s shape: the inverse of `_words`."""
     shape = (words.shape[0], *like.shape[1:])
     if like.dtype.itemsize == 8:
         return jax.lax.bitcast_convert_type(words.reshape(*shape, 2), like.dtype)

@@ -1,8 +1,13 @@
-"""What a run carries from step to step, and what it reports of each temperature."""
+"""The state of a run, the rows of its history, and what one chunk of it is told to do.
+
+All of them are NamedTuples of arrays: a chunk maps (`SamplerState`, `ChunkSpec`) to a
+`SamplerState` and rows of `TemperatureInfo`.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import enum
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,36 +15,53 @@ import numpy as np
 from jaxgen.core.printing import prints_short
 from jaxgen.core.types import Array, ArrayTree
 from jaxgen.kernels.base import ChainState
-from jaxgen.tempering.step_size import Clock
+from jaxgen.target.proposal import FittedMixture
+from jaxgen.tempering.step_size import AdaptationState, StepIndex
 
 __all__ = [
-    "ANNEAL",
     "BLANK",
-    "DONE",
-    "DRAW",
-    "FINAL",
-    "PILOT",
-    "WARM_UP",
-    "Found",
-    "Order",
-    "RunState",
+    "ChunkSpec",
+    "Phase",
+    "PilotResult",
+    "SamplerState",
+    "Stage",
     "TemperatureInfo",
-    "clock",
     "new_phase",
-    "nothing_found",
+    "no_pilot_result",
+    "step_index",
 ]
 
 
+class Phase(enum.IntEnum):
+    """The phases of a run, in their order."""
+
+    ANNEAL = 0
+    WARM_UP = 1
+    DRAW = 2
+    DONE = 3
+
+
+class Stage(enum.IntEnum):
+    """The stages of annealing.
+
+    A pilot finds the posterior in few large steps; the weights of the final stage are the ones
+    that count. A run without a pilot has the final stage only.
+    """
+
+    PILOT = 0
+    FINAL = 1
+
+
 @prints_short
-class Found(NamedTuple):
-    """What the pilot's chains have found, kept while scouts go (`jaxgen.sampler.scouts`).
+class PilotResult(NamedTuple):
+    """The end of the pilot, kept while scouts move (`jaxgen.sampler.scouts`).
 
     Attributes:
       position: leaves `[C, ...]`.
-      log_density: `[C]` log p of the target.
-      gradient: leaves `[C, ...]`, its gradient.
+      log_density: `[C]` log density of the target.
+      gradient: leaves `[C, ...]`, the gradient of the log density.
       log_weight: `[C]`, over all islands.
-      memory: the step rule's.
+      adaptation: the state of the step rule.
       num_divergent: `[C]`.
     """
 
@@ -47,42 +69,44 @@ class Found(NamedTuple):
     log_density: Array
     gradient: ArrayTree
     log_weight: Array
-    memory: Any
+    adaptation: AdaptationState
     num_divergent: Array
 
 
-def nothing_found(position: ArrayTree, zeros: Array, memory: Any) -> Found:
-    """Return what holds the place before there is anything."""
-    return Found(position, zeros, position, zeros, memory, jnp.zeros(zeros.shape, jnp.int32))
+def no_pilot_result(position: ArrayTree, zeros: Array, adaptation: AdaptationState) -> PilotResult:
+    """Return a placeholder of the right shapes, for the time before the pilot has ended."""
+    counts = jnp.zeros(zeros.shape, jnp.int32)
+    return PilotResult(position, zeros, position, zeros, adaptation, counts)
 
 
 @prints_short
-class RunState(NamedTuple):
-    """All that the rest of a run depends on, besides what the user composed.
+class SamplerState(NamedTuple):
+    """Everything that the rest of a run depends on, besides the target and the settings.
 
     Attributes:
       key: the run's key, for resampling.
       chain_keys: `[C]`.
       chains: `ChainState` with leaves `[C, ...]`.
-      beta: the inverse temperature that chains were last moved at; 0 before the first.
-      temperature: how many temperatures are done.
-      t: how many kernel steps are done.
-      log_weight: `[C]` since the island's last resampling.
-      log_z: `[I]` log of what each island's earlier resamplings have estimated of Z.
-      ancestor: `[C]` index of the first state that a chain descends from.
+      beta: the inverse temperature at which chains moved last; 0 before the first.
+      temperature: number of temperatures so far.
+      t: number of kernel steps so far.
+      log_weight: `[C]` log weights since the island's last resampling.
+      log_z: `[I]` log of the estimate of Z from each island's earlier resamplings.
+      lineage: `[C]` index of the first state that a chain descends from.
       pool_variance: relative variance of the estimate of Z by the pool alone.
-      memory: the step rule's.
+      adaptation: the state of the step rule.
       inverse_mass: `[D]`, or `[D, D]`, in use.
-      learned_mass: what this temperature's chains say of it; in use from the next one on, so
-        that nothing learned from chains steers these very chains at once.
-      mixture: the proposal fitted to what pilot and scouts have found, or None where none is to
-        be fitted.
-      found: what the pilot has found, for that fit; or None.
+      learned_mass: the inverse mass learned at this temperature. It is in use from the next
+        temperature on, so that no chain is moved by a mass that was learned from itself.
+      mixture: the proposal fitted to the results of pilot and scouts; None in a run without a
+        pilot.
+      pilot: the result of the pilot, for that fit; or None.
       on_bridge: whether chains move on the bridge from the mixture to the target.
-      accepted: `[C]` sum of acceptance rates since the last phase began.
-      num_steps: steps since the last phase began.
+      accepted: `[C]` sum of acceptance rates since the present phase began.
+      num_steps: number of kernel steps since the present phase began.
       num_gradients: `[C]` over the whole run.
-      num_divergent: `[C]` refused proposals, over the whole run.
+      num_divergent: `[C]` rejected proposals that were divergent or not finite, over the whole
+        run.
     """
 
     key: Array
@@ -93,13 +117,13 @@ class RunState(NamedTuple):
     t: Array
     log_weight: Array
     log_z: Array
-    ancestor: Array
+    lineage: Array
     pool_variance: Array
-    memory: Any
+    adaptation: AdaptationState
     inverse_mass: Array
     learned_mass: Array
-    mixture: Any
-    found: Any
+    mixture: FittedMixture | None
+    pilot: PilotResult | None
     on_bridge: Array
     accepted: Array
     num_steps: Array
@@ -113,13 +137,13 @@ class TemperatureInfo(NamedTuple):
 
     Attributes:
       active: whether the row was used.
-      beta, step_size (its mean), acceptance_rate (mean over chains and moves); the last two are
-        NaN in the row of a pool, at which nothing moves.
+      beta, step_size (its mean), acceptance_rate (mean over chains and kernel steps); the last
+        two are NaN in the row of a pool, at which nothing moves.
       ess: effective sample size of the weights, before any resampling.
       log_z: the running estimate.
       resampled: whether chains were resampled (on any island).
-      num_divergent: refused proposals at this temperature.
-      stage: `PILOT` or `FINAL`: the annealing that counts is the final one.
+      num_divergent: rejected proposals that were divergent or not finite, at this temperature.
+      stage: a `Stage`: only the weights of the final one count.
     """
 
     active: Array | np.ndarray
@@ -133,30 +157,22 @@ class TemperatureInfo(NamedTuple):
     stage: Array | np.ndarray
 
 
-# Stages of annealing: a pilot, which finds the posterior in few large steps, and the one
-# whose weights count. Where there is no pilot, the only stage is the final one.
-PILOT, FINAL = 0, 1
-
-# Phases of a run.
-ANNEAL, WARM_UP, DRAW, DONE = 0, 1, 2, 3
-
-
-class Order(NamedTuple):
-    """What a chunk is to do; all of it data.
+class ChunkSpec(NamedTuple):
+    """Traced specification of one chunk: other numbers do not compile anything.
 
     Attributes:
-      phase: `ANNEAL`, `WARM_UP` or `DRAW`.
-      num_slots: slots to use (annealing stops at the last beta).
-      steps_per_slot: kernel steps in each.
+      phase: a `Phase` other than `DONE`.
+      num_iterations: iterations to run (annealing stops earlier at the last beta).
+      steps_per_iteration: kernel steps in each iteration.
       threshold: while annealing, an island is resampled when its ESS falls below this
         fraction of its chains.
       learn_mass: while annealing, whether the inverse mass is learned.
-      stage: `PILOT` or `FINAL`.
+      stage: a `Stage`.
     """
 
     phase: Array | np.ndarray
-    num_slots: Array | np.ndarray
-    steps_per_slot: Array | np.ndarray
+    num_iterations: Array | np.ndarray
+    steps_per_iteration: Array | np.ndarray
     threshold: Array | np.ndarray
     learn_mass: Array | np.ndarray
     stage: Array | np.ndarray
@@ -165,36 +181,36 @@ class Order(NamedTuple):
     def of(
         cls,
         phase: int,
-        num_slots: int,
-        steps_per_slot: int,
+        num_iterations: int,
+        steps_per_iteration: int,
         threshold: float = 0.0,
-        stage: int = FINAL,
+        stage: int = Stage.FINAL,
         learn_mass: bool = True,
-    ) -> Order:
-        """From Python numbers, in the types that never recompile."""
+    ) -> ChunkSpec:
+        """Return the specification with these Python numbers, in types that never recompile."""
         return cls(
-            np.asarray(phase, np.int32),
-            np.asarray(num_slots, np.int32),
-            np.asarray(steps_per_slot, np.int32),
+            np.asarray(int(phase), np.int32),
+            np.asarray(num_iterations, np.int32),
+            np.asarray(steps_per_iteration, np.int32),
             np.asarray(threshold, np.float32),
             np.asarray(learn_mass),
-            np.asarray(stage, np.int32),
+            np.asarray(int(stage), np.int32),
         )
 
 
-def new_phase(state: RunState) -> RunState:
-    """Forget the acceptance rates of the phase before."""
+def new_phase(state: SamplerState) -> SamplerState:
+    """Return the state with the acceptance rates of the phase before it forgotten."""
     return state._replace(
         accepted=jnp.zeros_like(state.accepted), num_steps=jnp.zeros_like(state.num_steps)
     )
 
 
-def clock(state: RunState) -> Clock:
-    """Where the run stands, for the step rule."""
-    return Clock(state.beta, state.temperature, state.t)
+def step_index(state: SamplerState) -> StepIndex:
+    """Return where the run stands, for the step rule."""
+    return StepIndex(state.beta, state.temperature, state.t)
 
 
-# The row of a slot that was not used.
+# The row of an iteration that was not used.
 BLANK = TemperatureInfo(
     active=np.array(False),
     beta=np.zeros((), np.float32),

@@ -164,7 +164,7 @@ def _columns(x: np.ndarray, weights: np.ndarray, hdi_prob: float) -> dict[str, n
 def _narrowest(
     flat: np.ndarray, each: np.ndarray, probability: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The narrowest interval that holds so much of the weight, of each column of `[N, K]`."""
+    """Return the narrowest interval with this probability, of each column of `[N, K]`."""
     order = np.argsort(flat, axis=0, kind="stable")
     values = np.take_along_axis(flat, order, axis=0)
     low, high = [], []

@@ -29,7 +29,7 @@ _LANES = 128
 def choose_tile(
     function: Any, position: Any, num_chains: int, memory: int | None, devices: int
 ) -> int:
-    """A tile size: as many chains as fill the memory budget, shared out evenly.
+    """Choose a tile: as many chains as fill the memory budget, shared out evenly.
 
     On CPU the choice depends on the function and the number of chains alone. On
     accelerators, where only large batches are fast, also on the number of devices; give
@@ -65,14 +65,14 @@ def choose_tile(
 
 
 def bytes_per_chain(function: Any, position: Any) -> int:
-    """An estimate of what one chain's gradient keeps in memory: its forward activations."""
+    """Estimate the bytes that one chain's gradient keeps in memory: its forward activations."""
     jaxpr = jax.make_jaxpr(function)(position)
     kept = sum(math.prod(v.aval.shape) * 4 for v in _outputs(jaxpr.jaxpr))
     return kept if platform() == "cpu" else math.ceil(_ON_ACCELERATORS * kept)
 
 
 def _outputs(jaxpr: Any) -> Any:
-    """The arrays in a program that its backward pass reads again."""
+    """Yield the arrays in a program that its backward pass reads again."""
     for equation in jaxpr.eqns:
         if equation.primitive.name.startswith("custom_vjp_call"):
             # Its backward pass is its own; what it keeps is about what it returns.

@@ -51,7 +51,7 @@ class AnnealedPath:
         return base + jnp.asarray(beta, tilt.dtype) * tilt
 
     def draw(self, key: PRNGKey) -> tuple[ArrayTree, Array]:
-        """A first state and its log importance weight under `base`."""
+        """Draw a first state, and return it with its log importance weight under `base`."""
         z = self.start.sample(key)
         return z, self.base(z) - in_type_of(z, self.start.log_prob(z))
 
@@ -71,7 +71,7 @@ class LogPrior:
         return log_prior + in_type_of(z, self.held(self.posterior.image(z)))
 
     def score(self, z: ArrayTree) -> ArrayTree:
-        """The prior's score, where it has one of its own."""
+        """Return the prior's score, where it has one of its own."""
         return self.posterior.prior.score(z)
 
 

@@ -56,7 +56,7 @@ class Posterior:
         return image
 
     def image(self, position: ArrayTree) -> Array:
-        """The image at a chain's position: G(prior.latent(position))."""
+        """Return the image at a chain's position: G(prior.latent(position))."""
         return self.picture(self.prior.latent(position))
 
     def log_prior(self, position: ArrayTree) -> Array:
@@ -84,7 +84,7 @@ class Posterior:
         return -self(position)
 
     def image_shape(self) -> tuple[int, ...]:
-        """The shape of one image; nothing is computed."""
+        """Return the shape of one image; nothing is computed."""
         return image_struct(self).shape
 
     def check(self, key: PRNGKey | None = None) -> None:
@@ -110,7 +110,7 @@ class Posterior:
 
 
 def in_type_of(position: ArrayTree, value: Any) -> Array:
-    """A floating number in the widest floating type of a position."""
+    """Return a floating-point number in the widest floating-point type of a position."""
     kinds = [x.dtype for x in jax.tree.leaves(position) if hasattr(x, "dtype")]
     kinds = [kind for kind in kinds if jnp.issubdtype(kind, jnp.floating)]
     value = jnp.asarray(value)

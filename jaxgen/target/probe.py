@@ -140,7 +140,7 @@ def _deterministic(posterior: Any, key: PRNGKey) -> None:
 
 
 def _trace(function: Any, posterior: Any, argument: Any) -> tuple[str, list[Any]]:
-    """A program's text and the arrays that it holds."""
+    """Return a program's text and the arrays that it holds."""
     closed = jax.make_jaxpr(lambda p, x: function(p, x))(posterior, argument)
     return re.sub(r" at 0x[0-9a-f]+|<[^>]*object[^>]*>", "", str(closed.jaxpr)), closed.consts
 
@@ -178,7 +178,7 @@ def _check_images(found: Evaluation, posterior: Any) -> None:
 
 
 def _range_error(term: Any, low: float, high: float) -> InputError | None:
-    """The error where images and observation are on two scales; None where they may be on one."""
+    """Return the error if images and observation are on two scales; None if they may be on one."""
     seen = np.asarray(term.observed)
     mask = getattr(term, "mask", None)
     if mask is not None:

@@ -50,11 +50,12 @@ def geometric(num_temperatures: int, first: float = 1e-4) -> np.ndarray:
 def sigmoid(
     num_temperatures: int, low: float = -4.0, high: float = 4.0, *, rescale: bool = True
 ) -> np.ndarray:
-    """beta_t = s(low + (high - low) t / T), s the logistic function.
+    """Return beta_t = s(low + (high - low) t / T), s the logistic function.
 
     Args:
       num_temperatures: T.
-      low, high: the range of the logistic's argument.
+      low: the logistic's argument at t = 0.
+      high: the logistic's argument at t = T.
       rescale: map the values onto [0, 1] exactly, (s - s_0) / (s_T - s_0), as Wu et al.
         (2017) do with (-4, 4). False keeps the raw values, as the co-generation authors'
         code does: the first is not 0 (chains start from the prior all the same) and the
@@ -70,7 +71,7 @@ def sigmoid(
 
 
 def by_name(name: str) -> np.ndarray:
-    """The exact lists that the seeds' code uses.
+    """Return the exact lists that the code of the papers uses, by name.
 
     - `"wu2017"`: 10000 temperatures, sigmoid(-4, 4), rescaled;
     - `"cogen-toy"`: the co-generation authors' toy, 10000 values of sigmoid(-10, 2), raw;
@@ -176,12 +177,12 @@ class PolynomialDecay:
     gamma: Scalar
 
     def __call__(self, t: Array) -> Array:
-        """The value at step t."""
+        """Return the value at step t."""
         return jnp.asarray(self.a * (self.b + t) ** (-self.gamma))
 
 
 def check_betas(betas: Any) -> np.ndarray:
-    """The list as float64, or an `InputError`: it must increase, inside [0, 1]."""
+    """Return the list as float64; raise `InputError` unless it increases inside [0, 1]."""
     values = np.asarray(betas, np.float64)
     if values.ndim != 1 or values.size < 2:
         raise expected("betas", "at least two inverse temperatures", f"shape {values.shape}")

@@ -8,7 +8,7 @@ of their gradients' covariance, which is best where it matters, in narrow direct
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jax.custom_batching import sequential_vmap
 from jax.flatten_util import ravel_pytree
 
 from jaxgen.core.errors import expected
-from jaxgen.core.types import Array, ArrayTree
+from jaxgen.core.types import Array, ArrayTree, Preconditioning
 from jaxgen.tempering.resampling import effective_sample_size
 
 __all__ = ["FORMS", "MOST_DENSE", "as_form", "ensemble", "prior", "score"]
@@ -30,8 +30,8 @@ MOST_DENSE = 1024
 
 def as_form(
     precondition: bool | str, dimension: int, num_chains: int, takes_dense: bool, kernel: str
-) -> str:
-    """The name of a form, or `InputError`.
+) -> Preconditioning:
+    """Return the name of a form, or raise `InputError`.
 
     Args:
       precondition: what the user gave. True is "score" for kernels that take a dense mass
@@ -63,11 +63,11 @@ def as_form(
                 repr(precondition),
                 "HMC and NUTS take a dense inverse mass",
             )
-    return precondition
+    return cast(Preconditioning, precondition)
 
 
 def prior(start: Any, position: ArrayTree, form: str) -> Array:
-    """A Gaussian prior's variances as the first inverse mass; ones elsewhere.
+    """Return the first inverse mass: a Gaussian prior's variances; ones for other priors.
 
     Returns:
       `[D]`, or `[D, D]` where the form is "dense" or "score".
@@ -79,7 +79,7 @@ def prior(start: Any, position: ArrayTree, form: str) -> Array:
 
 
 def ensemble(position: ArrayTree, log_weight: Array, form: str) -> Array:
-    """The weighted (co)variance of positions over chains, shrunk.
+    """Estimate the weighted (co)variance of positions over chains, shrunk.
 
     "diagonal" shrinks the variances towards their mean, with the weight of 10 chains.
     "dense" shrinks S towards (tr S / D) I by the oracle-approximating weight for a normal
@@ -118,7 +118,7 @@ _MEMORY, _FLOOR = 0.7, 0.25
 
 @sequential_vmap
 def score(gradient: ArrayTree, log_weight: Array, inverse_mass: Array, start: Array) -> Array:
-    """The inverse of the chains' mean squared score, averaged over temperatures: `[D, D]`.
+    """Return the inverse of the mean squared score, averaged over temperatures: `[D, D]`.
 
         P <- 0.7 P + 0.3 (sum_c w_c g_c g_c' + P_0 / 4),   g = grad log p_beta
 

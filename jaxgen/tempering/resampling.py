@@ -31,7 +31,7 @@ SCHEMES = ("systematic", "stratified", "multinomial", "residual")
 
 
 def scheme(name: str) -> Callable[..., Array]:
-    """A resampling scheme by name: `(key, weights [C], C) -> ancestors [C]`."""
+    """Return a resampling scheme by name: `(key, weights [C], C) -> ancestors [C]`."""
     if name not in SCHEMES:
         raise expected("resample", f"None or one of {', '.join(SCHEMES)}", repr(name))
     return getattr(blackjax().smc.resampling, name)
@@ -167,7 +167,7 @@ def evidence(
 def relative_standard_error(
     log_weight: Array, ancestor: Array, families: int | None = None
 ) -> Array:
-    """Standard error of the estimate of Z, over Z; to first order that of log Z.
+    """Return the standard error of the estimate of Z, over Z; to first order that of log Z.
 
     With S_e the normalised weight of all chains that descend from first state e, of F,
 

@@ -8,7 +8,7 @@ it come from a fixed kernel; a rule that never freezes says so and its draws are
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,19 +20,31 @@ from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import Array, Scalar
 
 __all__ = [
+    "AdaptationState",
     "CoGeneration",
     "DualAveraging",
     "Fixed",
     "InverseSqrtBeta",
     "PerTemperature",
     "Scheduled",
+    "StepIndex",
     "StepRule",
     "as_rule",
 ]
 
 
-class Clock(NamedTuple):
-    """Where a run stands: the temperature, its index, and the count of kernel steps."""
+# What a rule has learned: a tree of arrays, of which each rule has a type of its own.
+AdaptationState: TypeAlias = Any
+
+
+class StepIndex(NamedTuple):
+    """Where a run stands.
+
+    Attributes:
+      beta: the inverse temperature.
+      temperature: number of temperatures so far.
+      t: number of kernel steps so far.
+    """
 
     beta: Array
     temperature: Array
@@ -40,7 +52,7 @@ class Clock(NamedTuple):
 
 
 class StepRule:
-    """Base class: a rule without memory that ignores what it is told.
+    """Base class: a rule that has nothing to learn.
 
     Attributes:
       learns: whether acceptance rates ever change the step.
@@ -50,40 +62,42 @@ class StepRule:
     learns: ClassVar[bool] = False
     freezes: ClassVar[bool] = True
 
-    def init(self, num_chains: int) -> Any:
-        """The rule's memory; leaves are `[]`, or `[C]` where each chain has its own."""
+    def init(self, num_chains: int) -> AdaptationState:
+        """Return the first state; leaves are `[]`, or `[C]` where each chain has its own."""
         return ()
 
-    def size(self, memory: Any, clock: Clock) -> Array:
-        """The step size to use now: `[]` or `[C]`."""
+    def size(self, state: AdaptationState, index: StepIndex) -> Array:
+        """Return the step size to use now: `[]` or `[C]`."""
         raise NotImplementedError
 
-    def update(self, memory: Any, acceptance: Array, target: float) -> Any:
-        """Learn from one step's acceptance rates `[C]` while the target still moves."""
-        return memory
+    def update(self, state: AdaptationState, acceptance: Array, target: float) -> AdaptationState:
+        """Learn from one step's acceptance rates `[C]` while beta still changes."""
+        return state
 
-    def start_warmup(self, memory: Any) -> Any:
-        """Called once when beta has reached its last value."""
-        return memory
+    def start_warmup(self, state: AdaptationState) -> AdaptationState:
+        """Return the state to warm up from: this is called once, at the last beta."""
+        return state
 
-    def warm(self, memory: Any, acceptance: Array, target: float) -> Any:
+    def warm(self, state: AdaptationState, acceptance: Array, target: float) -> AdaptationState:
         """Learn from one warm-up step at the last beta."""
-        return self.update(memory, acceptance, target)
+        return self.update(state, acceptance, target)
 
-    def freeze(self, memory: Any) -> Any:
-        """Called once when warm-up ends."""
-        return memory
+    def freeze(self, state: AdaptationState) -> AdaptationState:
+        """Return the state to draw with: this is called once, when warm-up ends."""
+        return state
 
-    def after_freeze(self, memory: Any, acceptance: Array, target: float) -> Any:
-        """Called after every later step: a rule that freezes leaves its memory alone."""
-        return memory
+    def after_freeze(
+        self, state: AdaptationState, acceptance: Array, target: float
+    ) -> AdaptationState:
+        """Learn from a step after warm-up; a rule that freezes returns its state unchanged."""
+        return state
 
-    def resample(self, memory: Any, ancestors: Array) -> Any:
-        """Give each chain its ancestor's step, where chains have their own."""
-        return memory
+    def resample(self, state: AdaptationState, ancestors: Array) -> AdaptationState:
+        """Give each chain its ancestor's step, where every chain has a step of its own."""
+        return state
 
     def check(self) -> None:
-        """Raise `InputError` for numbers that no run could use."""
+        """Raise `InputError` for invalid settings."""
 
 
 @pytree
@@ -92,12 +106,12 @@ class Fixed(StepRule):
 
     step_size: Scalar
 
-    def size(self, memory: Any, clock: Clock) -> Array:
-        """The number itself."""
+    def size(self, state: AdaptationState, index: StepIndex) -> Array:
+        """Return the number itself."""
         return jnp.asarray(self.step_size, jnp.float32)
 
     def check(self) -> None:
-        """It must be positive."""
+        """Raise `InputError` unless the number is positive."""
         _check_positive("step_size", self.step_size)
 
 
@@ -106,18 +120,18 @@ class PerTemperature(StepRule):
     """A table: one step size for each temperature that chains move at.
 
     Attributes:
-      step_sizes: `[T]`; a run with more temperatures goes on with the last.
+      step_sizes: `[T]`; a run with more temperatures uses the last one for the rest.
     """
 
     step_sizes: Array
 
-    def size(self, memory: Any, clock: Clock) -> Array:
-        """The entry of this temperature."""
+    def size(self, state: AdaptationState, index: StepIndex) -> Array:
+        """Return the entry of this temperature."""
         sizes = jnp.asarray(self.step_sizes, jnp.float32)
-        return sizes[jnp.clip(clock.temperature - 1, 0, sizes.shape[0] - 1)]
+        return sizes[jnp.clip(index.temperature - 1, 0, sizes.shape[0] - 1)]
 
     def check(self) -> None:
-        """All must be positive."""
+        """Raise `InputError` unless all are positive."""
         _check_positive("step_sizes", self.step_sizes)
 
 
@@ -132,13 +146,13 @@ class InverseSqrtBeta(StepRule):
     step_size: Scalar
     largest: Scalar
 
-    def size(self, memory: Any, clock: Clock) -> Array:
-        """The step at this beta."""
-        step = self.step_size / jnp.sqrt(jnp.maximum(clock.beta, 1e-12))
+    def size(self, state: AdaptationState, index: StepIndex) -> Array:
+        """Return the step at this beta."""
+        step = self.step_size / jnp.sqrt(jnp.maximum(index.beta, 1e-12))
         return jnp.minimum(jnp.asarray(self.largest, jnp.float32), step)
 
     def check(self) -> None:
-        """Both numbers must be positive."""
+        """Raise `InputError` unless both numbers are positive."""
         _check_positive("step_size", self.step_size)
         _check_positive("largest", self.largest)
 
@@ -156,13 +170,13 @@ class Scheduled(StepRule):
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedule", as_data(self.schedule))
 
-    def size(self, memory: Any, clock: Clock) -> Array:
-        """schedule(t)."""
-        return jnp.asarray(self.schedule(clock.t), jnp.float32)
+    def size(self, state: AdaptationState, index: StepIndex) -> Array:
+        """Return schedule(t)."""
+        return jnp.asarray(self.schedule(index.t), jnp.float32)
 
 
-class AveragingMemory(NamedTuple):
-    """Memory of `DualAveraging`: the step in use, and BlackJAX's averaging state."""
+class AveragingState(NamedTuple):
+    """State of `DualAveraging`: the logarithm of the step, and BlackJAX's averaging state."""
 
     log_step: Array
     averaging: Any
@@ -170,7 +184,7 @@ class AveragingMemory(NamedTuple):
 
 @pytree
 class DualAveraging(StepRule):
-    """Follow the acceptance rate while annealing; dual averaging in warm-up; then freeze.
+    """A step that follows the acceptance rate, is averaged in warm-up, and then frozen.
 
     While beta moves, log step += gain (acceptance - target) after each kernel step: a
     constant gain tracks a target that changes. Warm-up at the last beta is Nesterov's dual
@@ -191,49 +205,49 @@ class DualAveraging(StepRule):
 
     learns: ClassVar[bool] = True
 
-    def init(self, num_chains: int) -> AveragingMemory:
-        """The first step."""
+    def init(self, num_chains: int) -> AveragingState:
+        """Return the first step."""
         shape = (num_chains,) if self.per_chain else ()
         log_step = jnp.full(shape, jnp.log(jnp.asarray(self.step_size, jnp.float32)))
-        return AveragingMemory(log_step, self._averaging(log_step))
+        return AveragingState(log_step, self._averaging(log_step))
 
-    def size(self, memory: AveragingMemory, clock: Clock) -> Array:
-        """The step in use."""
-        return jnp.exp(memory.log_step)
+    def size(self, state: AveragingState, index: StepIndex) -> Array:
+        """Return the step in use."""
+        return jnp.exp(state.log_step)
 
-    def update(self, memory: AveragingMemory, acceptance: Array, target: float) -> AveragingMemory:
-        """log step += gain (acceptance - target)."""
+    def update(self, state: AveragingState, acceptance: Array, target: float) -> AveragingState:
+        """Add gain (acceptance - target) to the logarithm of the step."""
         error = self._mean(acceptance) - self._target(target)
-        return memory._replace(log_step=memory.log_step + self.gain * error)
+        return state._replace(log_step=state.log_step + self.gain * error)
 
-    def start_warmup(self, memory: AveragingMemory) -> AveragingMemory:
+    def start_warmup(self, state: AveragingState) -> AveragingState:
         """Start averaging from the step that annealing arrived at."""
-        return memory._replace(averaging=self._averaging(memory.log_step))
+        return state._replace(averaging=self._averaging(state.log_step))
 
-    def warm(self, memory: AveragingMemory, acceptance: Array, target: float) -> AveragingMemory:
-        """One update of dual averaging."""
+    def warm(self, state: AveragingState, acceptance: Array, target: float) -> AveragingState:
+        """Apply one update of dual averaging."""
         # BlackJAX takes the target when the update is built; it is data here, so the
         # update is built with 0 and given the error's negative instead.
         _, update, _ = _dual_averaging()
         error = self._mean(acceptance) - self._target(target)
-        averaging = update(memory.averaging, error)
-        return AveragingMemory(averaging.log_step_size, averaging)
+        averaging = update(state.averaging, error)
+        return AveragingState(averaging.log_step_size, averaging)
 
-    def freeze(self, memory: AveragingMemory) -> AveragingMemory:
+    def freeze(self, state: AveragingState) -> AveragingState:
         """Take the averaged step; without a single warm-up step, the one in use."""
-        warmed = memory.averaging.step > 1
-        return memory._replace(
-            log_step=jnp.where(warmed, memory.averaging.log_step_size_avg, memory.log_step)
+        warmed = state.averaging.step > 1
+        return state._replace(
+            log_step=jnp.where(warmed, state.averaging.log_step_size_avg, state.log_step)
         )
 
-    def resample(self, memory: AveragingMemory, ancestors: Array) -> AveragingMemory:
-        """Each chain takes its ancestor's step."""
+    def resample(self, state: AveragingState, ancestors: Array) -> AveragingState:
+        """Give each chain its ancestor's step."""
         if not self.per_chain:
-            return memory
-        return memory._replace(log_step=memory.log_step[ancestors])
+            return state
+        return state._replace(log_step=state.log_step[ancestors])
 
     def check(self) -> None:
-        """The first step must be positive and the target a probability."""
+        """Raise `InputError` unless the first step is positive and the target a probability."""
         _check_positive("step_size", self.step_size)
         if self.target is not None and not 0 < float(self.target) < 1:
             raise expected("target", "an acceptance rate between 0 and 1", self.target)
@@ -243,7 +257,7 @@ class DualAveraging(StepRule):
         # mu is where the first steps are drawn to. Hoffman & Gelman put it at ten times the
         # first step, for runs that begin with a timid guess; annealing has found the scale.
         state = init(jnp.exp(log_step))._replace(mu=log_step)
-        # Every leaf gets the shape of the step, so that the memory's structure is fixed.
+        # Every leaf gets the shape of the step, so that the structure of the state is fixed.
         return type(state)(
             *(jnp.broadcast_to(jnp.asarray(x, jnp.float32), log_step.shape) for x in state)
         )
@@ -259,8 +273,8 @@ def _dual_averaging() -> Any:
     return blackjax().adaptation.step_size.dual_averaging_adaptation(target=0.0)
 
 
-class CoGenerationMemory(NamedTuple):
-    """Memory of `CoGeneration`: the shared step and the running acceptance rate."""
+class CoGenerationState(NamedTuple):
+    """State of `CoGeneration`: the shared step and the running acceptance rate."""
 
     step: Array
     average: Array
@@ -268,7 +282,7 @@ class CoGenerationMemory(NamedTuple):
 
 @pytree
 class CoGeneration(StepRule):
-    """The co-generation authors' rule: one step for all chains, never frozen.
+    """The rule of the co-generation authors: one step for all chains, never frozen.
 
     After each transition step <- clip(1.02 step if a > target else 0.98 step, 1e-4, 0.5),
     with a the running average before this transition; then a <- 0.9 a + 0.1 mean
@@ -283,37 +297,45 @@ class CoGeneration(StepRule):
     learns: ClassVar[bool] = True
     freezes: ClassVar[bool] = False
 
-    def init(self, num_chains: int) -> CoGenerationMemory:
-        """The first step, and an average at the target."""
-        return CoGenerationMemory(
+    def init(self, num_chains: int) -> CoGenerationState:
+        """Return the first step, and an average at the target."""
+        return CoGenerationState(
             jnp.asarray(self.step_size, jnp.float32), jnp.asarray(self.target, jnp.float32)
         )
 
-    def size(self, memory: CoGenerationMemory, clock: Clock) -> Array:
-        """The step in use."""
-        return memory.step
+    def size(self, state: CoGenerationState, index: StepIndex) -> Array:
+        """Return the step in use."""
+        return state.step
 
     def update(
-        self, memory: CoGenerationMemory, acceptance: Array, target: float
-    ) -> CoGenerationMemory:
-        """Times 1.02 or 0.98."""
-        factor = jnp.where(memory.average > self.target, 1.02, 0.98)
-        step = jnp.clip(memory.step * factor, self.smallest, self.largest)
-        return CoGenerationMemory(step, 0.9 * memory.average + 0.1 * acceptance.mean())
+        self, state: CoGenerationState, acceptance: Array, target: float
+    ) -> CoGenerationState:
+        """Multiply the step by 1.02 or 0.98."""
+        factor = jnp.where(state.average > self.target, 1.02, 0.98)
+        step = jnp.clip(state.step * factor, self.smallest, self.largest)
+        return CoGenerationState(step, 0.9 * state.average + 0.1 * acceptance.mean())
 
     def after_freeze(
-        self, memory: CoGenerationMemory, acceptance: Array, target: float
-    ) -> CoGenerationMemory:
-        """It goes on adapting."""
-        return self.update(memory, acceptance, target)
+        self, state: CoGenerationState, acceptance: Array, target: float
+    ) -> CoGenerationState:
+        """Adapt as before: this rule never freezes."""
+        return self.update(state, acceptance, target)
 
     def check(self) -> None:
-        """The step must be positive."""
+        """Raise `InputError` unless the step is positive."""
         _check_positive("step_size", self.step_size)
 
 
 def as_rule(step_size: Any, first: float) -> StepRule:
-    """A rule as it is, a number as `Fixed`, None or "auto" as `DualAveraging`."""
+    """Return a rule as it is, a number as `Fixed`, and None or "auto" as `DualAveraging`.
+
+    Args:
+      step_size: what the user gave.
+      first: the kernel's first step size, where `DualAveraging` starts.
+
+    Raises:
+      InputError: for another text.
+    """
     if isinstance(step_size, StepRule):
         return step_size
     if isinstance(step_size, str) and step_size != "auto":

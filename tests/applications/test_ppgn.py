@@ -11,14 +11,14 @@ from jaxgen.applications.ppgn import (
     Denoised,
     Encoded,
     PlugAndPlay,
-    Rule,
+    PPGNUpdate,
     Unit,
     class_gradient,
+    run_chains,
     update,
-    walk,
 )
 from jaxgen.core.pytree import pytree
-from jaxgen.kernels import Tuning
+from jaxgen.kernels import KernelParams, StepContext
 from jaxgen.target.path import likelihood_path
 from jaxgen.target.priors import Gaussian, normal_like
 
@@ -75,7 +75,7 @@ def softmax(v):
 
 
 def noises(key, chain, count):
-    """First code and noise of each step of a chain, as `walk` draws them."""
+    """First code and noise of each step of a chain, as `run_chains` draws them."""
     chain_key = jax.random.fold_in(key, chain)
     first = normal_like(jax.random.fold_in(chain_key, 0), jnp.zeros(SIZE))
     steps = [
@@ -88,9 +88,9 @@ def noises(key, chain, count):
 def test_ppgn_program_step_for_step():
     """d = e1 (E(x) - h) + e2 J'(1 - p) dl + N(0, e3^2); h += step d / mean|d|; clip to 0..30."""
     e1, e2, e3, lr, lr_end, n = 0.3, 1.0, 0.2, 0.5, 0.1, 4
-    rule = Rule.ppgn(e1, e3, first_step=lr, last_step=lr_end)
+    rule = PPGNUpdate.ppgn(e1, e3, first_step=lr, last_step=lr_end)
     key, labels = jax.random.key(3), [2, 4]
-    got = walk(key, model(), labels, rule, num_steps=n, num_chains=2)
+    got = run_chains(key, model(), labels, rule, num_steps=n, num_chains=2)
     for chain in range(2):
         h, noise = noises(key, chain, 9)
         condition, codes, probabilities, i = 0, [], [], 0
@@ -125,9 +125,9 @@ def test_dgnam_program_step_for_step():
     """x = x0 + step gx / mean|gx|;  gh = J'(x - x0);  h += step gh / mean|gh|; clip; decay."""
     start, end, n, decay = 2.0, 1e-10, 7, 0.99
     bounds = np.linspace(0.5, 3.0, SIZE)
-    rule = Rule.dgnam(start, f32(bounds), decay=decay)
+    rule = PPGNUpdate.dgnam(start, f32(bounds), decay=decay)
     key = jax.random.key(5)
-    got = walk(key, model(prior=False), [3], rule, num_steps=n, num_chains=1)
+    got = run_chains(key, model(prior=False), [3], rule, num_steps=n, num_chains=1)
     h, _ = noises(key, 0, 0)
     for i in range(n):
         np.testing.assert_allclose(got.codes[0, i], h, rtol=1e-4, atol=1e-5)
@@ -146,7 +146,7 @@ def test_inpainting_clamps_and_pulls_towards_the_context():
     e1, e2, e4 = 0.05, 0.7, 0.4
     mask, real = RNG.integers(0, 2, PIXELS), RNG.uniform(size=PIXELS)
     play = model(mask=f32(mask).reshape(4, 4, 1), real=f32(real).reshape(4, 4, 1))
-    rule = Rule(e1, e2, 0.0, e4)
+    rule = PPGNUpdate(e1, e2, 0.0, e4)
     h = RNG.normal(size=SIZE)
     made = np.tanh(A @ h + B)
     x = mask * made + (1 - mask) * real
@@ -171,9 +171,10 @@ def test_equation_5_is_the_kernel_mala_approx():
     path = likelihood_path(jaxgen.Posterior(prior, play.generator, condition))
     kernel = kernels.MALAApprox(e1, e2, e3)
     h, key = f32(RNG.normal(size=SIZE)), jax.random.key(0)
-    tuning = Tuning(jnp.ones(()), jnp.ones(SIZE))
-    state, _ = kernel.step(key, kernel.init(path, h), path, jnp.ones(()), tuning, jnp.int32(1))
-    got, _ = update(play, Rule(e1, e2, e3), h, jnp.int32(1), 1.0, normal_like(key, h))
+    params = KernelParams(jnp.ones(()), jnp.ones(SIZE))
+    context = StepContext(path, jnp.ones(()), params, jnp.int32(1))
+    state, _ = kernel.step(key, kernel.init(path, h), context)
+    got, _ = update(play, PPGNUpdate(e1, e2, e3), h, jnp.int32(1), 1.0, normal_like(key, h))
     np.testing.assert_allclose(got, state.position, rtol=1e-5)
 
 
@@ -194,12 +195,12 @@ def test_the_programs_class_gradient_drops_the_other_classes():
 
 def test_chains_do_not_depend_on_each_other_or_on_the_tile():
     key = jax.random.key(1)
-    rule = Rule(0.1, 0.5, 0.2)
-    many = walk(key, model(), [0, 1], rule, num_steps=3, num_chains=4)
-    few = walk(key, model(), [0, 1], rule, num_steps=3, num_chains=2, tile=1)
+    rule = PPGNUpdate(0.1, 0.5, 0.2)
+    many = run_chains(key, model(), [0, 1], rule, num_steps=3, num_chains=4)
+    few = run_chains(key, model(), [0, 1], rule, num_steps=3, num_chains=2, tile=1)
     np.testing.assert_allclose(many.codes[:2], few.codes, rtol=1e-5, atol=1e-6)
     for every, labels in ((2, [0, 0, 1]), (4, [0, 1])):  # 4 leaves two steps over
-        thinned = walk(key, model(), [0, 1], rule, num_steps=3, num_chains=4, every=every)
+        thinned = run_chains(key, model(), [0, 1], rule, num_steps=3, num_chains=4, every=every)
         np.testing.assert_allclose(thinned.codes, many.codes[:, ::every], rtol=1e-6)
         np.testing.assert_allclose(thinned.last, many.last, rtol=1e-6)
         assert thinned.labels.tolist() == labels
@@ -207,8 +208,8 @@ def test_chains_do_not_depend_on_each_other_or_on_the_tile():
 
 def test_resets_draw_new_codes():
     key = jax.random.key(1)
-    still = Rule(0.0, 0.0, 0.0)
-    result = walk(key, model(), [0], still, num_steps=9, num_chains=3, reset_every=4)
+    still = PPGNUpdate(0.0, 0.0, 0.0)
+    result = run_chains(key, model(), [0], still, num_steps=9, num_chains=3, reset_every=4)
     for chain in result.codes:
         assert np.array_equal(chain[0], chain[3])
         assert not np.array_equal(chain[3], chain[4])
@@ -218,8 +219,14 @@ def test_resets_draw_new_codes():
 
 def test_start_and_filter():
     code = RNG.normal(size=SIZE)
-    result = walk(
-        jax.random.key(0), model(), [2], Rule(0.0, 0.5, 0.0), num_steps=60, num_chains=2, start=code
+    result = run_chains(
+        jax.random.key(0),
+        model(),
+        [2],
+        PPGNUpdate(0.0, 0.5, 0.0),
+        num_steps=60,
+        num_chains=2,
+        start=code,
     )
     np.testing.assert_allclose(result.codes[:, 0], np.tile(code, (2, 1)), rtol=1e-6)
     # Without noise two chains from one code are one chain, and the class becomes likely.
@@ -243,7 +250,7 @@ def test_no_direction_is_no_step():
         None,
         Gaussian.standard(2),
     )
-    for rule in (Rule.dgnam(), Rule.ppgn(epsilon3=0.0)):
+    for rule in (PPGNUpdate.dgnam(), PPGNUpdate.ppgn(epsilon3=0.0)):
         code = f32([1.0, 2.0])
         got, _ = update(flat, rule, code, jnp.int32(0), 1.0, jnp.zeros(2))
         np.testing.assert_allclose(got, code * rule.decay)
@@ -252,19 +259,19 @@ def test_no_direction_is_no_step():
 def test_bad_input():
     key = jax.random.key(0)
     with pytest.raises(InputError, match="labels"):
-        walk(key, model(), [CLASSES])
+        run_chains(key, model(), [CLASSES])
     with pytest.raises(InputError, match="labels"):
-        walk(key, model(), [])
-    with pytest.raises(InputError, match=r"Rule\.gradient"):
-        walk(key, model(), [0], Rule(gradient="logits"))
+        run_chains(key, model(), [])
+    with pytest.raises(InputError, match=r"PPGNUpdate\.gradient"):
+        run_chains(key, model(), [0], PPGNUpdate(gradient="logits"))
     with pytest.raises(InputError, match="epsilon3"):
-        walk(key, model(), [0], Rule(epsilon3=-1.0))
+        run_chains(key, model(), [0], PPGNUpdate(epsilon3=-1.0))
     with pytest.raises(InputError, match="start"):
-        walk(key, model(), [0], start=np.zeros(3))
+        run_chains(key, model(), [0], start=np.zeros(3))
     with pytest.raises(InputError, match="mask, real"):
-        walk(key, model(mask=jnp.ones((4, 4, 1))), [0])
+        run_chains(key, model(mask=jnp.ones((4, 4, 1))), [0])
     bad = PlugAndPlay(
         Generator(f32(A), f32(B)), lambda x: x @ jnp.ones(7), None, Gaussian.standard(SIZE)
     )
     with pytest.raises(InputError, match="fit each other"):
-        walk(key, bad, [0])
+        run_chains(key, bad, [0])

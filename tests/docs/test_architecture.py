@@ -35,11 +35,11 @@ def test_every_file_and_name_is_there():
         assert (ROOT / name).exists(), name
     for name, file in (
         ("def next_beta", "jaxgen/tempering/betas.py"),
-        ("def _identity", "jaxgen/sampler/checkpoint/folder.py"),
+        ("def settings_of", "jaxgen/sampler/checkpoint/identity.py"),
         ("class Kernel", "jaxgen/kernels/base.py"),
         ("class Pooling", "jaxgen/models/caffe/spatial.py"),
         ("def choose_tile", "jaxgen/sampler/tile.py"),
-        ("choose_tile(", "jaxgen/sampler/config.py"),
+        ("choose_tile(", "jaxgen/sampler/prepare.py"),
     ):
         assert name in (ROOT / file).read_text(), f"{name} in {file}"
 

@@ -11,7 +11,8 @@ import jaxgen
 from jaxgen import InputError, kernels, schedules
 from jaxgen.core.pytree import pytree
 from jaxgen.sampler import program
-from jaxgen.sampler.state import ANNEAL, Order
+from jaxgen.sampler.options import ONE_BATCH, ChunkOptions, Sampler, collect_nothing
+from jaxgen.sampler.state import ChunkSpec, Phase
 from jaxgen.target.path import likelihood_path
 from jaxgen.tempering.step_size import Fixed
 from tests import toys
@@ -63,7 +64,7 @@ def test_log_z_in_64_dimensions_is_not_moved_by_what_chains_teach_each_other():
     assert stated.mean() < 1.0
     for result in results:
         assert result.num_gradients.mean() < 1200
-        assert result.num_ancestors >= 8
+        assert result.num_lineages >= 8
         assert len(result.island_log_z) == 4
         assert len(result.pilot_history.beta) > 0
 
@@ -78,16 +79,9 @@ def test_an_inverse_mass_is_not_in_use_before_the_next_temperature():
     for _ in range(2):
         state, _, _ = program.advance(
             state,
-            path,
-            kernel,
-            rule,
-            jnp.array([0.0, 0.1, 0.3, 1.0]),
-            Order.of(ANNEAL, 1, 1),
-            resample=None,
-            precondition="score",
-            collect=lambda path, chain: (),
-            tile=None,
-            length=1,
+            Sampler(path, kernel, rule, jnp.array([0.0, 0.1, 0.3, 1.0])),
+            ChunkSpec.of(Phase.ANNEAL, 1, 1),
+            ChunkOptions(None, "score", collect_nothing, ONE_BATCH, 1),
         )
         masses.append((np.asarray(state.inverse_mass), np.asarray(state.learned_mass)))
     np.testing.assert_array_equal(masses[0][0], np.eye(6))

@@ -42,7 +42,7 @@ def test_a_result_accounts_for_itself(result):
     np.testing.assert_allclose(result.weights, 1 / 400, rtol=1e-5)
     assert result.history.beta[-1] == 1.0
     assert len(result.history.ess) == len(result.history.beta)
-    assert 1 < result.num_ancestors <= 400
+    assert 1 < result.num_lineages <= 400
     # The first row of a stage is the pool's, at which nothing moves; a pilot ends with four steps
     # at beta = 1, and scouts take one or two rounds of four.
     stages = [len(h.beta) for h in (result.history, result.pilot_history)]
@@ -157,7 +157,7 @@ def test_labels_masks_observations_and_weights_compile_once():
                 jaxgen.sample(jax.random.key(label), posterior, num_chains=4, num_steps=2, warmup=2)
     for program in (
         engine.blank_state,
-        engine.begin_stage,
+        engine.init_stage,
         engine.advance_in_place,
         engine.finish_annealing,
         engine.finish_warm_up,

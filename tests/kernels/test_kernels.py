@@ -9,7 +9,7 @@ import pytest
 import jaxgen
 from jaxgen import InputError, kernels
 from jaxgen.core.pytree import pytree
-from jaxgen.kernels import Tuning
+from jaxgen.kernels import KernelParams, StepContext
 from jaxgen.target.path import AnnealedPath, likelihood_path
 from tests.toys import LinearGaussian, skewed_moments, skewed_posterior
 
@@ -30,7 +30,7 @@ IDS = [type(k).__name__ + str(getattr(k, "jitter", "")) for k, _ in EXACT]
 
 def run(kernel, path, beta, step_size, num_steps, num_chains, size, inverse_mass=None):
     """Positions `[C, S, D]` and infos of plain chains at one beta, from standard normals."""
-    tuning = Tuning(
+    params = KernelParams(
         jnp.asarray(step_size), jnp.ones(size) if inverse_mass is None else inverse_mass
     )
 
@@ -40,7 +40,8 @@ def run(kernel, path, beta, step_size, num_steps, num_chains, size, inverse_mass
             state = kernel.init(path, jax.random.normal(jax.random.fold_in(key, 0), (size,)))
 
             def step(state, t):
-                state, info = kernel.step(jax.random.fold_in(key, t), state, path, beta, tuning, t)
+                context = StepContext(path, beta, params, t)
+                state, info = kernel.step(jax.random.fold_in(key, t), state, context)
                 return state, (state, info)
 
             return jax.lax.scan(step, state, jnp.arange(1, num_steps + 1))[1]

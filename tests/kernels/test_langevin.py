@@ -7,12 +7,12 @@ import pytest
 
 import jaxgen
 from jaxgen import InputError, kernels, schedules
-from jaxgen.kernels import Tuning
+from jaxgen.kernels import KernelParams, StepContext
 from jaxgen.target.path import likelihood_path
 from jaxgen.target.priors import normal_like
 from tests.toys import LinearGaussian
 
-TUNING = Tuning(jnp.ones(()), jnp.ones(3))
+PARAMS = KernelParams(jnp.ones(()), jnp.ones(3))
 
 
 def test_decoupled_steps_follow_the_formula():
@@ -35,7 +35,7 @@ def test_decoupled_steps_follow_the_formula():
     step = jax.jit(kernel.step)
     for t in range(1, 6):
         key = jax.random.fold_in(jax.random.key(0), t)
-        state, info = step(key, state, path, jnp.ones(()), TUNING, jnp.asarray(t))
+        state, info = step(key, state, StepContext(path, jnp.ones(()), PARAMS, jnp.asarray(t)))
         noise = np.asarray(normal_like(key, jnp.zeros(3)))
         prior_score = (shrink * h - h) / 0.5**2
         residual = problem.y - problem.a @ h - problem.b

@@ -57,15 +57,15 @@ class Stopped(Exception):
 
 def stop_after(monkeypatch, chunks):
     """The process dies after so many checkpoints."""
-    checkpoint, seen = store.RunFolder.checkpoint, []
+    save, seen = store.RunFolder.save, []
 
-    def dying(self, journey):
-        checkpoint(self, journey)
-        seen.append(journey.phase)
+    def dying(self, checkpoint):
+        save(self, checkpoint)
+        seen.append(checkpoint.phase)
         if len(seen) == chunks:
             raise Stopped
 
-    monkeypatch.setattr(store.RunFolder, "checkpoint", dying)
+    monkeypatch.setattr(store.RunFolder, "save", dying)
 
 
 def test_a_folder_changes_nothing(posterior, whole, tmp_path):

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxgen.sampler.config import _first
-from jaxgen.sampler.loop import InMemory
+from jaxgen.sampler.driver import _first
+from jaxgen.sampler.recorder import InMemory
 
-UNUSED: Any = None  # the journey, which is kept by others
+UNUSED: Any = None  # the checkpoint, which is kept by others
 
 
 def chunks(sizes, chains=3):

@@ -19,7 +19,7 @@ from jaxgen.core import atomic
 from jaxgen.core.pytree import as_data
 from jaxgen.sampler import checkpoint as store
 from jaxgen.sampler import config, loop, sharding
-from jaxgen.sampler.state import DRAW
+from jaxgen.sampler.state import Phase
 from jaxgen.target.path import AnnealedPath, LogProb
 from tests.sampler.test_checkpoint import Stopped, same, stop_after
 from tests.toys import LinearGaussian
@@ -70,13 +70,13 @@ class _Device:
 _HIDDEN = _Device()
 
 
-ANNEAL = {"num_chains": 8, "betas": jaxgen.schedules.linear(6), "checkpoint_every": 0}
+Phase.ANNEAL = {"num_chains": 8, "betas": jaxgen.schedules.linear(6), "checkpoint_every": 0}
 
 
 def anneal(tilt, folder, **more):
     start = jaxgen.Gaussian.standard(5)
     target = AnnealedPath(LogProb(start), as_data(tilt), start)
-    return jaxgen.ais(jax.random.key(0), target, folder=folder, **ANNEAL, **more)
+    return jaxgen.ais(jax.random.key(0), target, folder=folder, **Phase.ANNEAL, **more)
 
 
 def bumps(y):
@@ -287,15 +287,15 @@ def damaged(data, kind, where):
 def test_damage_gives_the_same_bits_or_is_refused(
     posterior, whole, tmp_path, monkeypatch, finished
 ):
-    source, checkpoint = tmp_path / "source", store.RunFolder.checkpoint
+    source, save = tmp_path / "source", store.RunFolder.save
 
-    def dying(self, journey):
-        checkpoint(self, journey)
-        if journey.done >= 6 and journey.phase == DRAW and not finished:
+    def dying(self, checkpoint):
+        save(self, checkpoint)
+        if checkpoint.done >= 6 and checkpoint.phase == Phase.DRAW and not finished:
             raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.RunFolder, "checkpoint", dying)
+        patch.setattr(store.RunFolder, "save", dying)
         with contextlib.nullcontext() if finished else pytest.raises(Stopped):
             draw(posterior, source)
     random, ends = np.random.default_rng(finished), {"same": 0, "refused": 0}
@@ -385,13 +385,13 @@ def test_after_ctrl_c_the_draws_so_far_come_back(posterior, whole, reduce):
 
 
 def test_draws_that_will_not_fit_are_told_of_before_the_run(posterior, whole, monkeypatch):
-    monkeypatch.setattr(store.folder, "_free_memory", lambda: 2 * whole.draws.nbytes - 1)
+    monkeypatch.setattr(store.recording, "_free_memory", lambda: 2 * whole.draws.nbytes - 1)
     with pytest.warns(UserWarning, match=r"give a folder, reduce=") as caught:
         result = draw(posterior, None)
     assert len(caught) == 1
     np.testing.assert_array_equal(result.draws, whole.draws)
     draw(posterior, None, reduce=highest)  # keeps none of them
-    monkeypatch.setattr(store.folder, "_free_memory", lambda: 2 * whole.draws.nbytes)
+    monkeypatch.setattr(store.recording, "_free_memory", lambda: 2 * whole.draws.nbytes)
     draw(posterior, None)
 
 

@@ -8,9 +8,8 @@ import pytest
 import jaxgen
 from jaxgen import posteriors
 from jaxgen.core.pytree import pytree
-from jaxgen.sampler import loop, scouts
-from jaxgen.sampler.config import Setup
-from jaxgen.sampler.state import FINAL, PILOT, WARM_UP
+from jaxgen.sampler import driver, loop, scouts
+from jaxgen.sampler.state import Phase, Stage
 from tests import toys
 
 
@@ -44,37 +43,37 @@ def test_two_equal_modes_get_equal_shares(seed):
 def reconnoitred(monkeypatch, posterior):
     """What `fit_proposal` was given, and what it made of it."""
     given = []
-    fit = Setup.fit
+    fit = driver.fit_proposal
 
-    def kept(self, state):
+    def kept(state, config):
         given.append(jax.tree.map(jnp.copy, state))
-        given.append(fit(self, state))
+        given.append(fit(state, config))
         return given[-1]
 
-    monkeypatch.setattr(Setup, "fit", kept)
+    monkeypatch.setattr(driver, "fit_proposal", kept)
     jaxgen.sample(jax.random.key(0), posterior, num_steps=0, warmup=0)
     return given
 
 
 def test_scouts_start_at_the_prior_and_wider_and_leave_the_pilot_as_it_was(monkeypatch):
     sent = []
-    send = Setup.send_scouts
+    send = driver.send_scouts
 
-    def kept(self, state):
+    def kept(state, config):
         before = jax.tree.map(jnp.copy, state)
-        sent.extend([before, jax.tree.map(jnp.copy, send(self, state))])
-        return send(self, before)
+        sent.extend([before, jax.tree.map(jnp.copy, send(state, config))])
+        return send(before, config)
 
-    monkeypatch.setattr(Setup, "send_scouts", kept)
+    monkeypatch.setattr(driver, "send_scouts", kept)
     given = reconnoitred(monkeypatch, toys.LinearGaussian(64, noise=0.5).posterior)
     before, scouts_of = sent
     start = np.asarray(scouts_of.chains.position)
     assert np.std(start[::2]) == pytest.approx(1.0, abs=0.05)
     assert np.std(start[1::2]) == pytest.approx(2.0, abs=0.1)
-    np.testing.assert_array_equal(scouts_of.found.position, before.chains.position)
+    np.testing.assert_array_equal(scouts_of.pilot.position, before.chains.position)
     fitted = given[1]
-    for name, after in fitted.memory._asdict().items():
-        np.testing.assert_array_equal(after, getattr(before.memory, name))
+    for name, after in fitted.adaptation._asdict().items():
+        np.testing.assert_array_equal(after, getattr(before.adaptation, name))
     np.testing.assert_array_equal(fitted.num_divergent, before.num_divergent)
 
 
@@ -102,9 +101,11 @@ def test_no_scout_of_a_bounded_prior_starts_outside(monkeypatch):
         Inside(jnp.float32(-1.0)), lambda z: z, lambda x: -jnp.sum(x**2) / 0.002
     )
     sent = []
-    send = Setup.send_scouts
+    send = driver.send_scouts
     monkeypatch.setattr(
-        Setup, "send_scouts", lambda self, state: sent.append(send(self, state)) or sent[-1]
+        driver,
+        "send_scouts",
+        lambda state, config: sent.append(send(state, config)) or sent[-1],
     )
     monkeypatch.setattr(loop.scouts, "MOST_ROUNDS", 0)
     jaxgen.sample(jax.random.key(0), posterior, num_steps=0, warmup=0)
@@ -115,14 +116,17 @@ def test_no_scout_of_a_bounded_prior_starts_outside(monkeypatch):
 
 def test_a_posterior_too_sharp_for_scouts_costs_one_round(monkeypatch):
     rounds = []
-    advance = Setup.advance
+    advance = driver.advance
 
-    def counted(self, state, phase, slots, steps, stage=FINAL):
+    def counted(state, config, phase, iterations, steps, stage=Stage.FINAL):
         rounds.append((phase, stage, steps))
-        return advance(self, state, phase, slots, steps, stage)
+        return advance(state, config, phase, iterations, steps, stage)
 
-    monkeypatch.setattr(Setup, "advance", counted)
+    monkeypatch.setattr(driver, "advance", counted)
     sharp = toys.LinearGaussian(16, noise=1e-3).posterior
     jaxgen.sample(jax.random.key(0), sharp, num_steps=0, warmup=0)
-    at_the_end = [r for r in rounds if r[:2] == (WARM_UP, PILOT)]
-    assert at_the_end == [(WARM_UP, PILOT, loop.SETTLE), (WARM_UP, PILOT, scouts.STEPS)]
+    at_the_end = [r for r in rounds if r[:2] == (Phase.WARM_UP, Stage.PILOT)]
+    assert at_the_end == [
+        (Phase.WARM_UP, Stage.PILOT, loop.SETTLE),
+        (Phase.WARM_UP, Stage.PILOT, scouts.STEPS),
+    ]

@@ -135,11 +135,11 @@ import numpy as np
 import jaxgen
 from jaxgen.sampler import loop
 from tests.toys import LinearGaussian
-sizes, proceed = [], loop.proceed
-def watched(journey, setup, plan, slots):
+sizes, step = [], loop.step_chunk
+def watched(checkpoint, config, run_length, iterations):
     sizes.append(slots)
-    return proceed(journey, setup, plan, slots)
-loop.proceed = watched
+    return step(checkpoint, config, run_length, iterations)
+loop.step_chunk = watched
 # The second process would never make a chunk larger by its own clock.
 if index:
     loop._SHORT = 0.0

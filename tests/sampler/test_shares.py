@@ -12,9 +12,10 @@ import pytest
 
 from benchmarks import hlo
 from jaxgen import adapt, kernels, schedules
-from jaxgen.sampler import program, shares
-from jaxgen.sampler.config import prepare
-from jaxgen.sampler.state import ANNEAL, Order
+from jaxgen.sampler import driver, program, shares
+from jaxgen.sampler.options import Execution
+from jaxgen.sampler.prepare import prepare
+from jaxgen.sampler.state import ChunkSpec, Phase, Stage
 from tests.toys import LinearGaussian
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,7 @@ def test_copies_are_not_counted():
 def compiled(step_size, betas, **more):
     """The text of a chunk over two devices, compiled."""
     settings = {"resample": "systematic", "precondition": False} | more
-    setup = prepare(
+    config = prepare(
         LinearGaussian(LATENT).posterior,
         kernels.MALA(),
         betas,
@@ -52,26 +53,14 @@ def compiled(step_size, betas, **more):
         moves=2,
         step_size=step_size,
         resample_threshold=0.5,
-        tile=TILE,
-        memory=None,
-        devices=jax.devices()[:2],
-        shard_weights=False,
-        progress=None,
+        execution=Execution(TILE, devices=jax.devices()[:2]),
         **settings,
     )
     program_text = program.advance.lower(
-        setup.blank(jax.random.key(0)),
-        setup.path,
-        setup.kernel,
-        setup.rule,
-        setup.schedule,
-        Order.of(ANNEAL, 4, 2, 0.5),
-        resample=setup.resample,
-        precondition=setup.precondition,
-        collect=setup.collect,
-        tile=TILE,
-        mesh=setup.mesh,
-        length=4,
+        driver.blank_state(jax.random.key(0), config),
+        config.sampler(Stage.FINAL),
+        ChunkSpec.of(Phase.ANNEAL, 4, 2, 0.5),
+        config.options._replace(chunk_size=4),
     )
     return program_text.compile().as_text()
 
@@ -109,7 +98,7 @@ def test_what_a_chunk_sends(settings, at_temperatures):
 
 
 def test_rules_that_learn_are_known_by_their_methods():
-    from jaxgen.sampler.slot import _learns
+    from jaxgen.sampler.iteration import _learns
 
     class Own(adapt.StepRule):
         def update(self, memory, acceptance, target):

@@ -10,7 +10,7 @@ import jaxgen
 from jaxgen import InputError, adapt, kernels, schedules
 from tests.toys import LinearGaussian
 
-CLOCK = adapt.Clock(jnp.float32(0.25), jnp.int32(2), jnp.int32(7))
+CLOCK = adapt.StepIndex(jnp.float32(0.25), jnp.int32(2), jnp.int32(7))
 
 
 def test_rules_without_memory():

@@ -50,6 +50,7 @@ def write_draws(
       first: number of the first draw.
       suffix: of this process.
       chains: first chain, number of chains here, number of chains in all.
+      arrays: name -> draws.
 
     Returns:
       The file's name and SHA-256.
@@ -61,13 +62,13 @@ def write_draws(
 
 
 def shard_of(path: Path, digest: str = "") -> Shard | None:
-    """What a file's name says, or None for files of others."""
+    """Read a file's name; None for files of others."""
     match = _SHARD.fullmatch(path.name)
     return match and Shard(path, int(match[1]), int(match[2]), match[3], digest)
 
 
 def shards_in(folder: Path) -> Iterator[Shard]:
-    """The files of draws in a folder, in order."""
+    """Yield the files of draws in a folder, in order."""
     for path in sorted(folder.glob("*.safetensors")) if folder.is_dir() else ():
         shard = shard_of(path)
         if shard:
@@ -77,10 +78,12 @@ def shards_in(folder: Path) -> Iterator[Shard]:
 def read_draws(
     shards: list[Shard], start: int, stop: int, chains: tuple[int, int] | None = None
 ) -> dict[str, np.ndarray]:
-    """Draws start .. stop - 1, put together from files: leaves `[C, stop - start, ...]`.
+    """Read draws start .. stop - 1 from their files: leaves `[C, stop - start, ...]`.
 
     Args:
       shards: files that hold these draws, for all chains.
+      start: the first draw to read.
+      stop: the draw after the last one to read.
       chains: the first of the chains to return, and how many; all by default.
 
     Raises:
@@ -118,7 +121,7 @@ def read_draws(
 
 
 def leaf_names(tree: Any) -> tuple[list[str], Any]:
-    """A name for each leaf: its keys, joined by dots."""
+    """Return a name for each leaf (its keys, joined by dots), and the structure of the tree."""
     paths, structure = jax.tree_util.tree_flatten_with_path(tree)
     names = [".".join(re.sub(r"\W", "", str(key)) for key in path) or "draws" for path, _ in paths]
     if len(set(names)) < len(names):  # keys that differ in other signs only
@@ -129,7 +132,7 @@ def leaf_names(tree: Any) -> tuple[list[str], Any]:
 def _read(
     shard: Shard, old: Mapping[str, tuple[int, int, int]]
 ) -> tuple[dict[str, np.ndarray], tuple[int, int, int]]:
-    """A file's arrays, and which chains these are."""
+    """Read a file's arrays, and which chains these are."""
     try:
         data = read_checked(shard.path, shard.digest) if shard.digest else shard.path.read_bytes()
         arrays, notes = unpack(data)

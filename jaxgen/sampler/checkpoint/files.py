@@ -65,7 +65,7 @@ def pack(arrays: Mapping[str, Any], notes: Mapping[str, str] | None = None) -> b
 
 
 def unpack(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The inverse of `pack`."""
+    """Return the arrays and notes of a file: the inverse of `pack`."""
     from safetensors.numpy import load
 
     arrays = load(data)
@@ -97,7 +97,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def read_checked(path: Path, digest: str) -> bytes:
-    """A file's bytes, or `InputError` if they are not those of that SHA-256."""
+    """Read a file's bytes, or raise `InputError` if they do not have that SHA-256."""
     try:
         data = _regular(path).read_bytes()
     except (OSError, ValueError) as error:
@@ -170,12 +170,12 @@ def space(path: Path) -> Iterator[None]:
 
 
 def line(error: Exception) -> str:
-    """An error in one line."""
+    """Return an error in one line."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _regular(path: Path) -> Path:
-    """The path, unless it is a pipe or a device, whose reading may never end."""
+    """Return the path, unless it is a pipe or a device, whose reading may never end."""
     if os.path.lexists(path) and not path.is_file():
         raise ValueError(f"{path.name} is no file")
     return path

@@ -53,7 +53,7 @@ class Manifest(NamedTuple):
 
 
 def ending(index: int, processes: int) -> str:
-    """What tells one process's files from another's: nothing where there is one."""
+    """Return the ending of one process's files: empty where there is one process."""
     return "" if processes == 1 else f".p{index:04d}"
 
 
@@ -64,7 +64,7 @@ def write_manifest(folder: Path, manifest: Manifest, suffix: str = "") -> None:
 
 
 def numbers(folder: Path) -> list[int]:
-    """The checkpoints of which there is a manifest, the newest first."""
+    """Return the numbers of the checkpoints that have a manifest, the newest first."""
     if not folder.is_dir():
         return []
     found = (_NAME.fullmatch(path.name) for path in folder.iterdir())
@@ -72,7 +72,7 @@ def numbers(folder: Path) -> list[int]:
 
 
 def read_manifest(folder: Path, number: int) -> list[Manifest]:
-    """A checkpoint's manifests, one of each process that wrote it.
+    """Read a checkpoint's manifests, one of each process that wrote it.
 
     Raises:
       InputError: if one is missing or damaged.
@@ -92,7 +92,7 @@ def read_manifest(folder: Path, number: int) -> list[Manifest]:
 
 
 def arrays_of(folder: Path, manifest: Manifest, name: str) -> dict[str, np.ndarray]:
-    """The arrays of one of a manifest's files, whose SHA-256 must agree."""
+    """Read the arrays of one of a manifest's files, whose SHA-256 must agree."""
     path = folder / name
     if name not in manifest.files:
         raise expected(str(path), "a file of this checkpoint", "none in its manifest")

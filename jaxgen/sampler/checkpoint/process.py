@@ -62,7 +62,7 @@ def locked(path: Path) -> Iterator[bool]:
 
 
 def _lock(path: Path) -> tuple[int | None, bool]:
-    """The lock's handle, None on a read-only disk; and whether there was no run before."""
+    """Return the lock's handle, None on a read-only disk; and whether there was no run before."""
     try:
         foreign = []
         if path.is_dir():
@@ -150,7 +150,7 @@ def _peers(path: Path) -> Iterator[None]:
 
 
 def _gone(locks: dict[int, Path]) -> list[int]:
-    """The processes whose locks can be had: those that died first, not who follows them."""
+    """Return the processes whose locks are free: those that died first, not those that follow."""
     deadline = time.monotonic() + 2.0  # a process that is being killed keeps it for a moment
     while True:
         free = [index for index, lock in locks.items() if _is_free(lock)]
@@ -208,7 +208,7 @@ def is_first() -> bool:
 
 
 def agree(*flags: int) -> tuple[int, ...]:
-    """The largest of each flag over all processes."""
+    """Return the largest of each flag over all processes."""
     if jax.process_count() == 1:
         return flags
     from jax.experimental import multihost_utils
@@ -229,12 +229,12 @@ def barrier(name: str) -> None:
 
 
 def suffix() -> str:
-    """What tells this process's files from another's: nothing where there is one."""
+    """Return the ending of this process's files: empty where there is one process."""
     return manifests.ending(jax.process_index(), jax.process_count())
 
 
 def own_chains(num_chains: int, tile: int, mesh: Any) -> tuple[int, int]:
-    """The first of this process's chains, and how many it has.
+    """Return the first of this process's chains, and how many it has.
 
     Chains are spread over a mesh in equal blocks (`jaxgen.sampler.sharding.over_chains`).
     """

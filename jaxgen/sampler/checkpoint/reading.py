@@ -1,4 +1,4 @@
-"""Run folders read from outside, whether or not the run is going on."""
+"""Run folders read from outside, while the run is under way or after it has ended."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["StoredRun", "counted", "load_run"]
 
 @prints_short
 class StoredRun(NamedTuple):
-    """A run folder as it is on disk now, whether or not the run is still going on.
+    """A run folder as it is on disk now, of a run under way or of one that has ended.
 
     Attributes:
       settings: what the run is made of, name -> text.
@@ -36,8 +36,8 @@ class StoredRun(NamedTuple):
         holds several posteriors, as "class_7/image".
       summary: `summary.json` of a run that has ended, with the figures of each posterior in
         `summary["runs"]`; empty before.
-      arrays: what else is stored of them, by its name in `draws.safetensors`: weights, history,
-        the maps of tasks; empty before the run has ended.
+      arrays: what else is stored with the draws, by its name in `draws.safetensors`: weights,
+        history, the maps of tasks; empty before the run has ended.
     """
 
     settings: dict[str, str]
@@ -53,15 +53,15 @@ def load_run(
 ) -> StoredRun:
     """Read a run folder: settings, draws up to the last checkpoint, and figures at the end.
 
-    The run may be going on, have been killed, or be complete. Where several processes
-    wrote it, their chains are put together. Every file of a checkpoint must have the SHA-256
-    with which it was written. Folders of the command line have no checkpoints: their draws are
-    those of `draws.safetensors`.
+    The run may be under way, killed, or complete. Chains that several processes wrote are
+    joined. Every file of a checkpoint must have the SHA-256 with which it was written. Folders of
+    the command line have no checkpoints: their draws are those of `draws.safetensors`.
 
     Args:
       folder: as given to `sample`, `ais` or a task, or written by `jaxgen demo`, `sample`,
         `inpaint` or `superres`.
-      start, stop: which draws of each chain to read; all by default.
+      start: the first draw of each chain to read; may be negative, as in a slice.
+      stop: the draw after the last one to read; None for all.
 
     Raises:
       InputError: if there is no run, or draws are missing or damaged.
@@ -84,7 +84,7 @@ def load_run(
 
 
 def _finished(path: Path, start: int | None, stop: int | None) -> StoredRun:
-    """A folder of the command line, which keeps no checkpoints."""
+    """Read a folder of the command line, which keeps no checkpoints."""
     summary, arrays = _end(path)
     names = [str(run.get("name")) for run in summary["runs"]]
     one = len(names) == 1
@@ -129,7 +129,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def counted(folder: Path, manifests: list[Manifest]) -> list[Shard]:
-    """The files of draws that a checkpoint counts, in order."""
+    """Return the files of draws that a checkpoint counts, in order."""
     files: dict[str, str] = {}
     for manifest in manifests:
         files |= manifest.files
@@ -138,7 +138,7 @@ def counted(folder: Path, manifests: list[Manifest]) -> list[Shard]:
 
 
 def _newest(path: Path) -> tuple[list[Shard], int]:
-    """The draws that the newest whole manifest counts."""
+    """Return the files of draws that the newest whole manifest counts, and how many draws."""
     folder = path / "checkpoints"
     trouble: InputError | None = None
     for _ in range(3):  # a run that is going on may take them away while they are read

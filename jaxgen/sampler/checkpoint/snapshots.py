@@ -1,45 +1,70 @@
-"""Journeys as checkpoints: arrays with names, and back.
+"""Checkpoints as arrays with names, and back.
 
-A name is the part of the journey and the place in its tree, as in `state/003.chains.tilt`, so
-that a checkpoint of another shape is refused by what differs.
+A name is the part of the checkpoint and the path in its tree, as in `state/003.chains.tilt`, so
+that the error for a checkpoint of another shape can name what differs.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.errors import expected
-from jaxgen.sampler.config import Setup
-from jaxgen.sampler.loop import Evidence, Journey, Plan, no_evidence
+from jaxgen.core.errors import InputError, expected
+from jaxgen.core.types import PRNGKey
+from jaxgen.sampler import driver
+from jaxgen.sampler.checkpoint import manifests
+from jaxgen.sampler.checkpoint.files import read_checked
+from jaxgen.sampler.checkpoint.names import stored_field
+from jaxgen.sampler.checkpoint.reading import counted
+from jaxgen.sampler.config import RunConfig
+from jaxgen.sampler.records import AnnealingEvidence, Checkpoint, RunLength, no_evidence
 from jaxgen.sampler.results import NO_HISTORY
 from jaxgen.sampler.sharding import replicate
-from jaxgen.sampler.state import TemperatureInfo
+from jaxgen.sampler.state import Phase, Stage, TemperatureInfo
 
-__all__ = ["journey_arrays", "journey_of", "plan_of", "reduced_arrays", "reduced_of"]
+__all__ = [
+    "checkpoint_arrays",
+    "checkpoint_of",
+    "newest_whole",
+    "reduced_arrays",
+    "reduced_of",
+    "run_length_of",
+]
 
 
-def journey_arrays(journey: Journey, plan: Plan) -> dict[str, np.ndarray]:
-    """All of a journey that is the same in every process, and the plan that it followed."""
-    place = {"phase": journey.phase, "stage": journey.stage, "done": journey.done}
+def checkpoint_arrays(checkpoint: Checkpoint, run_length: RunLength) -> dict[str, np.ndarray]:
+    """Return all of a checkpoint that is the same in every process, and the length of its run."""
+    place = {"phase": checkpoint.phase, "stage": checkpoint.stage, "done": checkpoint.done}
     return {
-        **_named(journey.state, "state"),
+        **_named(checkpoint.state, "state"),
         **_named(place, "place"),
-        **_named(journey.history._asdict(), "history"),
-        **_named(journey.evidence._asdict(), "evidence"),
-        **_named(plan._asdict(), "plan"),
+        **_named(checkpoint.history._asdict(), "history"),
+        **_named(checkpoint.evidence._asdict(), "evidence"),
+        **_named(run_length._asdict(), "plan"),
     }
 
 
-def journey_of(arrays: dict[str, np.ndarray], setup: Setup, key: Any) -> Journey:
-    """The inverse of `journey_arrays`, for a run of this setup; `InputError` if it is another's."""
+def checkpoint_of(arrays: dict[str, np.ndarray], config: RunConfig, key: PRNGKey) -> Checkpoint:
+    """Return the checkpoint of which these are the arrays: the inverse of `checkpoint_arrays`.
+
+    Args:
+      arrays: as stored.
+      config: the settings of the run.
+      key: the run's key.
+
+    Raises:
+      InputError: if the arrays are those of another run.
+    """
     # Without its devices: shapes lie nowhere, and what is traced cannot be put on any.
-    like = jax.eval_shape(dataclasses.replace(setup, mesh=None).blank, key)
+    on_no_device = dataclasses.replace(config, mesh=None)
+    like = jax.eval_shape(functools.partial(driver.blank_state, config=on_no_device), key)
     state = _filled(arrays, like, "state", jax.random.key_impl(key))
     columns = {name: column for name, column in _named(NO_HISTORY._asdict(), "history").items()}
     length = arrays.get(next(iter(columns)), np.zeros(0)).shape[:1] or (0,)
@@ -47,36 +72,71 @@ def journey_of(arrays: dict[str, np.ndarray], setup: Setup, key: Any) -> Journey
         name.split(".")[-1]: _array(arrays, name, length, column.dtype)
         for name, column in columns.items()
     }
-    evidence = _filled(arrays, no_evidence(setup.num_chains, setup.islands)._asdict(), "evidence")
+    evidence = _filled(arrays, no_evidence(config.num_chains, config.islands)._asdict(), "evidence")
     blank = {name: np.asarray(0) for name in ("phase", "stage", "done")}
     place = _filled(arrays, blank, "place")
-    return Journey(
-        state=replicate(state, setup.mesh),
-        phase=int(place["phase"]),
-        stage=int(place["stage"]),
+    return Checkpoint(
+        state=replicate(state, config.mesh),
+        phase=Phase(int(place["phase"])),
+        stage=Stage(int(place["stage"])),
         done=int(place["done"]),
         history=TemperatureInfo(**rows),
-        evidence=Evidence(**{name: np.asarray(x) for name, x in evidence.items()}),
+        evidence=AnnealingEvidence(**{name: np.asarray(x) for name, x in evidence.items()}),
     )
 
 
-def plan_of(arrays: dict[str, np.ndarray]) -> Plan:
-    """The plan that the run followed when it wrote the checkpoint."""
-    blank = {name: np.asarray(0) for name in Plan._fields}
-    return Plan(**{name: int(x) for name, x in _filled(arrays, blank, "plan").items()})
+def run_length_of(arrays: dict[str, np.ndarray]) -> RunLength:
+    """Return the length that the run had when it wrote the checkpoint."""
+    blank = {name: np.asarray(0) for name in RunLength._fields}
+    return RunLength(**{name: int(x) for name, x in _filled(arrays, blank, "plan").items()})
 
 
-def reduced_arrays(journey: Journey) -> dict[str, np.ndarray]:
-    """The accumulator, which is of this process's chains."""
-    return _named(journey.reduced, "reduced")
+def newest_whole(
+    folder: Path, found: list[int]
+) -> tuple[int, dict[str, np.ndarray], InputError | None]:
+    """Find the newest checkpoint of which every file is as it was written.
+
+    Args:
+      folder: of checkpoints.
+      found: their numbers, the newest first.
+
+    Returns:
+      Its number (0 where there is none) and arrays, and the error of a newer one, or None.
+    """
+    trouble = None
+    for number in found:
+        try:
+            parts = manifests.read_manifest(folder, number)
+            suffixes = [manifests.ending(i, len(parts)) for i in range(len(parts))]
+            own = jax.process_index() if len(parts) == jax.process_count() else 0
+            arrays: dict[str, np.ndarray] = {}
+            for i, (part, ending) in enumerate(zip(parts, suffixes, strict=True)):
+                name = f"{number:08d}{ending}.safetensors"
+                needed = i == 0 or name in part.files
+                content = manifests.arrays_of(folder, part, name) if needed else {}
+                reduced = {k: v for k, v in content.items() if k.startswith("reduced/")}
+                arrays |= content if i == 0 else {}
+                if i == own:
+                    arrays = {k: v for k, v in arrays.items() if k not in reduced} | reduced
+            for shard in counted(folder, parts):
+                read_checked(shard.path, shard.digest)
+            return number, arrays, trouble
+        except InputError as error:
+            trouble = trouble or error
+    return 0, {}, trouble
 
 
-def reduced_of(arrays: dict[str, np.ndarray], setup: Setup) -> Any:
-    """The accumulator of `Setup.reduce`, or None before the first draw."""
-    if setup.reduce is None or not arrays:
+def reduced_arrays(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """Return the arrays of the accumulator, which belongs to the chains of this process."""
+    return _named(checkpoint.reduced, "reduced")
+
+
+def reduced_of(arrays: dict[str, np.ndarray], config: RunConfig) -> Any:
+    """Return the accumulator of `RunConfig.reduce`, or None before the first draw."""
+    if config.reduce is None or not arrays:
         return None
-    nothing = jax.tree.map(lambda x: np.zeros((1, *x.shape), x.dtype), setup.kept)
-    shapes = jax.tree.map(np.asarray, setup.reduce(None, nothing))
+    nothing = jax.tree.map(lambda x: np.zeros((1, *x.shape), x.dtype), config.kept)
+    shapes = jax.tree.map(np.asarray, config.reduce(None, nothing))
     leaves = [arrays.get(name) for name in _named(shapes, "reduced")]
     if any(leaf is None for leaf in leaves) or len(leaves) != len(arrays):
         raise expected("checkpoint.reduced", f"{len(leaves)} arrays", sorted(arrays))
@@ -84,20 +144,20 @@ def reduced_of(arrays: dict[str, np.ndarray], setup: Setup) -> Any:
 
 
 def _named(tree: Any, part: str) -> dict[str, Any]:
-    """The tree's leaves as NumPy arrays, by names that say where they stand."""
+    """Return the leaves of a tree as NumPy arrays, by names that say where they stand."""
     found = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {_name(part, i, path): _raw(leaf) for i, (path, leaf) in enumerate(found)}
 
 
 def _name(part: str, index: int, path: Any) -> str:
-    where = ".".join(re.sub(r"\W", "", str(key)) for key in path)
+    where = ".".join(stored_field(re.sub(r"\W", "", str(key))) for key in path)
     return f"{part}/{index:03d}.{where}"
 
 
 def _filled(arrays: dict[str, np.ndarray], like: Any, part: str, impl: Any = None) -> Any:
-    """A tree like `like` with the saved leaves, whose shapes and types must agree.
+    """Return a tree like `like` with the saved leaves, whose shapes and types must agree.
 
-    `impl` is the kind of generator that the tree's keys are of.
+    `impl` is the implementation of the random keys in the tree.
     """
     found, structure = jax.tree_util.tree_flatten_with_path(like)
     result = []
@@ -116,13 +176,13 @@ def _array(arrays: dict[str, np.ndarray], name: str, shape: Any, dtype: Any) -> 
     got = arrays.get(name)
     if got is None or got.shape != tuple(shape) or got.dtype != dtype:
         found = None if got is None else f"{got.dtype}{list(got.shape)}"
-        hint = "It was written by another version: go on with that one, or start again"
+        hint = "It was written by another version: resume with that one, or start again"
         raise expected(f"checkpoint.{name}", f"{dtype}{list(shape)}", found, hint)
     return got
 
 
 def _raw(leaf: Any) -> np.ndarray:
-    """A leaf as NumPy has it: keys as their words, on devices or shapes of arrays alike."""
+    """Return a leaf as a NumPy array; of a random key, its words."""
     if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     return np.asarray(leaf)

@@ -75,7 +75,7 @@ def figures_of(
         "log_z_standard_error": result.log_z_standard_error,
         "ess": result.ess,
         "num_chains": len(gradients),
-        "num_ancestors": result.num_ancestors,
+        "num_ancestors": result.num_lineages,
         "island_log_z": [float(x) for x in result.island_log_z],
         "draws_per_chain": _draws_per_chain(result.draws),
         "num_temperatures": len(result.history.beta),

@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxgen.core.errors import check_integer
 from jaxgen.core.pytree import pytree, static
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.models.text.language_models import draw_token
-from jaxgen.sampler.config import check_integer
 from jaxgen.sequences.infilling.moves import Written
 from jaxgen.sequences.infilling.target import TokenPosterior, tempered
 

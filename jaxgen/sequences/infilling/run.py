@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.cache import keep_compiled
-from jaxgen.core.errors import expected
+from jaxgen.core.errors import check_integer, expected
 from jaxgen.core.pytree import replace
 from jaxgen.core.types import Array, PRNGKey, Resampling
-from jaxgen.sampler.config import check_integer
 from jaxgen.sampler.sharding import over_chains
 from jaxgen.sequences.infilling.forward import (
     SHARED,
