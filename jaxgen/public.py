@@ -22,6 +22,7 @@ from jaxgen.inference.bdmc import BDMCResult, bdmc, reverse_ais
 from jaxgen.inference.loglik import LogLikelihood, loglik
 from jaxgen.inference.many import sample_each
 from jaxgen.inference.sample import images, positions, sample
+from jaxgen.inference.until import Converged
 from jaxgen.models import load
 from jaxgen.plotting import plots as plot
 from jaxgen.sampler.checkpoint import Preempted, StoredRun, load_run
@@ -68,6 +69,7 @@ __all__ = [
     "ClassLogSoftmax",
     "ClassLogit",
     "ClassProbability",
+    "Converged",
     "Diagnosis",
     "Gaussian",
     "GaussianObservation",

@@ -17,13 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jaxgen.core.errors import expected
 from jaxgen.core.printing import card, card_html, prints_short
 from jaxgen.core.types import Generator, PRNGKey
+from jaxgen.inference.observables import observe
 from jaxgen.metrics.chains import ESS, effective_sizes, split_rhat
 from jaxgen.sampler.notes import separation_note
 from jaxgen.sampler.results import SampleResult
-from jaxgen.target.evaluation import evaluate
 from jaxgen.target.posterior import Posterior
 from jaxgen.target.priors import Sphere
 
@@ -44,9 +43,6 @@ _GOOD, _POOR = 1.05, 1.2
 ISLANDS_AGREE, ISLANDS_APART = 1.0, 2.0
 # Standard errors of log Z: up to the first it is known well, above the second hardly at all.
 _SURE, _UNSURE = 0.5, 1.0
-# Pixels beyond so many are looked at through random projections alone.
-_MOST_PIXELS = 4096
-_PROJECTIONS = 32
 
 
 @prints_short
@@ -166,31 +162,21 @@ def diagnose(
       InputError: where the result keeps no positions.
     """
     key = jax.random.key(0) if key is None else key
-    kept = result.draws
-    positions = kept.get("position") if isinstance(kept, dict) else kept
-    if positions is None or not jax.tree.leaves(positions):
-        raise expected("result", "one with positions kept", "none", "Use collect=jaxgen.images")
-    chains, count = jax.tree.leaves(positions)[0].shape[:2]
-    flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, *x.shape[2:]), positions)
-    stored = kept.get("image") if isinstance(kept, dict) else None
-    found = evaluate(posterior, flat, batch=batch, images=stored is None)
-    images = np.asarray(found.images if stored is None else stored).reshape(chains * count, -1)
-    latent = np.concatenate(
-        [np.asarray(x).reshape(chains, count, -1) for x in jax.tree.leaves(positions)], -1
-    )
+    looked_at = observe(key, result.draws, posterior, batch=batch)
+    chains, count = looked_at.latent.shape[:2]
     spaces = {
-        "latent": latent,
-        "log density": found.log_density.reshape(chains, count, 1),
-        "image": _looks(key, images).reshape(chains, count, -1),
+        "latent": looked_at.latent,
+        "log density": looked_at.log_density,
+        "image": looked_at.image,
     }
     rhat = {name: _worst(np.nanmax, split_rhat(x)) for name, x in spaces.items()}
     sizes = {name: effective_sizes(x) for name, x in spaces.items()}
     bulk = {name: _worst(np.nanmin, s.bulk) for name, s in sizes.items()}
     tail = {name: _worst(np.nanmin, s.tail) for name, s in sizes.items()}
-    radius = float(np.mean(np.sqrt(np.mean(latent.astype(np.float64) ** 2, axis=-1))))
+    radius = float(np.mean(np.sqrt(np.mean(looked_at.latent.astype(np.float64) ** 2, axis=-1))))
     seen = symmetries(key, posterior.generator, posterior.prior)
     notes = [*result.notes, *seen.notes]
-    if not 0.8 < radius < 1.25 and latent.shape[-1] >= 10:
+    if not 0.8 < radius < 1.25 and looked_at.latent.shape[-1] >= 10:
         notes.append(f"|z| is {radius:.2f} sqrt(d), where the prior has about 1")
     return Diagnosis(
         verdict=_verdict(rhat, bulk, result, chains),
@@ -286,18 +272,6 @@ def _agreeing(islands: Any, families: int, why: str) -> str:
         f"{families} independent first states; draws of one chain resemble each other ({why}), "
         "so count chains, not draws, or raise num_steps"
     )
-
-
-def _looks(key: PRNGKey, images: np.ndarray) -> np.ndarray:
-    """Return what is compared of images: pixels that vary, and random projections, `[N, K]`."""
-    varies = images.std(0) > 1e-3
-    pixels = images[:, varies].astype(np.float64)
-    if pixels.shape[1] == 0:
-        return images[:, :1].astype(np.float64)
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    directions = rng.normal(size=(pixels.shape[1], _PROJECTIONS))
-    projected = (pixels - pixels.mean(0)) @ directions
-    return projected if pixels.shape[1] > _MOST_PIXELS else np.concatenate([pixels, projected], 1)
 
 
 @functools.partial(jax.jit, static_argnames=("count",))

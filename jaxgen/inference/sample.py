@@ -23,6 +23,7 @@ from jaxgen.core.precision import at_precision
 from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import ArrayTree, PRNGKey
 from jaxgen.inference.finished import leave
+from jaxgen.inference.until import Converged, as_goal, draw_until
 from jaxgen.kernels import ChainState, Kernel
 from jaxgen.sampler import loop, traced
 from jaxgen.sampler.checkpoint import recording
@@ -86,6 +87,7 @@ def sample(
     shard_weights: bool = False,
     start: Any = None,
     state: SamplerState | None = None,
+    until: str | Converged | None = None,
     folder: str | PathLike[str] | None = None,
     resume: bool = False,
     checkpoint_every: float = 60.0,
@@ -148,6 +150,9 @@ def sample(
       state: the state of an earlier result, from whose chains, step size and count of steps the
         run continues instead of annealing; `warmup` is then not repeated. It must be a state of
         this very target: the chains carry its log densities and gradients.
+      until: "converged", or a `jaxgen.Converged`: after `num_steps` go on until chains agree
+        (R-hat at most 1.05) and there are enough draws (ESS of at least 400) of the log density
+        and of every pixel, or until 32 times `num_steps`, with a note.
       folder: a run folder for checkpoints, as in `ais`. Draws are written there as they come, and
         can be read at any time (`jaxgen.load_run`). More than a GiB of them stays there, and
         `draws` is None. `jaxgen report FOLDER` shows a run that has ended.
@@ -200,26 +205,36 @@ def sample(
             folder=folder,
             reduce=reduce,
             state=state,
+            until=until,
             progress=progress,
             devices=devices,
             shard_weights=shard_weights,
         )
         return _traced(traced.run(key, config, run_length), config)
-    saving = Checkpointing(folder, resume, checkpoint_every)
-    with recording(key, config, run_length, saving, state) as recorder:
-        checkpoint = recorder.checkpoint
-        if checkpoint is None and state is not None:
-            checkpoint = loop.from_state(state, config)
-        elif checkpoint is None:
-            checkpoint = loop.init(key, config, run_length)
-        checkpoint = loop.run_loop(checkpoint, config, run_length, recorder)
-        draws = checkpoint.reduced if reduce is not None else recorder.draws()
-    result = _result(checkpoint, config, draws)
-    notes = (*result.notes, *precision_note(config.path, precision), *recorder.notes)
-    result = result._replace(notes=notes)
-    if folder is not None:
-        leave(folder, result, target, config, run_length, time.monotonic() - begun)
-    return result
+
+    def draw(length: RunLength, state: SamplerState | None, resume: bool) -> SampleResult:
+        saving = Checkpointing(folder, resume, checkpoint_every)
+        with recording(key, config, length, saving, state) as recorder:
+            checkpoint = recorder.checkpoint
+            if checkpoint is None and state is not None:
+                checkpoint = loop.from_state(state, config)
+            elif checkpoint is None:
+                checkpoint = loop.init(key, config, length)
+            checkpoint = loop.run_loop(checkpoint, config, length, recorder)
+            draws = checkpoint.reduced if reduce is not None else recorder.draws()
+        result = _result(checkpoint, config, draws)
+        notes = (*result.notes, *precision_note(config.path, precision), *recorder.notes)
+        result = result._replace(notes=notes)
+        if folder is not None:
+            leave(folder, result, target, config, length, time.monotonic() - begun)
+        return result
+
+    if until is None:
+        return draw(run_length, state, resume)
+    if reduce is not None:
+        raise expected("until", "None where draws are reduced", until, "It looks at all draws")
+    goal, kept = as_goal(until, num_steps), folder is not None
+    return draw_until(draw, goal, target, run_length, state=state, in_folder=kept, resume=resume)
 
 
 def _exactness(config: RunConfig) -> str:

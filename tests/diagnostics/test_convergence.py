@@ -132,7 +132,7 @@ def test_a_run_that_mixes_and_one_that_does_not():
     assert max(judged.rhat.values()) > 1.5
     # Independent first states that islands agree on, but a log Z that is not known well.
     _, halfway = run(0.1, 60)
-    found = {"island_log_z": np.array([-3.0, -3.9]), "num_ancestors": 16}
+    found = {"island_log_z": np.array([-3.0, -3.9]), "num_lineages": 16}
     for error, verdict in ((0.4, "islands agree"), (0.7, "uncertain"), (1.2, "stuck")):
         after = halfway._replace(log_z_standard_error=error, **found)
         assert diagnose(after, problem.posterior).verdict.startswith(verdict)
