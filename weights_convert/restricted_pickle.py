@@ -17,12 +17,20 @@ References: the instruction set is that of Python's `pickletools`; protocols 0 t
 from __future__ import annotations
 
 import codecs
-import re
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxgen.core.errors import InputError
+from weights_convert.pickle_machine import Machine
+from weights_convert.pickle_values import (
+    Attributes,
+    Buildable,
+    Bytes2,
+    Forbidden,
+    PickleError,
+    Placeholder,
+    forbidden,
+)
 
 __all__ = [
     "MAX_PICKLE_BYTES", "Attributes", "Buildable", "Bytes2", "Forbidden", "PickleError",
@@ -31,87 +39,6 @@ __all__ = [
 
 MAX_PICKLE_BYTES = 8 * 1024 * 1024
 """Longest stream read. Ten thousand tensors take 2.5 MB; the weights lie elsewhere."""
-
-_MAX_STEPS = 3_000_000  # a hundred thousand tensors take two and a half million
-_MAX_INT_BYTES = 16
-_MAX_LINE = 1024
-_MAX_KEY = 2**60  # beyond it Python integers collide in a dictionary at will
-
-
-class PickleError(InputError):
-    """A stream that is damaged, too long, or asks for something that is not data."""
-
-
-class Forbidden(PickleError):
-    """A stream that names a global outside the table: it may be an attack."""
-
-
-class Attributes(dict):
-    """What `BUILD` may decorate: a dictionary whose attribute dictionary is dropped."""
-
-
-class Bytes2(str):
-    """Text that Python 2 wrote as bytes; `raw` has them as they stand in the file."""
-
-    raw: bytes = b""
-
-
-class Placeholder:
-    """What the file calls by a name that is not known: nothing was imported, nothing run.
-
-    Attributes:
-      label: the name.
-      state: what the file wanted the object to have, plain data or placeholders; or None.
-      items: those of a dictionary of an unknown class, or None.
-    """
-
-    __slots__ = ("items", "label", "state")
-
-    def __init__(self, label: str):
-        self.label = label
-        self.state: Any = None
-        self.items: dict[Any, Any] | None = None
-
-
-class _Unnamed:
-    """Stands in for a key of a dictionary that is neither text nor a small number."""
-
-    __slots__ = ("kind",)
-
-    def __init__(self, kind: str):
-        self.kind = kind
-
-
-_HOSTILE = re.compile(
-    r"(os|posix|nt|subprocess|sys|socket|shutil|pty|runpy|importlib|ctypes|pickle|marshal|code"
-    r"|webbrowser|commands|asyncio|multiprocessing|urllib|requests|http|ftplib|platform|pip"
-    r"|timeit|cProfile|profile|pdb|bdb|idlelib|tempfile|cloudpickle)(\..*)?"
-    r"|builtins\.(eval|exec|execfile|compile|open|file|__import__|input|apply|breakpoint|globals"
-    r"|vars|delattr|setattr)(\..*)?",
-    re.DOTALL,
-)
-"""Names by which pickles attack; no checkpoint has a use for them."""
-
-
-def forbidden(name: str, label: str, at: str = "") -> Forbidden:
-    """Return the error for a name that would have to be imported."""
-    return Forbidden(
-        f"{name}: {at}the file wants to use {label[:200]!r}, which is not among the names a file "
-        "of weights needs. Nothing was run. Save the weights alone, "
-        "torch.save(model.state_dict(), ...), or as safetensors"
-    )
-
-
-class Buildable:
-    """A value that a global's function made and `BUILD` completes."""
-
-    def build(self, state: object) -> None:
-        """Take the state from the file, which is to be checked.
-
-        Raises:
-          PickleError: if it does not fit.
-        """
-        raise NotImplementedError
 
 
 def load(
@@ -144,229 +71,40 @@ def load(
       PickleError: anything else wrong; the message names the offset.
     """
     limit = MAX_PICKLE_BYTES if limit is None else limit
-    machine = _Machine(memoryview(data).cast("B"), name, allowed, persistent, offset, limit)
+    machine = Machine(memoryview(data).cast("B"), name, allowed, persistent, offset, limit)
     machine.placeholders = placeholders
-    return machine.run()
+    return machine.run(_INSTRUCTIONS)
 
 
-class _Global:
-    """A name from the table, on the stack."""
-
-    __slots__ = ("function", "label")
-
-    def __init__(self, function: Callable[..., Any], label: str):
-        self.function = function
-        self.label = label
-
-
-class _Machine:
-    """The interpreter: a stack, a memo and a position."""
-
-    def __init__(self, data, name, allowed, persistent, offset, limit):
-        self.data = data
-        self.name = name
-        self.allowed = allowed
-        self.persistent = persistent
-        self.start = self.position = self.opcode_at = offset
-        self.limit = limit
-        self.end = min(len(data), offset + limit)
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-        self.placeholders = False
-
-    # Reading -------------------------------------------------------------------------
-
-    def fail(self, what: str) -> PickleError:
-        return PickleError(f"{self.name}: pickle stream, offset {self.opcode_at}: {what}")
-
-    def take(self, count: int) -> memoryview:
-        if count > self.end - self.position:
-            if self.end < len(self.data):
-                raise self.fail(f"the stream is longer than {self.limit} bytes")
-            raise self.fail(f"truncated: {count} bytes wanted, {self.end - self.position} are left")
-        self.position += count
-        return self.data[self.position - count : self.position]
-
-    def unsigned(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "little")
-
-    def text(self, count: int) -> str:
-        raw = bytes(self.take(count))
-        try:
-            return raw.decode("utf-8", "surrogatepass")
-        except UnicodeDecodeError:
-            return raw.decode("latin-1")
-
-    def text2(self, raw: bytes) -> str:
-        """Python 2 wrote `str`, which is bytes: text or the content of arrays, nobody knows."""
-        try:
-            made = Bytes2(raw.decode("utf-8", "surrogatepass"))
-        except UnicodeDecodeError:
-            made = Bytes2(raw.decode("latin-1"))
-        made.raw = raw
-        return made
-
-    def raw_line(self, longest: int = _MAX_LINE) -> bytes:
-        """Return the bytes up to the next end of a line, which is passed over."""
-        at = self.position
-        stop = min(self.end, at + longest)
-        while at < stop:
-            window = bytes(self.data[at : min(stop, at + 65536)])
-            length = window.find(b"\n")
-            if length >= 0:
-                line = bytes(self.data[self.position : at + length])
-                self.position = at + length + 1
-                return line
-            at += len(window)
-        raise self.fail("a text argument without an end")
-
-    def line(self) -> str:
-        return self.raw_line().decode("latin-1")
-
-    # The stack -----------------------------------------------------------------------
-
-    def pop(self) -> Any:
-        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise self.fail("the stack is empty")
-        return self.stack.pop()
-
-    def top(self, kind: type, what: str) -> Any:
-        floor = self.marks[-1] if self.marks else 0
-        if len(self.stack) <= floor or not isinstance(self.stack[-1], kind):
-            raise self.fail(f"{what} needs a {kind.__name__} on the stack")
-        return self.stack[-1]
-
-    def pop_to_mark(self) -> list[Any]:
-        if not self.marks:
-            raise self.fail("no mark on the stack")
-        floor = self.marks.pop()
-        items = self.stack[floor:]
-        del self.stack[floor:]
-        return items
-
-    def set_items(self, target: dict, items: list[Any]) -> None:
-        if len(items) % 2:
-            raise self.fail("a key without a value")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if isinstance(key, str) or (isinstance(key, int) and abs(key) < _MAX_KEY):
-                target[key] = value
-            elif self.placeholders:  # hashed by identity, so that it costs nothing
-                target[_Unnamed(type(key).__name__)] = value
-            else:
-                raise self.fail(f"a dictionary key of type {type(key).__name__}")
-
-    def find(self, module: object, attribute: object) -> _Global:
-        if not (isinstance(module, str) and isinstance(attribute, str)):
-            raise self.fail("a global whose name is not text")
-        module = {"__builtin__": "builtins"}.get(module, module)
-        label = f"{module}.{attribute}"
-        function = self.allowed.get((module, attribute))
-        if function is None:
-            if not self.placeholders or _HOSTILE.fullmatch(label):
-                at = f"pickle stream, offset {self.opcode_at}: "
-                raise forbidden(self.name, label, at)
-            label = label[:200]
-
-            def function(*_arguments: object) -> Placeholder:
-                return Placeholder(label)
-
-        return _Global(function, label)
-
-    def reduce(self, function: object, arguments: object) -> Any:
-        if not isinstance(function, _Global):
-            raise self.fail("REDUCE needs a global")
-        if not isinstance(arguments, tuple):
-            raise self.fail("REDUCE needs a tuple of arguments")
-        try:
-            return function.function(*arguments)
-        except PickleError as error:
-            raise self.fail(f"{function.label}: {error}") from None
-        except (TypeError, ValueError, OverflowError):
-            raise self.fail(f"{function.label}: arguments that do not fit") from None
-
-    def integer(self, raw: bytes | memoryview) -> int:
-        if len(raw) > _MAX_INT_BYTES:
-            raise self.fail(f"an integer of {len(raw)} bytes")
-        return int.from_bytes(raw, "little", signed=True)
-
-    def decimal(self, text: str) -> int | bool:
-        if text in ("00", "01"):
-            return text == "01"
-        try:
-            if len(text) > 40:
-                raise ValueError
-            return int(text.rstrip("L"))
-        except ValueError:
-            raise self.fail("an integer that is none") from None
-
-    def remembered(self, index: int) -> Any:
-        try:
-            return self.memo[index]
-        except KeyError:
-            raise self.fail(f"memo {index} was never stored") from None
-
-    def store(self, index: int) -> None:
-        if not 0 <= index < 2**32:
-            raise self.fail("a memo index out of range")
-        self.memo[index] = self.top(object, "PUT")
-
-    # The instructions ----------------------------------------------------------------
-
-    def run(self) -> tuple[Any, int]:
-        stack = self.stack
-        for _ in range(_MAX_STEPS):
-            self.opcode_at = self.position
-            code = bytes(self.take(1))
-            if code == b".":
-                value = self.pop()
-                if isinstance(value, _Global):
-                    raise self.fail("the stream ends with a bare global")
-                return value, self.position
-            instruction = _INSTRUCTIONS.get(code)
-            if instruction is None:
-                raise self.fail(f"instruction {code!r} is not allowed in a file of weights")
-            instruction(self, stack)
-        raise self.fail(f"more than {_MAX_STEPS} instructions")
-
-    # What may be a placeholder -------------------------------------------------------
-
-    def new_object(self, cls: object) -> None:
-        """Make an instance of a class without a call: a placeholder, or refuse it."""
-        if not isinstance(cls, _Global) or not self.placeholders:
-            raise self.fail("an object of a class, which this kind of file has none of")
-        self.stack.append(Placeholder(cls.label))
-
-
-def _protocol(machine: _Machine, stack: list) -> None:
+def _protocol(machine: Machine, stack: list) -> None:
     version = machine.unsigned(1)
     if version > 5:
         raise machine.fail(f"pickle protocol {version}; 0 to 5 are known")
 
 
-def _append(machine: _Machine, stack: list) -> None:
+def _append(machine: Machine, stack: list) -> None:
     value = machine.pop()
     if not _swallowed(machine):
         machine.top(list, "APPEND").append(value)
 
 
-def _appends(machine: _Machine, stack: list) -> None:
+def _appends(machine: Machine, stack: list) -> None:
     items = machine.pop_to_mark()
     if not _swallowed(machine):
         machine.top(list, "APPENDS").extend(items)
 
 
-def _set_item(machine: _Machine, stack: list) -> None:
+def _set_item(machine: Machine, stack: list) -> None:
     value, key = machine.pop(), machine.pop()
     _set_pairs(machine, [key, value], "SETITEM")
 
 
-def _set_items(machine: _Machine, stack: list) -> None:
+def _set_items(machine: Machine, stack: list) -> None:
     items = machine.pop_to_mark()
     _set_pairs(machine, items, "SETITEMS")
 
 
-def _set_pairs(machine: _Machine, items: list[Any], what: str) -> None:
+def _set_pairs(machine: Machine, items: list[Any], what: str) -> None:
     target = machine.top(object, what)
     if isinstance(target, Placeholder):
         if target.items is None:
@@ -376,69 +114,69 @@ def _set_pairs(machine: _Machine, items: list[Any], what: str) -> None:
         machine.set_items(machine.top(dict, what), items)
 
 
-def _swallowed(machine: _Machine) -> bool:
+def _swallowed(machine: Machine) -> bool:
     """Whether what is added goes to a placeholder, which keeps no list."""
     return isinstance(machine.top(object, "APPEND"), Placeholder)
 
 
-def _new_object(machine: _Machine, stack: list) -> None:
+def _new_object(machine: Machine, stack: list) -> None:
     machine.pop()
     machine.new_object(machine.pop())
 
 
-def _new_object_ex(machine: _Machine, stack: list) -> None:
+def _new_object_ex(machine: Machine, stack: list) -> None:
     machine.pop()
     _new_object(machine, stack)
 
 
-def _instance(machine: _Machine, stack: list) -> None:
+def _instance(machine: Machine, stack: list) -> None:
     cls = machine.find(machine.line(), machine.line())
     machine.pop_to_mark()
     machine.new_object(cls)
 
 
-def _object(machine: _Machine, stack: list) -> None:
+def _object(machine: Machine, stack: list) -> None:
     items = machine.pop_to_mark()
     machine.new_object(items[0] if items else None)
 
 
-def _set(machine: _Machine, stack: list) -> None:
+def _set(machine: Machine, stack: list) -> None:
     if not machine.placeholders:
         raise machine.fail("a set, which this kind of file has none of")
     stack.append([])
 
 
-def _frozen_set(machine: _Machine, stack: list) -> None:
+def _frozen_set(machine: Machine, stack: list) -> None:
     items = machine.pop_to_mark()
     _set(machine, stack)
     stack[-1].extend(items)
 
 
-def _dict(machine: _Machine, stack: list) -> None:
+def _dict(machine: Machine, stack: list) -> None:
     target: dict = {}
     machine.set_items(target, machine.pop_to_mark())
     stack.append(target)
 
 
-def _tuple_of(count: int) -> Callable[[_Machine, list], None]:
-    def build(machine: _Machine, stack: list) -> None:
+def _tuple_of(count: int) -> Callable[[Machine, list], None]:
+    def build(machine: Machine, stack: list) -> None:
         items = [machine.pop() for _ in range(count)]
         stack.append(tuple(reversed(items)))
 
     return build
 
 
-def _stack_global(machine: _Machine, stack: list) -> None:
+def _stack_global(machine: Machine, stack: list) -> None:
     attribute, module = machine.pop(), machine.pop()
     stack.append(machine.find(module, attribute))
 
 
-def _reduce(machine: _Machine, stack: list) -> None:
+def _reduce(machine: Machine, stack: list) -> None:
     arguments, function = machine.pop(), machine.pop()
     stack.append(machine.reduce(function, arguments))
 
 
-def _build(machine: _Machine, stack: list) -> None:
+def _build(machine: Machine, stack: list) -> None:
     state = machine.pop()
     target = machine.top(object, "BUILD")
     if isinstance(target, Placeholder):
@@ -452,7 +190,7 @@ def _build(machine: _Machine, stack: list) -> None:
         raise machine.fail("BUILD on something that takes no state")
 
 
-def _persistent(machine: _Machine, stack: list) -> None:
+def _persistent(machine: Machine, stack: list) -> None:
     identifier = machine.pop()
     if machine.persistent is None:
         raise machine.fail("a persistent identifier, which this kind of file has none of")
@@ -462,7 +200,7 @@ def _persistent(machine: _Machine, stack: list) -> None:
         raise machine.fail(str(error)) from None
 
 
-def _text_string(machine: _Machine, stack: list) -> None:
+def _text_string(machine: Machine, stack: list) -> None:
     raw = machine.raw_line(machine.limit)
     if len(raw) < 2 or raw[:1] != raw[-1:] or raw[:1] not in b"'\"":
         raise machine.fail("a quoted string that is none")
@@ -473,28 +211,28 @@ def _text_string(machine: _Machine, stack: list) -> None:
         raise machine.fail("a quoted string that is none") from None
 
 
-def _unicode_line(machine: _Machine, stack: list) -> None:
+def _unicode_line(machine: Machine, stack: list) -> None:
     try:
         stack.append(machine.raw_line(machine.limit).decode("raw-unicode-escape"))
     except UnicodeDecodeError:
         raise machine.fail("a text that is none") from None
 
 
-def _float(machine: _Machine, stack: list) -> None:
+def _float(machine: Machine, stack: list) -> None:
     try:
         stack.append(float(machine.line()))
     except ValueError:
         raise machine.fail("a number that is none") from None
 
 
-def _pop(machine: _Machine, stack: list) -> None:
+def _pop(machine: Machine, stack: list) -> None:
     if machine.marks and len(stack) == machine.marks[-1]:
         machine.marks.pop()
     else:
         machine.pop()
 
 
-_INSTRUCTIONS: dict[bytes, Callable[[_Machine, list], Any]] = {
+_INSTRUCTIONS: dict[bytes, Callable[[Machine, list], Any]] = {
     b"\x80": _protocol,
     b"\x95": lambda m, s: m.take(8),  # FRAME: a hint for buffered readers
     b"(": lambda m, s: m.marks.append(len(s)),

@@ -16,7 +16,6 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,34 +24,26 @@ import numpy as np
 
 from jaxgen.core.errors import InputError
 from weights_convert.archives import opened_zip
-from weights_convert.restricted_pickle import Attributes, PickleError, Placeholder, load
+from weights_convert.restricted_pickle import PickleError, Placeholder, load
 from weights_convert.sniff import refuse
+from weights_convert.torch_storages import (
+    ALLOWED,
+    MAX_RANK,
+    MAX_VOLUME,
+    Storage,
+    Tensor,
+    storage_of,
+    whole,
+)
 from weights_convert.torch_tree import state_dict, tidy, under_prefix
 
 __all__ = ["Tensor", "read_file", "release_pages", "tidy", "under_prefix"]
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-_MAX_RANK = 32
-_MAX_VOLUME = 2**48
 _MAX_ENTRIES = 100_000
 _MAX_HEADER_BYTES = 16 * 1024 * 1024
 _MAX_REPEATED = 1 << 27  # bytes that tensors may show more than the file holds
-
-_STORAGES: dict[str, np.dtype] = {
-    "DoubleStorage": np.dtype("<f8"),
-    "FloatStorage": np.dtype("<f4"),
-    "HalfStorage": np.dtype("<f2"),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-    "ShortStorage": np.dtype("<i2"),
-    "CharStorage": np.dtype("i1"),
-    "ByteStorage": np.dtype("u1"),
-    "BoolStorage": np.dtype("?"),
-    "ComplexFloatStorage": np.dtype("<c8"),
-    "ComplexDoubleStorage": np.dtype("<c16"),
-}
 
 _SAFETENSORS: dict[str, np.dtype] = {
     "F64": np.dtype("<f8"),
@@ -66,26 +57,6 @@ _SAFETENSORS: dict[str, np.dtype] = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class _Storage:
-    """A run of numbers in the file; `key` finds its bytes later."""
-
-    key: str
-    dtype: np.dtype
-    count: int
-    start: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Tensor:
-    """What a file says of a tensor: a strided window (in elements) of a storage."""
-
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
 
 
 def read_file(path: str | os.PathLike[str], key: str | None = None) -> dict[str, np.ndarray]:
@@ -168,128 +139,6 @@ def _size(path: Path) -> int:
     return size
 
 
-def _whole(value: object, what: str) -> int:
-    if type(value) is not int or not 0 <= value < 2**62:
-        raise PickleError(f"{what} is no whole number in range")
-    return value
-
-
-def _rebuild_tensor(
-    storage: object, offset: object, shape: object, stride: object, *_rest: object
-) -> Tensor:
-    """Check a tensor's window against its storage; `_rest` is for gradients and hooks."""
-    if not isinstance(storage, _Storage):
-        raise PickleError("a tensor without a storage")
-    if not (isinstance(shape, tuple) and isinstance(stride, tuple)):
-        raise PickleError("a shape or stride that is no tuple")
-    if len(shape) != len(stride) or len(shape) > _MAX_RANK:
-        raise PickleError(f"shape of rank {len(shape)}, stride of rank {len(stride)}")
-    offset = _whole(offset, "the offset")
-    shape = tuple(_whole(n, "a dimension") for n in shape)
-    stride = tuple(_whole(n, "a stride") for n in stride)
-    count = math.prod(shape)
-    if math.prod(max(n, 1) for n in shape) >= _MAX_VOLUME:
-        raise PickleError(f"a shape that no file can fill, {shape[:8]}")
-    if count:
-        last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-        # A stride of zero is what `.expand` leaves: one row shown many times.
-        repeated = any(step == 0 and n > 1 for n, step in zip(shape, stride, strict=True))
-        if last >= storage.count or (count > storage.count and not repeated):
-            raise PickleError(
-                f"a tensor of shape {shape[:8]} reaches element {last} of a storage of "
-                f"{storage.count}"
-            )
-    return Tensor(storage, offset, shape, stride)
-
-
-def _rebuild_parameter(tensor: object, *_rest: object) -> Tensor:
-    if not isinstance(tensor, Tensor):
-        raise PickleError("a parameter without a tensor")
-    return tensor
-
-
-def _default_dict(*_factory: object) -> Attributes:
-    """Return a defaultdict; what it makes of missing keys is of no interest."""
-    return Attributes()
-
-
-def _set(items: object = ()) -> list[Any]:
-    """Return a set as the list that it is written as: nothing here needs to hash its members."""
-    if not isinstance(items, list | tuple):
-        raise PickleError("a set that is not made of a list")
-    return list(items)
-
-
-def _rebuild_from_type(
-    function: object, _type: object, arguments: object, _state: object
-) -> Tensor:
-    """Rebuild a tensor of a subclass, or one with attributes of its own, which are dropped."""
-    build = {id(f): f for f in (_rebuild_tensor, _rebuild_parameter)}.get(
-        id(getattr(function, "function", None))
-    )
-    if build is None or not isinstance(arguments, tuple):
-        raise PickleError("a tensor that is rebuilt by an unknown function")
-    return build(*arguments)
-
-
-def _ordered_dict(*arguments: object) -> Attributes:
-    if not arguments:
-        return Attributes()
-    (pairs,) = arguments  # protocol 0 writes OrderedDict([[key, value], ...])
-    if not isinstance(pairs, list | tuple):
-        raise PickleError("an OrderedDict that is not built from pairs")
-    result = Attributes()
-    for pair in pairs:
-        if not (isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise PickleError("an OrderedDict that is not built from pairs")
-        result[pair[0]] = pair[1]
-    return result
-
-
-def _storage_type(name: str):
-    def refuse(*_arguments: object) -> Any:
-        raise PickleError("a storage inside the pickle stream")
-
-    refuse.storage = name  # type: ignore[attr-defined]
-    return refuse
-
-
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): _ordered_dict,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("collections", "defaultdict"): _default_dict,
-    ("builtins", "set"): _set,
-    ("builtins", "frozenset"): _set,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
-    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
-    **{("torch", name): _storage_type(name) for name in _STORAGES},
-}
-
-
-def _storage(identifier: Any) -> Any:
-    """Read a persistent identifier: ("storage", type, key, device, count[, view])."""
-    length = len(identifier) if isinstance(identifier, tuple) else 0
-    if length == 4 and identifier[0] == "module":
-        return identifier[1]  # a class, with its source code, which older versions kept
-    if length not in (5, 6):
-        raise PickleError("a persistent identifier that is no storage")
-    tag, kind, key, _device, count = identifier[:5]
-    name = getattr(getattr(kind, "function", None), "storage", None)
-    if tag != "storage" or name is None or not isinstance(key, str | int):
-        raise PickleError("a persistent identifier that is no storage")
-    count = _whole(count, "the length of a storage")
-    root = _Storage(str(key), _STORAGES[name], count)
-    view = identifier[5] if len(identifier) == 6 else None
-    if view is None:
-        return root
-    if not (isinstance(view, tuple) and len(view) == 3):
-        raise PickleError("a view of a storage that is none")
-    start, length = _whole(view[1], "a view's offset"), _whole(view[2], "a view's length")
-    return _Storage(str(key), root.dtype, length, start)
-
-
 def _view(tensor: Tensor, name: str, path: Path, find: Any) -> np.ndarray:
     """Return the array a tensor stands for, a view of the mapped file."""
     storage = tensor.storage
@@ -322,10 +171,10 @@ def _read_zip(path: Path, data: memoryview):
     if bytes(_entry(path, data, places, folder + "byteorder", b"little")) != b"little":
         raise InputError(f"{path}: {folder}byteorder: only little-endian files are read")
     tree, _ = load(_entry(path, data, places, pickles[0]), f"{path}: {pickles[0]}",
-                   _ALLOWED, _storage, placeholders=True)  # fmt: skip
+                   ALLOWED, storage_of, placeholders=True)  # fmt: skip
     checked: dict[str, memoryview] = {}
 
-    def find(storage: _Storage, name: str) -> memoryview:
+    def find(storage: Storage, name: str) -> memoryview:
         entry = f"{folder}data/{storage.key}"
         if entry not in checked:
             checked[entry] = _entry(path, data, places, entry)
@@ -396,7 +245,7 @@ def _read_legacy(path: Path, data: memoryview):
     magic, at = load(data, name, {})
     if type(magic) is not int or magic != _LEGACY_MAGIC:
         # A plain pickle: read on only to name what it wants to import.
-        found, _ = load(data, name, _ALLOWED, _storage, placeholders=True)
+        found, _ = load(data, name, ALLOWED, storage_of, placeholders=True)
         if isinstance(found, Placeholder | dict):
             state_dict(found, name, Tensor)
         raise InputError(
@@ -409,21 +258,21 @@ def _read_legacy(path: Path, data: memoryview):
     system, at = load(data, name, {}, offset=at)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise InputError(f"{path}: only little-endian files are read")
-    known: dict[str, _Storage] = {}
+    known: dict[str, Storage] = {}
 
     def remember(identifier: object) -> Any:
-        storage = _storage(identifier)
-        if not isinstance(storage, _Storage):
+        storage = storage_of(identifier)
+        if not isinstance(storage, Storage):
             return storage
         other = known.setdefault(storage.key, storage)
         if other.dtype != storage.dtype:
             raise PickleError(f"storage {_short(storage.key)} has two types")
         return storage
 
-    tree, at = load(data, name, _ALLOWED, remember, offset=at, placeholders=True)
+    tree, at = load(data, name, ALLOWED, remember, offset=at, placeholders=True)
     places: dict[str, memoryview] = {}
 
-    def find(storage: _Storage, tensor: str) -> memoryview:
+    def find(storage: Storage, tensor: str) -> memoryview:
         # The tree is judged first: what is no state dict needs no storages.
         if not places:
             places.update(_legacy_storages(path, data, at, known))
@@ -437,7 +286,7 @@ def _read_legacy(path: Path, data: memoryview):
 
 
 def _legacy_storages(
-    path: Path, data: memoryview, at: int, known: Mapping[str, _Storage]
+    path: Path, data: memoryview, at: int, known: Mapping[str, Storage]
 ) -> dict[str, memoryview]:
     """Storage -> its bytes: a list of keys, then for each its length and its numbers."""
     keys, at = load(data, str(path), {}, offset=at)
@@ -488,13 +337,13 @@ def _read_safetensors(path: Path, data: memoryview) -> dict[str, np.ndarray]:
         label = f"{path}: {_short(name)}"
         try:
             dtype = _SAFETENSORS[entry["dtype"]]
-            shape = tuple(_whole(n, "a dimension") for n in entry["shape"])
-            begin, end = (_whole(n, "an offset") for n in entry["data_offsets"])
+            shape = tuple(whole(n, "a dimension") for n in entry["shape"])
+            begin, end = (whole(n, "an offset") for n in entry["data_offsets"])
         except (KeyError, TypeError, ValueError):
             raise InputError(f"{label}: safetensors header: a damaged entry") from None
-        if math.prod(max(n, 1) for n in shape) >= _MAX_VOLUME:
+        if math.prod(max(n, 1) for n in shape) >= MAX_VOLUME:
             raise InputError(f"{label}: a shape that no file can fill, {shape[:8]}")
-        if len(shape) > _MAX_RANK or end > len(body) or begin > end:
+        if len(shape) > MAX_RANK or end > len(body) or begin > end:
             raise InputError(f"{label}: data {begin} to {end} of {len(body)} bytes")
         if math.prod(shape) * dtype.itemsize != end - begin:
             raise InputError(f"{label}: shape {shape[:8]} does not fit {end - begin} bytes")

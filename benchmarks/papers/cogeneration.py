@@ -144,7 +144,7 @@ def solve(method, key, generator, truth, seen, task, rate, args):
             "coverage": float(np.sum(hidden * inside) / np.sum(hidden)),
             "noise": found.noise,
             "misfit": found.misfit,
-            "ancestors": found.result.num_ancestors,
+            "ancestors": found.result.num_lineages,
         }
         return {
             method: errors(found.mean, truth, task),

@@ -107,7 +107,7 @@ def compare(args, name, posterior, exact, tried):
             "log_z": log_z,
             "stated": np.mean([result.log_z_standard_error for result, *_ in found]),
             "ess": np.mean([result.ess for result, *_ in found]),
-            "ancestors": np.mean([result.num_ancestors for result, *_ in found]),
+            "ancestors": np.mean([result.num_lineages for result, *_ in found]),
             "log_p": [mean for *_, mean in found],
             "acceptance": float(np.mean(found[0][0].acceptance_rate)),
             "seconds": np.mean([seconds for _, seconds, _ in found]),

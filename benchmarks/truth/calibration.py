@@ -104,7 +104,7 @@ def one(args, model, name):
             "rhat_worst": np.nanmax(rhat),
             "ess": np.nanmin(effective_sizes(result.draws).bulk),
             "gradients": result.num_gradients.mean(),
-            "ancestors": result.num_ancestors,
+            "ancestors": result.num_lineages,
             "step": result.step_size,
         }
 

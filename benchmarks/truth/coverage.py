@@ -169,7 +169,7 @@ def one(
         "log_z": result.log_z,
         "stated": result.log_z_standard_error,
         "islands": np.asarray(result.island_log_z, float).round(3).tolist(),
-        "ancestors": result.num_ancestors,
+        "ancestors": result.num_lineages,
         "annealed": meter.annealed,
         "gradients": float(np.mean(result.num_gradients)),
         "misfit": found.misfit,

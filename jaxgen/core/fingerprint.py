@@ -14,12 +14,9 @@ that are imported by a module that is itself imported inside a function.
 from __future__ import annotations
 
 import dataclasses
-import enum
 import functools
-import hashlib
 import logging
 import random
-import re
 import sys
 import types
 from collections.abc import Mapping, Set
@@ -33,23 +30,34 @@ from jaxgen.core.code import (
     imported_modules,
     is_library,
     referenced_names,
-    source_digest,
 )
 from jaxgen.core.errors import expected
+from jaxgen.core.values import (
+    attributes_of,
+    cached_names,
+    digest_of,
+    in_library,
+    is_own_module,
+    is_plain,
+    is_tree,
+    join,
+    module_text,
+    name_of,
+    placeless,
+    sha,
+    short_text,
+)
 
 __all__ = ["describe", "difference", "digest"]
 
 # Arrays up to this size are shown; containers of more arrays than that are summed up.
 _SMALL = 8
 _MANY = 32
-_LONG = 100
 # Objects inside objects, beyond which Python itself gives up.
 _DEEP = 120
 _ARRAYS = (jax.Array, np.ndarray, np.generic)
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
 _BUILT_IN = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
-# A run notes the versions of these: another one does not stop it.
-_NOTED = ("jax", "jaxlib", "numpy", "blackjax", "flax", "jaxgen")
 # Random generators of the host differ in every process, and no run depends on them.
 _BY_TYPE = (random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
 # What Python puts into a class by itself.
@@ -76,7 +84,7 @@ def difference(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """Return a line for each name in which two descriptions differ."""
     lines = []
     for name in sorted(old.keys() | new.keys()):
-        was, now = _placeless(old.get(name, "nothing")), _placeless(new.get(name, "nothing"))
+        was, now = placeless(old.get(name, "nothing")), placeless(new.get(name, "nothing"))
         if was != now:
             lines.append(f"{name} was {was}, is {now}")
     return lines
@@ -101,17 +109,17 @@ class _Describer:
         if isinstance(value, _ARRAYS):
             return {name: self._once("array", value, _array)}
         if isinstance(value, bytes | bytearray):
-            return {name: f"{len(value)} bytes sha256 {_sha([bytes(value)])[:16]}"}
-        if _is_plain(value):
-            return {name: _short(value)}
+            return {name: f"{len(value)} bytes sha256 {sha([bytes(value)])[:16]}"}
+        if is_plain(value):
+            return {name: short_text(value)}
         if isinstance(value, types.ModuleType):
-            return {name: self._once("module", value, _module)}
+            return {name: self._once("module", value, module_text)}
         if isinstance(value, _BY_TYPE):
             return {name: type(value).__qualname__}
         if isinstance(value, logging.Logger):
             return {name: f"logger {value.name}"}
         if id(value) in self._open:  # a function that calls itself, an object that holds itself
-            return {name: f"{_name_of(value)}, itself"}
+            return {name: f"{name_of(value)}, itself"}
         if len(self._open) >= _DEEP:
             shown = ".".join(name.split(".")[:4])
             got = f"{shown}..., nested more than {_DEEP} times"
@@ -130,7 +138,7 @@ class _Describer:
             return self._items(list(parts.items()), name)
         if isinstance(value, types.MethodType):
             return self.describe(value.__func__, name) | self.describe(
-                value.__self__, _join(name, "self")
+                value.__self__, join(name, "self")
             )
         if isinstance(value, types.FunctionType):
             return self._function(value, name)
@@ -143,23 +151,23 @@ class _Describer:
         if isinstance(value, _BUILT_IN):
             return self._built_in(value, name)
         wrapped = getattr(value, "__wrapped__", None) if callable(value) else None
-        if wrapped is not None and _in_library(type(value)):
+        if wrapped is not None and in_library(type(value)):
             inner = self.describe(wrapped, name)  # jit and the like
             inner |= {name: f"{type(value).__qualname__} of {inner.get(name, '')}"}
-            own = {k: v for k, v in _attributes(value).items() if v is not wrapped}
+            own = {k: v for k, v in attributes_of(value).items() if v is not wrapped}
             public = sorted(key for key in own if not key.startswith("_"))  # such as a derivative
             return inner | self._items([(key, own[key]) for key in public], name)
         items = _container(value)
         if items is not None:
-            if _is_tree(value) and self._only_arrays(value):
+            if is_tree(value) and self._only_arrays(value):
                 return {name: self.sum(value)}
-            own = {} if _in_library(type(value)) else {name: self._class(type(value))}
+            own = {} if in_library(type(value)) else {name: self._class(type(value))}
             if not items:
                 return own or {name: f"empty {type(value).__qualname__}"}
             return own | self._items(items, name)
         if dataclasses.is_dataclass(value):
             return self._short_if_theirs(value, self._dataclass(value, name), name)
-        if _is_tree(value):  # such as a network's parameter, in its wrapping
+        if is_tree(value):  # such as a network's parameter, in its wrapping
             return {name: self.sum(value)}
         return self._short_if_theirs(value, self._object(value, name), name)
 
@@ -173,7 +181,7 @@ class _Describer:
     def _items(self, items: list[tuple[str, Any]], name: str) -> dict[str, str]:
         result: dict[str, str] = {}
         for key, item in items:
-            result |= self.describe(item, _join(name, key))
+            result |= self.describe(item, join(name, key))
         return result
 
     def _function(self, value: types.FunctionType, name: str) -> dict[str, str]:
@@ -189,11 +197,11 @@ class _Describer:
                 content = cell.cell_contents
             except ValueError:
                 content = "not set"
-            result |= self.describe(content, _join(name, f"closure.{variable}"))
+            result |= self.describe(content, join(name, f"closure.{variable}"))
         result |= self._defaults(value, name)
         for key in sorted(value.__dict__.keys() - {"__wrapped__"}):
             if not is_library(home):
-                result |= self.describe(value.__dict__[key], _join(name, f"attribute.{key}"))
+                result |= self.describe(value.__dict__[key], join(name, f"attribute.{key}"))
         if not is_library(home):
             result |= self._globals(value, name)
         return result
@@ -216,23 +224,23 @@ class _Describer:
             elif first in built_in:
                 continue
             else:
-                result[_join(name, f"global.{first}")] = "not defined"
+                result[join(name, f"global.{first}")] = "not defined"
                 continue
             for attribute in attributes:
-                if not _own_module(found) or not hasattr(found, attribute):
+                if not is_own_module(found) or not hasattr(found, attribute):
                     break
                 found, path = getattr(found, attribute), [*path, attribute]
-            result[_join(name, f"global.{'.'.join(path)}")] = self._line(found)
+            result[join(name, f"global.{'.'.join(path)}")] = self._line(found)
         for module in imported_modules(value):
             found = sys.modules.get(module)
             if found is not None:
-                result[_join(name, f"import.{module}")] = self._line(found)
+                result[join(name, f"import.{module}")] = self._line(found)
         return result
 
     def _class(self, value: type) -> str:
         """Return a class by its name; one of the user's also by its methods and constants."""
         title = f"{value.__module__}.{value.__qualname__}"
-        if _in_library(value):
+        if in_library(value):
             return title
         if id(value) in self._open_classes:  # its methods name the class itself
             return title
@@ -245,7 +253,7 @@ class _Describer:
     def _class_digest(self, value: type) -> str:
         result: dict[str, str] = {}
         for base in value.__mro__:
-            if _in_library(base):
+            if in_library(base):
                 result |= {f"base {base.__module__}.{base.__qualname__}": "library"}
                 continue
             skipped = _OF_CLASSES | (_OF_DATACLASSES if dataclasses.is_dataclass(base) else set())
@@ -255,7 +263,7 @@ class _Describer:
         return _summary(result)
 
     def _dataclass(self, value: Any, name: str) -> dict[str, str]:
-        library = _in_library(type(value))
+        library = in_library(type(value))
         title = type(value).__qualname__ if library else self._class(type(value))
         result = {name or "type": title}
         fields = dataclasses.fields(value)
@@ -263,22 +271,22 @@ class _Describer:
         remarks = {field.name for field in fields if field.metadata.get("remark")}
         names = [field.name for field in fields if field.name not in remarks]
         more = {key for key in getattr(value, "__dict__", {}) if not key.startswith("_")}
-        for key in [*names, *sorted(more - remarks - set(names) - _cached(type(value)))]:
+        for key in [*names, *sorted(more - remarks - set(names) - cached_names(type(value)))]:
             if hasattr(value, key):
-                result |= self.describe(getattr(value, key), _join(name, key))
+                result |= self.describe(getattr(value, key), join(name, key))
         return result
 
     def _object(self, value: object, name: str) -> dict[str, str]:
         """Return an object by its class and attributes."""
-        attributes = _attributes(value)
+        attributes = attributes_of(value)
         title = self._class(type(value))
         if attributes:
             return {name: title} | self._items(sorted(attributes.items()), name)
-        if not _in_library(type(value)):
+        if not in_library(type(value)):
             return {name: title}
         text = repr(value)
         if " at 0x" not in text:
-            return {name: _short(value)}
+            return {name: short_text(value)}
         try:  # objects written in C say by what they can be made again
             parts = value.__reduce_ex__(4)
         except Exception:
@@ -292,14 +300,14 @@ class _Describer:
         result = {name: f"{getattr(value, '__module__', None)}.{value.__qualname__}"}
         if owner is None or isinstance(owner, types.ModuleType):
             return result
-        return result | self.describe(owner, _join(name, "self"))
+        return result | self.describe(owner, join(name, "self"))
 
     def _line(self, value: object) -> str:
         """Return a value in one line: as it is where that is short, else its name and digest."""
         found = self.describe(value, "")
         if set(found) <= {""}:
             return found.get("", "empty")
-        return f"{_name_of(value)} sha256 {_summary(found)}"
+        return f"{name_of(value)} sha256 {_summary(found)}"
 
     def _only_arrays(self, value: object) -> bool:
         """Whether a container holds so many arrays, and nothing else, that a line has to do."""
@@ -317,13 +325,13 @@ class _Describer:
         ]
         texts.append(self._structure(structure))
         count = sum(np.size(leaf) for leaf in leaves if isinstance(leaf, _ARRAYS))
-        return f"{count} numbers sha256 {_sha([text.encode() for text in texts])[:16]}"
+        return f"{count} numbers sha256 {sha([text.encode() for text in texts])[:16]}"
 
     def _structure(self, structure: Any) -> str:
         data = structure.node_data()
         kind, extra = ("leaf", ()) if data is None else data
         inner = [self._structure(child) for child in structure.children()]
-        return repr((_name_of(kind), sorted(self.describe(extra, "").items()), inner))
+        return repr((name_of(kind), sorted(self.describe(extra, "").items()), inner))
 
     def _once(self, kind: str, value: Any, function: Any) -> str:
         place = (kind, id(value))
@@ -334,31 +342,22 @@ class _Describer:
 
 def _summary(found: Mapping[str, str], name: str = "") -> str:
     """Return a digest of a description, the same under whatever name it stands."""
-    items = sorted((key.removeprefix(name), _placeless(text)) for key, text in found.items())
-    return _sha([repr(items).encode()])[:12]
+    items = sorted((key.removeprefix(name), placeless(text)) for key, text in found.items())
+    return sha([repr(items).encode()])[:12]
 
 
 def _array(value: object) -> str:
     if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
         words = np.asarray(jax.random.key_data(value))
-        shown = words.tolist() if words.size <= _SMALL else f"sha256 {_digest(words)}"
+        shown = words.tolist() if words.size <= _SMALL else f"sha256 {digest_of(words)}"
         return f"key {shown}"
     array = np.asarray(value)
     if array.dtype == object:
         parts = [repr(sorted(describe(item).items())).encode() for item in array.ravel()]
-        return f"object{list(array.shape)} sha256 {_sha(parts)[:16]}"
+        return f"object{list(array.shape)} sha256 {sha(parts)[:16]}"
     if array.size <= _SMALL:
         return f"{array.dtype}{list(array.shape)} {array.tolist()}"
-    return f"{array.dtype}{list(array.shape)} sha256 {_digest(array)}"
-
-
-def _module(value: types.ModuleType) -> str:
-    top = value.__name__.partition(".")[0]
-    if not is_library(value.__name__):
-        return f"module {value.__name__} sha256 {source_digest(value)}"
-    version = getattr(sys.modules.get(top), "__version__", "")
-    noted = top in _NOTED or not isinstance(version, str)
-    return f"module {value.__name__}{'' if noted else f' {version}'}".rstrip()
+    return f"{array.dtype}{list(array.shape)} sha256 {digest_of(array)}"
 
 
 def _container(value: object) -> list[tuple[str, Any]] | None:
@@ -372,92 +371,3 @@ def _container(value: object) -> list[tuple[str, Any]] | None:
         items = sorted(value, key=lambda item: repr(sorted(describe(item).items())))
         return [(str(key), item) for key, item in enumerate(items)]
     return None
-
-
-def _attributes(value: object) -> dict[str, Any]:
-    """Return an object's own attributes, but not what it only remembers (`cached_property`)."""
-    found = dict(getattr(value, "__dict__", {}))
-    for base in type(value).__mro__:
-        slots = vars(base).get("__slots__", ())
-        for slot in (slots,) if isinstance(slots, str) else slots:
-            if hasattr(value, slot):
-                found[slot] = getattr(value, slot)
-    hidden = {"__dict__", "__weakref__", *_cached(type(value))}
-    return {str(key): item for key, item in found.items() if key not in hidden}
-
-
-@functools.cache
-def _cached(kind: type) -> frozenset[str]:
-    return frozenset(
-        key
-        for base in kind.__mro__
-        for key, item in vars(base).items()
-        if isinstance(item, functools.cached_property)
-    )
-
-
-def _is_plain(value: object) -> bool:
-    """Whether a value is told by its repr: numbers, texts, and jaxgen's records of such."""
-    if value is None or isinstance(value, bool | int | float | complex | str | enum.Enum):
-        return True
-    if isinstance(value, range | slice | np.dtype | re.Pattern):
-        return True
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        ours = type(value).__module__.partition(".")[0] == "jaxgen"
-        fields = dataclasses.fields(value)
-        return ours and all(_is_plain(getattr(value, field.name)) for field in fields)
-    return False
-
-
-def _short(value: object) -> str:
-    """Return a repr, or its digest where it is long."""
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >> 256:
-        value = hex(value)  # Python does not write long numbers in decimal
-    text = re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-    if len(text) <= _LONG:
-        return text
-    return f"{type(value).__qualname__} sha256 {_sha([text.encode()])[:12]}"
-
-
-def _name_of(value: Any) -> str:
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{getattr(named, '__module__', '')}.{named.__qualname__}"
-
-
-def _in_library(kind: type) -> bool:
-    return is_library(kind.__module__ or "")
-
-
-def _own_module(value: object) -> bool:
-    return isinstance(value, types.ModuleType) and not is_library(value.__name__)
-
-
-def _is_tree(value: object) -> bool:
-    """Whether JAX takes the value apart."""
-    return value is not None and not jax.tree_util.all_leaves([value])
-
-
-def _digest(array: np.ndarray) -> str:
-    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)  # no copy of large arrays
-    return _sha([flat.data])[:16]
-
-
-def _sha(parts: list[Any]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def _placeless(text: str) -> str:
-    """Return a description without the file of this package in which a function or class stands.
-
-    Modules move between versions, and older run folders name the former ones. What a
-    function does is in the digest of its code.
-    """
-    return re.sub(r"\bjaxgen(?:\.[a-z]\w*)+\.(?=[A-Za-z_])", "jaxgen.", text)
-
-
-def _join(name: str, part: str) -> str:
-    return f"{name}.{part}" if name else part

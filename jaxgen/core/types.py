@@ -10,6 +10,7 @@ whoever calls `jax.vmap`. Shapes used throughout the package:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import jax
@@ -20,6 +21,7 @@ __all__ = [
     "Condition",
     "Density",
     "Device",
+    "Encoder",
     "Exactness",
     "Generator",
     "PRNGKey",
@@ -34,6 +36,8 @@ Array: TypeAlias = jax.Array
 PRNGKey: TypeAlias = jax.Array
 Scalar: TypeAlias = jax.Array | float
 ArrayTree: TypeAlias = Any
+# An image -> mean and log variance `[2, D]` of an approximate posterior over latents.
+Encoder: TypeAlias = Callable[[jax.Array], jax.Array]
 # `jax.Device`, which type checkers take for a variable.
 Device: TypeAlias = Any
 Exactness: TypeAlias = Literal["exact", "clipped", "approximate"]

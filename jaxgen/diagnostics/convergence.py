@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxgen.core.deprecation import former_field
 from jaxgen.core.printing import card, card_html, prints_short
 from jaxgen.core.types import Generator, PRNGKey
 from jaxgen.inference.observables import observe
@@ -63,7 +64,7 @@ class Symmetries(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """What there is to say of a run.
+    """How far the draws of a run may be trusted.
 
     Attributes:
       verdict: "mixed", "islands agree", "uncertain", "separate", "slow", "stuck", "islands
@@ -71,7 +72,7 @@ class Diagnosis(NamedTuple):
       rhat: the worst R-hat of each space: "latent", "log density", "image".
       ess_bulk, ess_tail: the smallest effective sample size of each space.
       num_draws: C x S.
-      num_lineages: first states that have descendants.
+      num_lineages: number of first states that have descendants.
       radius: mean of |z| / sqrt(d) over draws; about 1 for a standard normal in high
         dimensions.
       symmetries: of the generator.
@@ -87,6 +88,8 @@ class Diagnosis(NamedTuple):
     radius: float
     symmetries: Symmetries
     notes: tuple[str, ...]
+
+    num_ancestors = former_field("num_ancestors", "num_lineages")
 
     def __repr__(self) -> str:
         return card(*_printed(self))
@@ -230,7 +233,7 @@ def _verdict(rhat: dict[str, float], bulk: dict[str, float], result: Any, chains
         )
     if all(np.isnan(value) for value in rhat.values()):
         if well:
-            return _agreeing(islands, families, "too few draws a chain for R-hat")
+            return _agreeing(islands, families, "too few draws per chain for R-hat")
         return "unknown: too few draws for each chain to tell; keep at least 4"
     where = max(rhat, key=lambda name: np.nan_to_num(rhat[name]))
     worst = rhat[where]

@@ -264,7 +264,7 @@ def _printed(found: BDMCResult) -> tuple[str, list[tuple[str, str]], tuple[str, 
     count = np.shape(found.lower)[-1]
     rows = [
         ("gap", f"{number(found.gap)} +- {number(found.gap_standard_error)} nats"),
-        ("gradients", f"{number(found.num_gradients, ',.0f')} a chain"),
+        ("gradients", f"{number(found.num_gradients, ',.0f')} per chain"),
     ]
     if not is_traced(found.lower):
         low, high = float(np.mean(found.lower)), float(np.mean(found.upper))

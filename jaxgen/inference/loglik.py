@@ -8,7 +8,6 @@ how much at most: the gap of bidirectional Monte Carlo on images that the model 
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any, NamedTuple
 
@@ -27,12 +26,12 @@ from jaxgen.core.types import Array, PRNGKey
 from jaxgen.inference import batched as many
 from jaxgen.inference.batched import BatchedEvidence
 from jaxgen.inference.bdmc import BDMCResult, DecoderPaths, bdmc
+from jaxgen.inference.importance import importance_loglik, prior_of
 from jaxgen.inference.many import sample_each
 from jaxgen.inference.sample import sample
 from jaxgen.kernels import HMC, Kernel
 from jaxgen.sampler.results import SampleResult
 from jaxgen.target.observations import Observation
-from jaxgen.target.priors import Gaussian
 from jaxgen.tempering.betas import check_betas, linear, sigmoid
 
 __all__ = ["LogLikelihood", "importance_loglik", "loglik"]
@@ -98,7 +97,7 @@ def _printed(found: LogLikelihood) -> tuple[str, list[tuple[str, str]], tuple[st
         ("log p(x)", f"{number(found.mean)} +- {number(found.mean_standard_error)} on average"),
         ("", f"(of these very images: +- {error})"),
         ("bits", f"{number(found.bits_per_dimension, '.3f')} per dimension"),
-        ("gradients", f"{number(found.num_gradients, ',.0f')} a chain"),
+        ("gradients", f"{number(found.num_gradients, ',.0f')} per chain"),
     ]
     if found.check is not None:
         gap = f"{number(found.gap)} +- {number(found.gap_standard_error)} nats"
@@ -168,7 +167,7 @@ def loglik(
     if images.ndim != 4 or images.shape[0] < 1:
         raise expected("images", "[N, H, W, channels], N of at least 1", list(images.shape))
     observation.check()
-    prior = _prior(prior, encoder, images)
+    prior = prior_of(prior, encoder, images)
     paths = DecoderPaths(prior, generator, observation, encoder)
     made = paths.posterior(images[0]).image_shape()
     if made != images.shape[1:]:
@@ -321,62 +320,6 @@ def _gap_of_estimate(
     return checked._replace(
         lower=found.log_z, gap=number(xp.mean(gaps)), gap_standard_error=error, forward=found
     )
-
-
-def importance_loglik(
-    key: PRNGKey,
-    generator: Any,
-    images: Any,
-    observation: Observation,
-    encoder: Any,
-    *,
-    prior: Any = None,
-    num_samples: int = 1000,
-    widen: float = 1.0,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """log p(x) by importance sampling from the encoder alone: quick, and good where q is.
-
-    log p(x) ~ log 1/K sum_k p(z_k) p(x | G(z_k)) / q(z_k | x) (Burda et al. 2016, with K
-    samples). Latents of few dimensions only, or as a baseline. Encoders are trained to be too
-    narrow, and then the standard error is too small as well: `widen` multiplies q's scale.
-
-    Returns:
-      `[N]` estimates, standard errors and effective sample sizes.
-    """
-    images = jnp.asarray(images, jnp.float32)
-    paths = DecoderPaths(_prior(prior, encoder, images), generator, observation, encoder)
-    log_weight = np.asarray(
-        _importance(key, paths, images, jnp.float32(widen), num_samples), np.float64
-    )
-    top = log_weight.max(1, keepdims=True)
-    weights = np.exp(log_weight - top)
-    mean = weights.mean(1)
-    error = weights.std(1, ddof=1) / np.sqrt(num_samples) / mean
-    ess = weights.sum(1) ** 2 / (weights**2).sum(1)
-    return np.log(mean) + top[:, 0], error, ess
-
-
-@functools.partial(jax.jit, static_argnames=("num_samples",))
-def _importance(
-    key: PRNGKey, paths: DecoderPaths, images: Array, widen: Array, num_samples: int
-) -> Array:
-    def one(args: tuple[Array, Array]) -> Array:
-        key, image = args
-        start, posterior = paths.start(image), paths.posterior(image)
-        start = Gaussian(start.mean, widen * start.scale)
-        z = jax.vmap(start.sample)(jax.random.split(key, num_samples))
-        return jax.vmap(lambda z: posterior(z) - start.log_prob(z))(z)
-
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(images.shape[0]))
-    return jax.lax.map(one, (keys, images))
-
-
-def _prior(prior: Any, encoder: Any, images: Array) -> Any:
-    if prior is not None:
-        return prior
-    if encoder is None:
-        raise expected("prior", "a prior, where there is no encoder", "none")
-    return Gaussian.standard(jax.eval_shape(encoder, images[0]).shape[1:])
 
 
 def _notes(

@@ -129,7 +129,7 @@ def accept_or_reject(
 def _gaussian_base(path: AnnealedPath, kernel: str) -> tuple[ArrayTree, ArrayTree]:
     """Return mean and standard deviation of a diagonal Gaussian base, or raise `InputError`."""
     base = path.base
-    if isinstance(base, LogPrior) and base.held is None:
+    if isinstance(base, LogPrior) and base.untempered is None:
         prior = base.posterior.prior
     elif isinstance(base, LogProb):
         prior = base.prior

@@ -190,7 +190,7 @@ def _mixing(entry: Entry, figures: Figures, hint: Hint) -> list[Verdict]:
     )
     known = {name: value for name, value in figures.rhat.items() if not math.isnan(value)}
     if not known:
-        few = f"{draws} draw{'s' * (draws != 1)} a chain are too few for R-hat; keep at least 4"
+        few = f"{draws} draw{'s' * (draws != 1)} per chain are too few for R-hat; keep at least 4"
         if well:
             return [_agreement(entry, few, hint)]
         words = "cannot tell whether it converged"
@@ -223,7 +223,10 @@ def _mixing(entry: Entry, figures: Figures, hint: Hint) -> list[Verdict]:
     if worst > _POOR_RHAT:
         short = ""
         if draws < 50:
-            short = f"; {draws} draws a chain are few, and R-hat is large until each has gone round"
+            short = (
+                f"; {draws} draws per chain are few, and R-hat is large until each chain has "
+                "visited all parts"
+            )
         return [
             Verdict(
                 "bad",

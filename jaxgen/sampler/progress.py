@@ -28,7 +28,8 @@ class ProgressLine:
         unit = "temperatures" if progress.phase in ("anneal", "pilot") else "steps"
         text = (
             f"{progress.phase}: {progress.done}{of} {unit}, beta {progress.beta:.3g}, "
-            f"acceptance {progress.acceptance_rate:.2f}, {progress.num_gradients} gradients a chain"
+            f"acceptance {progress.acceptance_rate:.2f}, "
+            f"{progress.num_gradients} gradients per chain"
         )
         if self._phase not in (None, progress.phase):
             self.stream.write("\n")

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxgen.core.printing import prints_short
 from jaxgen.core.types import ArrayTree
 from jaxgen.sampler.state import Phase, SamplerState, Stage, TemperatureInfo
 
@@ -46,6 +47,7 @@ class AnnealingEvidence(NamedTuple):
     island_log_z: np.ndarray
 
 
+@prints_short
 class Checkpoint(NamedTuple):
     """Host-side snapshot of a run between two chunks.
 

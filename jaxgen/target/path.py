@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxgen.core.errors import expected
 from jaxgen.core.pytree import as_data, pytree, static
-from jaxgen.core.types import Array, ArrayTree, Density, PRNGKey
+from jaxgen.core.types import Array, ArrayTree, Condition, Density, PRNGKey
 from jaxgen.target.conditions import split_tempered
 from jaxgen.target.posterior import Posterior, in_type_of
 
@@ -61,14 +61,14 @@ class LogPrior:
     """log p(z), with the untempered part of the condition where there is one."""
 
     posterior: Posterior
-    held: Any = None
+    untempered: Condition | None = None
 
     def __call__(self, z: ArrayTree) -> Array:
-        """log p(z) + log p(untempered conditions | G(z))."""
+        """Return log p(z) + log p(untempered conditions | G(z))."""
         log_prior = self.posterior.log_prior(z)
-        if self.held is None:
+        if self.untempered is None:
             return log_prior
-        return log_prior + in_type_of(z, self.held(self.posterior.image(z)))
+        return log_prior + in_type_of(z, self.untempered(self.posterior.image(z)))
 
     def score(self, z: ArrayTree) -> ArrayTree:
         """Return the prior's score, where it has one of its own."""
@@ -82,19 +82,19 @@ class LogProb:
     prior: Any
 
     def __call__(self, z: ArrayTree) -> Array:
-        """log p(z)."""
+        """Return log p(z)."""
         return in_type_of(z, self.prior.log_prob(z))
 
 
 @pytree
-class LogLikelihood:
+class LikelihoodDensity:
     """The tempered part of the condition: log p(condition | G(z))."""
 
     posterior: Posterior
-    condition: Any
+    condition: Condition
 
     def __call__(self, z: ArrayTree) -> Array:
-        """condition(G(z))."""
+        """Return condition(G(z))."""
         return in_type_of(z, self.condition(self.posterior.image(z)))
 
 
@@ -106,22 +106,22 @@ class Difference:
     right: Density
 
     def __call__(self, z: ArrayTree) -> Array:
-        """left(z) - right(z)."""
+        """Return left(z) - right(z)."""
         return self.left(z) - self.right(z)
 
 
 def likelihood_path(posterior: Posterior) -> AnnealedPath:
-    """p(z) p(condition | z)^beta: the prior stays whole, the likelihood comes in.
+    """Return the path p(z) p(condition | z)^beta: the prior stays whole, the likelihood grows.
 
     Untempered conditions belong to the base. This is the default path, and that of
     Wu et al. (2017).
     """
-    tempered, held = split_tempered(posterior.condition)
+    tempered, untempered = split_tempered(posterior.condition)
     return AnnealedPath(
-        base=LogPrior(posterior, held),
-        tilt=LogLikelihood(posterior, tempered),
+        base=LogPrior(posterior, untempered),
+        tilt=LikelihoodDensity(posterior, tempered),
         start=posterior.prior,
-        base_is_cheap=held is None,
+        base_is_cheap=untempered is None,
     )
 
 

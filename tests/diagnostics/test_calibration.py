@@ -121,7 +121,7 @@ def test_the_sampler_itself_is_calibrated():
         sampler,
         targets=60,
         quantities={"sum": lambda posterior, z, image: jnp.sum(z)},
-        keep=lambda result: result.num_ancestors,
+        keep=lambda result: result.num_lineages,
         progress=lambda *done: kept.append(done),
     )
     assert abs(result.coverage["sum"] - 0.9) < 4 * 0.039

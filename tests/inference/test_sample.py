@@ -8,7 +8,7 @@ from flax import nnx
 
 import jaxgen
 from jaxgen import InputError, kernels, schedules
-from jaxgen.sampler import config
+from jaxgen.sampler import prepare
 from jaxgen.sampler import program as engine
 from tests.toys import LinearGaussian
 
@@ -70,7 +70,7 @@ def test_going_on_from_a_state_is_the_same_as_never_stopping(problem):
 def test_chunk_size_does_not_matter(problem, monkeypatch):
     options = {"num_chains": 16, "num_steps": 7, "thin": 1, "warmup": 5}
     whole = jaxgen.sample(jax.random.key(2), problem.posterior, **options)
-    monkeypatch.setattr(config, "_MOST_SLOTS", 3)
+    monkeypatch.setattr(prepare, "_MOST_ITERATIONS", 3)
     parts = jaxgen.sample(jax.random.key(2), problem.posterior, **options)
     np.testing.assert_array_equal(whole.draws, parts.draws)
     np.testing.assert_array_equal(whole.history.beta, parts.history.beta)

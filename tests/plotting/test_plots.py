@@ -34,7 +34,7 @@ def result():
         log_z=-5.0,
         log_z_standard_error=0.2,
         ess=3.0,
-        num_ancestors=4,
+        num_lineages=4,
         history=history,
         acceptance_rate=np.full(4, 0.8),
         step_size=0.1,

@@ -68,7 +68,7 @@ def traced(toy):
 def test_a_result_is_a_dozen_lines(result):
     text = repr(result)
     assert text.count("\n") < 14
-    assert "8 chains, 8 draws a chain, 3 numbers each" in text
+    assert "8 chains, 8 draws per chain, 3 numbers each" in text
     assert re.search(r"mixing +R-hat \d\.\d\d at worst, ESS \d+ of 64 draws", text)
     assert not ARRAY.search(re.sub(r"\(islands.*\)", "", text))
 
@@ -76,7 +76,7 @@ def test_a_result_is_a_dozen_lines(result):
 def test_a_result_of_jit_prints_as_its_settled_one(traced, result):
     found, said = traced
     assert repr(found) == repr(found.settled())
-    assert "SampleResult: 8 chains, 8 draws a chain" in repr(found)
+    assert "SampleResult: 8 chains, 8 draws per chain" in repr(found)
     (inside, html) = said[0]  # while it was compiled
     assert "log Z" in inside
     assert "float32[]" in inside

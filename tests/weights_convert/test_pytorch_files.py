@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from jaxgen.core.errors import InputError
 from weights_convert import restricted_pickle
 from weights_convert.restricted_pickle import MAX_PICKLE_BYTES, Forbidden, PickleError, load
-from weights_convert.torch_files import _ALLOWED, _storage, read_file, tidy
+from weights_convert.torch_files import read_file, tidy
+from weights_convert.torch_storages import ALLOWED, storage_of
 
 # A writer of our own, so that the tests need no torch ------------------------------------
 
@@ -469,7 +470,7 @@ quick = settings(
 @given(st.binary(max_size=200))
 def test_fuzz_the_interpreter(stream):
     with contextlib.suppress(InputError):
-        load(b"\x80\x02" + stream, "fuzz", _ALLOWED, _storage)
+        load(b"\x80\x02" + stream, "fuzz", ALLOWED, storage_of)
 
 
 @quick

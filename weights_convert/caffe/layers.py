@@ -1,140 +1,42 @@
-"""What each Caffe layer becomes: its configuration, and where its blobs go.
-
-`plan` turns a layer's parameters and the shapes of its bottoms, in Caffe's order, into an
-entry for `jaxgen.models.caffe.graph` and the list of blobs that Caffe would hold for it: their
-shapes there, their names and shapes here and the transforms between.
-"""
+"""What each Caffe layer becomes: one function per layer type, see `weights_convert.caffe.plans`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
-from jaxgen.core.errors import InputError, expected
+from jaxgen.core.errors import expected
 from weights_convert import layouts
+from weights_convert.caffe.plans import (
+    DATA,
+    DROPPED,
+    MAKERS,
+    Blob,
+    Plan,
+    Shape,
+    axis_of,
+    first_of,
+    height_width,
+    image_of,
+    known_types,
+    makes,
+    outputs_of,
+    parameter,
+    plan,
+)
 from weights_convert.caffe.prototxt import LayerText
 
 __all__ = ["DATA", "DROPPED", "Blob", "Plan", "known_types", "plan"]
 
-# Layers whose tops are inputs, and layers that the TEST phase of a network goes without.
-DATA = frozenset(
-    {"AnnotatedData", "Data", "DummyData", "HDF5Data", "ImageData", "Input", "MemoryData"}
-    | {"WindowData"}
-)
-DROPPED = frozenset(
-    {"Accuracy", "ContrastiveLoss", "EuclideanLoss", "HDF5Output", "HingeLoss", "InfogainLoss"}
-    | {"MultinomialLogisticLoss", "SigmoidCrossEntropyLoss", "Silence", "SoftmaxWithLoss"}
-)
 
-Shape = tuple[int, ...]
-
-
-class Blob(NamedTuple):
-    """A parameter: `caffe` shape in the file, `shape` and `name` in the layer."""
-
-    name: str
-    caffe: Shape
-    shape: Shape
-    transform: layouts.Transform
-
-
-class Plan(NamedTuple):
-    """A layer's type and configuration in the graph, and its blobs in Caffe's order."""
-
-    type: str
-    config: dict[str, Any]
-    blobs: tuple[Blob, ...] = ()
-
-
-Maker = Callable[[LayerText, list[Shape]], Plan]
-_MAKERS: dict[str, Maker] = {}
-
-
-def known_types() -> tuple[str, ...]:
-    """All layer types that can be converted."""
-    return tuple(sorted({*_MAKERS, *DATA, *DROPPED}))
-
-
-def plan(layer: LayerText, bottoms: list[Shape], source: str) -> Plan:
-    """Return what a layer becomes.
-
-    Raises:
-      InputError: naming file, line, layer and its type.
-    """
-    where = f"{source}:{layer.line}: layer {layer.name!r}"
-    cut = " ".join(f"--output {bottom}" for bottom in layer.bottoms) or "--output BLOB"
-    if layer.type not in _MAKERS:
-        raise InputError(
-            f"{where} has unknown type {layer.type!r}; known: {', '.join(_MAKERS)}. To convert "
-            f"what comes before it, cut the network there: {cut}"
-        )
-    if layer.custom:
-        raise InputError(
-            f"{where} ({layer.type}) has no field named {', '.join(layer.custom)} in Caffe itself; "
-            "if that does not change what the layer computes, delete it. To convert what comes "
-            f"before the layer, cut the network there: {cut}"
-        )
-    try:
-        return _MAKERS[layer.type](layer, bottoms)
-    except InputError as error:
-        raise InputError(f"{where} ({layer.type}): {error}") from error
-
-
-def _makes(*types: str) -> Callable[[Maker], Maker]:
-    def add(maker: Maker) -> Maker:
-        _MAKERS.update(dict.fromkeys(types, maker))
-        return maker
-
-    return add
-
-
-def _parameter(name: str, shape: Shape) -> Blob:
-    return Blob(name, shape, shape, layouts.identity)
-
-
-def _image(bottoms: list[Shape]) -> Shape:
-    if not bottoms or len(bottoms[0]) != 4:
-        raise expected("bottom", "(N, C, H, W)", bottoms[0] if bottoms else "none")
-    return bottoms[0]
-
-
-def _first(bottoms: list[Shape]) -> Shape:
-    if not bottoms:
-        raise expected("bottom", "at least one", "none")
-    return bottoms[0]
-
-
-def _hw(params: Any, name: str, default: int | None, repeated: str | None = None) -> list[int]:
-    """Return a pair given as name_h and name_w, as one number for both, or as two."""
-    high, wide = params.HasField(f"{name}_h"), params.HasField(f"{name}_w")
-    values = list(getattr(params, repeated or name))
-    if high or wide:
-        if values or not (high and wide):
-            raise expected(name, f"{name}_h and {name}_w, or {repeated or name}", "a mixture")
-        return [getattr(params, f"{name}_h"), getattr(params, f"{name}_w")]
-    if not values and default is None:
-        raise expected(f"{repeated or name}", "a number", "nothing")
-    if len(values) > 2:
-        raise expected(f"{repeated or name}", "one or two numbers", f"{len(values)}")
-    return values * 2 if len(values) == 1 else values or [default, default]  # type: ignore[return-value]
-
-
-def _outputs(params: Any) -> int:
-    if not 1 <= params.num_output <= 1 << 24:
-        raise expected("num_output", "a positive number", params.num_output)
-    return params.num_output
-
-
-@_makes("Convolution", "ConvolutionDepthwise", "DepthwiseConvolution", "Deconvolution")
+@makes("Convolution", "ConvolutionDepthwise", "DepthwiseConvolution", "Deconvolution")
 def _convolution(layer: LayerText, bottoms: list[Shape]) -> Plan:
-    params, channels = layer.message.convolution_param, _image(bottoms)[1]
+    params, channels = layer.message.convolution_param, image_of(bottoms)[1]
     if params.axis not in (1, -3):
         raise expected("axis", "1", params.axis)
     kernel, groups, outputs = (
-        _hw(params, "kernel", None, "kernel_size"),
+        height_width(params, "kernel", None, "kernel_size"),
         params.group,
-        _outputs(params),
+        outputs_of(params),
     )
     if layer.type in ("ConvolutionDepthwise", "DepthwiseConvolution"):
         groups = channels if not params.HasField("group") else groups
@@ -144,8 +46,8 @@ def _convolution(layer: LayerText, bottoms: list[Shape]) -> Plan:
     dilation = list(params.dilation) or [1]
     config = {
         "kernel_size": kernel,
-        "stride": _hw(params, "stride", 1),
-        "pad": _hw(params, "pad", 0),
+        "stride": height_width(params, "stride", 1),
+        "pad": height_width(params, "pad", 0),
         "dilation": dilation * 2 if len(dilation) == 1 else dilation,
         "groups": groups,
     }
@@ -156,15 +58,15 @@ def _convolution(layer: LayerText, bottoms: list[Shape]) -> Plan:
     else:
         blobs = [Blob("kernel", (outputs, channels // groups, *kernel), ours, layouts.conv)]
     if params.bias_term:
-        blobs.append(_parameter("bias", (outputs,)))
+        blobs.append(parameter("bias", (outputs,)))
     kind = "Deconvolution" if layer.type == "Deconvolution" else "Convolution"
     return Plan(kind, config, tuple(blobs))
 
 
-@_makes("InnerProduct")
+@makes("InnerProduct")
 def _inner_product(layer: LayerText, bottoms: list[Shape]) -> Plan:
-    params, shape = layer.message.inner_product_param, _first(bottoms)
-    axis, outputs = _axis(params.axis, shape), _outputs(params)
+    params, shape = layer.message.inner_product_param, first_of(bottoms)
+    axis, outputs = axis_of(params.axis, shape), outputs_of(params)
     inputs = math.prod(shape[axis:])
     spatial = len(shape) == 4 and axis == 1
     after = layouts.dense_after_flatten(*shape[1:]) if spatial else layouts.dense
@@ -174,33 +76,33 @@ def _inner_product(layer: LayerText, bottoms: list[Shape]) -> Plan:
         caffe, transform = (outputs, inputs), after
     blobs = [Blob("kernel", caffe, (inputs, outputs), transform)]
     if params.bias_term:
-        blobs.append(_parameter("bias", (outputs,)))
+        blobs.append(parameter("bias", (outputs,)))
     return Plan("InnerProduct", {"axis": axis, "spatial": spatial}, tuple(blobs))
 
 
-@_makes("Embed")
+@makes("Embed")
 def _embed(layer: LayerText, bottoms: list[Shape]) -> Plan:
     params = layer.message.embed_param
     if not 1 <= params.input_dim <= 1 << 28:
         raise expected("input_dim", "a positive number", params.input_dim)
-    blobs = [_parameter("kernel", (params.input_dim, _outputs(params)))]
+    blobs = [parameter("kernel", (params.input_dim, outputs_of(params)))]
     if params.bias_term:
-        blobs.append(_parameter("bias", (params.num_output,)))
+        blobs.append(parameter("bias", (params.num_output,)))
     return Plan("Embed", {}, tuple(blobs))
 
 
-@_makes("LSTM")
+@makes("LSTM")
 def _lstm(layer: LayerText, bottoms: list[Shape]) -> Plan:
     params = layer.message.recurrent_param
     if params.expose_hidden:
         raise expected("expose_hidden", "false", "true", "States start at zero in every call.")
     if len(bottoms) not in (2, 3) or len(bottoms[0]) < 3:
         raise expected("bottoms", "(T, N, ...), marks (T, N) and perhaps a static input", bottoms)
-    hidden = _outputs(params)
+    hidden = outputs_of(params)
     inputs = math.prod(bottoms[0][2:])
     blobs = [
         Blob("kernel", (4 * hidden, inputs), (inputs, 4 * hidden), layouts.dense),
-        _parameter("bias", (4 * hidden,)),
+        parameter("bias", (4 * hidden,)),
     ]
     if len(bottoms) == 3:
         n = math.prod(bottoms[2][1:])
@@ -211,26 +113,26 @@ def _lstm(layer: LayerText, bottoms: list[Shape]) -> Plan:
     return Plan("LSTM", {}, tuple(blobs))
 
 
-@_makes("Pooling")
+@makes("Pooling")
 def _pooling(layer: LayerText, bottoms: list[Shape]) -> Plan:
     params = layer.message.pooling_param
     method = {0: "MAX", 1: "AVE"}.get(params.pool, "STOCHASTIC")
     ceil = params.round_mode == 0 and params.ceil_mode
-    stride, pad = _hw(params, "stride", 1), _hw(params, "pad", 0)
+    stride, pad = height_width(params, "stride", 1), height_width(params, "pad", 0)
     if params.global_pooling:
         if params.kernel_size or params.HasField("kernel_h") or params.HasField("kernel_w"):
             raise expected("kernel_size", "none with global_pooling", "one")
         if stride != [1, 1] or pad != [0, 0]:
             raise expected("global_pooling", "stride 1 and pad 0", f"{stride} and {pad}")
         return Plan("Pooling", {"method": method, "kernel_size": None})
-    kernel = _hw(params, "kernel", None, "kernel_size")
+    kernel = height_width(params, "kernel", None, "kernel_size")
     return Plan(
         "Pooling",
         {"method": method, "kernel_size": kernel, "stride": stride, "pad": pad, "ceil": ceil},
     )
 
 
-@_makes("LRN")
+@makes("LRN")
 def _lrn(layer: LayerText, bottoms: list[Shape]) -> Plan:
     p = layer.message.lrn_param
     within = p.norm_region == 1
@@ -238,24 +140,24 @@ def _lrn(layer: LayerText, bottoms: list[Shape]) -> Plan:
     return Plan("LRN", config)
 
 
-@_makes("BatchNorm")
+@makes("BatchNorm")
 def _batch_norm(layer: LayerText, bottoms: list[Shape]) -> Plan:
-    params, shape = layer.message.batch_norm_param, _first(bottoms)
+    params, shape = layer.message.batch_norm_param, first_of(bottoms)
     if params.HasField("use_global_stats") and not params.use_global_stats:
         hint = "The output would depend on the rest of the batch; set use_global_stats: true."
         raise expected("use_global_stats", "true or nothing", "false", hint)
     channels = shape[1] if len(shape) > 1 else 1
     # The importer folds the third blob, the factor, into the first two.
-    blobs = (_parameter("mean", (channels,)), _parameter("variance", (channels,)))
+    blobs = (parameter("mean", (channels,)), parameter("variance", (channels,)))
     return Plan("BatchNorm", {"eps": params.eps}, blobs)
 
 
-@_makes("Scale", "Bias")
+@makes("Scale", "Bias")
 def _scale(layer: LayerText, bottoms: list[Shape]) -> Plan:
     additive = layer.type == "Bias"
     params = layer.message.bias_param if additive else layer.message.scale_param
-    shape = _first(bottoms)
-    axis = _axis(params.axis, shape) if shape else 0
+    shape = first_of(bottoms)
+    axis = axis_of(params.axis, shape) if shape else 0
     if len(bottoms) > 1:
         length = len(bottoms[1])
         covered = bottoms[1]
@@ -266,29 +168,29 @@ def _scale(layer: LayerText, bottoms: list[Shape]) -> Plan:
         raise expected("num_axes", f"at most {len(shape) - axis}", length)
     blobs = []
     if len(bottoms) == 1:
-        blobs.append(_parameter("bias" if additive else "scale", covered))
+        blobs.append(parameter("bias" if additive else "scale", covered))
     if not additive and params.bias_term:
-        blobs.append(_parameter("bias", covered))
+        blobs.append(parameter("bias", covered))
     return Plan(layer.type, {"axis": axis, "additive": additive}, tuple(blobs))
 
 
-@_makes("PReLU")
+@makes("PReLU")
 def _prelu(layer: LayerText, bottoms: list[Shape]) -> Plan:
-    shape, shared = _first(bottoms), layer.message.prelu_param.channel_shared
+    shape, shared = first_of(bottoms), layer.message.prelu_param.channel_shared
     if len(shape) < 2:
         raise expected("bottom", "at least two axes", shape)
-    return Plan("PReLU", {}, (_parameter("slope", () if shared else (shape[1],)),))
+    return Plan("PReLU", {}, (parameter("slope", () if shared else (shape[1],)),))
 
 
-@_makes("Normalize")
+@makes("Normalize")
 def _normalize(layer: LayerText, bottoms: list[Shape]) -> Plan:
-    params, channels = layer.message.norm_param, _image(bottoms)[1]
-    scale = _parameter("scale", () if params.channel_shared else (channels,))
+    params, channels = layer.message.norm_param, image_of(bottoms)[1]
+    scale = parameter("scale", () if params.channel_shared else (channels,))
     config = {"across_spatial": params.across_spatial, "eps": params.eps}
     return Plan("Normalize", config, (scale,))
 
 
-@_makes("Power")
+@makes("Power")
 def _power(layer: LayerText, bottoms: list[Shape]) -> Plan:
     p = layer.message.power_param
     return Plan(
@@ -296,7 +198,7 @@ def _power(layer: LayerText, bottoms: list[Shape]) -> Plan:
     )
 
 
-@_makes("Exp", "Log")
+@makes("Exp", "Log")
 def _exp(layer: LayerText, bottoms: list[Shape]) -> Plan:
     p = layer.message.exp_param if layer.type == "Exp" else layer.message.log_param
     if p.base != -1 and (not math.isfinite(p.base) or p.base <= 0):
@@ -308,29 +210,29 @@ def _exp(layer: LayerText, bottoms: list[Shape]) -> Plan:
     return Plan(layer.type, {**config, "log_base": log_base})
 
 
-@_makes("Slice")
+@makes("Slice")
 def _slice(layer: LayerText, bottoms: list[Shape]) -> Plan:
     p = layer.message.slice_param
     axis = p.slice_dim if p.HasField("slice_dim") else p.axis
     return Plan("Slice", {"axis": axis, "points": list(p.slice_point), "tops": len(layer.tops)})
 
 
-@_makes("Concat")
+@makes("Concat")
 def _concat(layer: LayerText, bottoms: list[Shape]) -> Plan:
     p = layer.message.concat_param
     return Plan("Concat", {"axis": p.concat_dim if p.HasField("concat_dim") else p.axis})
 
 
-@_makes("Reshape")
+@makes("Reshape")
 def _reshape(layer: LayerText, bottoms: list[Shape]) -> Plan:
-    p, shape = layer.message.reshape_param, _first(bottoms)
+    p, shape = layer.message.reshape_param, first_of(bottoms)
     dims = list(p.shape.dim)
     if p.axis == 0 and dims and shape and dims[0] == shape[0]:
         dims[0] = 0  # the declared batch size, spelt out: follow the batch instead
     return Plan("Reshape", {"dims": dims, "axis": p.axis, "num_axes": p.num_axes})
 
 
-@_makes("Eltwise")
+@makes("Eltwise")
 def _eltwise(layer: LayerText, bottoms: list[Shape]) -> Plan:
     p = layer.message.eltwise_param
     operation = {0: "PROD", 1: "SUM", 2: "MAX"}[p.operation]
@@ -339,7 +241,7 @@ def _eltwise(layer: LayerText, bottoms: list[Shape]) -> Plan:
     return Plan("Eltwise", {"operation": operation, "coefficients": list(p.coeff)})
 
 
-@_makes("ArgMax")
+@makes("ArgMax")
 def _argmax(layer: LayerText, bottoms: list[Shape]) -> Plan:
     p = layer.message.argmax_param
     if p.top_k < 1:
@@ -348,7 +250,7 @@ def _argmax(layer: LayerText, bottoms: list[Shape]) -> Plan:
     return Plan("ArgMax", {"axis": axis, "top_k": p.top_k, "out_max_val": p.out_max_val})
 
 
-@_makes("Interp")
+@makes("Interp")
 def _interp(layer: LayerText, bottoms: list[Shape]) -> Plan:
     p = layer.message.interp_param
     size = [p.height, p.width] if p.height or p.width else None
@@ -356,7 +258,7 @@ def _interp(layer: LayerText, bottoms: list[Shape]) -> Plan:
     return Plan("Interp", {**config, "pad_begin": p.pad_beg, "pad_end": p.pad_end})
 
 
-@_makes("Tile")
+@makes("Tile")
 def _tile(layer: LayerText, bottoms: list[Shape]) -> Plan:
     p = layer.message.tile_param
     if not 1 <= p.tiles <= 1 << 16:
@@ -371,7 +273,7 @@ def _simple(kind: str, group: str | None = None, **names: str) -> None:
         params = getattr(layer.message, group) if group else None
         return Plan(kind, {ours: getattr(params, theirs) for ours, theirs in names.items()})
 
-    _MAKERS[kind] = maker
+    MAKERS[kind] = maker
 
 
 for _kind in ("AbsVal", "BNLL", "Dropout", "Sigmoid", "TanH"):
@@ -388,30 +290,24 @@ _simple(
 )
 
 
-@_makes("Crop")
+@makes("Crop")
 def _crop(layer: LayerText, bottoms: list[Shape]) -> Plan:
     p = layer.message.crop_param
     return Plan("Crop", {"axis": p.axis, "offsets": list(p.offset)})
 
 
-@_makes("Permute")
+@makes("Permute")
 def _permute(layer: LayerText, bottoms: list[Shape]) -> Plan:
     return Plan("Permute", {"order": list(layer.message.permute_param.order)})
 
 
-@_makes("Reduction")
+@makes("Reduction")
 def _reduction(layer: LayerText, bottoms: list[Shape]) -> Plan:
     p = layer.message.reduction_param
     operation = {1: "SUM", 2: "ASUM", 3: "SUMSQ", 4: "MEAN"}[p.operation]
     return Plan("Reduction", {"operation": operation, "axis": p.axis, "coefficient": p.coeff})
 
 
-@_makes("Split")
+@makes("Split")
 def _split(layer: LayerText, bottoms: list[Shape]) -> Plan:
     return Plan("Split", {"tops": len(layer.tops)})
-
-
-def _axis(axis: int, shape: Shape) -> int:
-    if not -len(shape) <= axis < len(shape):
-        raise expected("axis", f"{-len(shape)} to {len(shape) - 1}", axis)
-    return axis % len(shape)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxgen.core.deprecation import former_field
 from jaxgen.core.printing import prints_short
 from jaxgen.core.types import Array, Resampling
 
@@ -48,7 +49,7 @@ class InfillingResult(NamedTuple):
         without a likelihood.
       log_z_standard_error: its standard error, to first order.
       ess: effective sample size of `log_weight`.
-      num_ancestors: how many first sequences have descendants among the chains.
+      num_lineages: number of first sequences that have descendants among the chains.
       history: see `InfillingHistory`.
       acceptance_rate: `[C]` over the draws' moves; NaN without.
       num_evaluations: model steps (one token of one sequence) each chain has used.
@@ -67,7 +68,7 @@ class InfillingResult(NamedTuple):
     log_z: float
     log_z_standard_error: float
     ess: float
-    num_ancestors: int
+    num_lineages: int
     history: InfillingHistory
     acceptance_rate: np.ndarray
     num_evaluations: int
@@ -75,10 +76,12 @@ class InfillingResult(NamedTuple):
     notes: tuple[str, ...]
     tile: int
 
+    num_ancestors = former_field("num_ancestors", "num_lineages")
+
 
 def infilling_notes(
     history: InfillingHistory,
-    num_ancestors: int,
+    num_lineages: int,
     error: float,
     count: int,
     resample: Resampling | None,
@@ -91,8 +94,8 @@ def infilling_notes(
         notes.append(f"weights collapsed: ESS {worst:.1f} of {count}; use more {way}")
     if error > 0.5:
         notes.append(f"log Z is uncertain by {error:.2f}: use more chains, lookahead or moves")
-    if num_ancestors < min(8, count):
+    if num_lineages < min(8, count):
         notes.append(
-            f"all chains descend from {num_ancestors} first sequences: use more chains or moves"
+            f"all chains descend from {num_lineages} first sequences: use more chains or moves"
         )
     return tuple(notes)

@@ -165,7 +165,7 @@ def infill(
         log_z=log_z,
         log_z_standard_error=error,
         ess=ess,
-        num_ancestors=count,
+        num_lineages=count,
         history=columns,
         acceptance_rate=np.mean(rates, axis=0) if rates else np.full(num_chains, np.nan),
         num_evaluations=posterior.length * (1 if proposal is None else 2) + looks + sweeps,

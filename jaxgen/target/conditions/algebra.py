@@ -162,8 +162,8 @@ def split_tempered(condition: Condition) -> tuple[Condition, Condition | None]:
     """Split into (tempered, untempered); the second is None where there is none."""
     terms = _terms(condition)
     tempered = tuple(t for t in terms if not isinstance(_unweighted(t), Untempered))
-    held = tuple(t for t in terms if isinstance(_unweighted(t), Untempered))
-    return Sum(tempered), Sum(held) if held else None
+    untempered = tuple(t for t in terms if isinstance(_unweighted(t), Untempered))
+    return Sum(tempered), Sum(untempered) if untempered else None
 
 
 def bare_terms(condition: object) -> tuple[Any, ...]:
