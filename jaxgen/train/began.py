@@ -5,7 +5,9 @@
 
 keeps E L(G(z)) = gamma E L(x); small gamma asks for quality, large for diversity. Convergence
 is measured by M = L(x) + |gamma L(x) - L(G(z))| (Berthelot, Schumm & Metz 2017, Sections 3.3
-to 3.5). The mean is over pixels, and latents are uniform on [-1, 1], as there.
+to 3.5). The mean is over pixels, and latents are uniform on [-1, 1], as there. The rate is
+halved whenever the mean of M has not fallen for a while, as there. One draw of z serves both
+losses, as in the usual program: the autoencoder runs once on it, forwards and back.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from optax.contrib import reduce_on_plateau
 
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.models.conv.layers import Conv, Form
@@ -29,11 +32,13 @@ __all__ = [
     "BEGANConfig",
     "BEGANState",
     "balance",
+    "carry",
     "finish",
     "history",
     "init",
     "latents",
     "make_step",
+    "optimiser",
 ]
 
 # Of how many equal parts of a run the mean M and k are kept.
@@ -47,7 +52,13 @@ class BEGANConfig(NamedTuple):
       gamma: the ratio of the two losses; 0.3 to 0.7 there.
       rate_k: lambda.
       eta: 1 or 2.
-      lr, halve: Adam's rate, and the updates after which it is halved, down to a quarter.
+      lr: Adam's rate at the start.
+      window, patience: the rate is halved when the mean of M over `window` updates has not
+        fallen by 1% for `patience` windows.
+      least: the least share of the rate that is left.
+      skips: whether the decoders hand their first tensor on, see the networks.
+      residual: the updates over which the carry of the vanishing residuals goes from 1 to 0;
+        16,000 in the paper; 0 for none.
       ema: of the generator that is kept.
     """
 
@@ -59,7 +70,11 @@ class BEGANConfig(NamedTuple):
     rate_k: float = 1e-3
     eta: int = 1
     lr: float = 1e-4
-    halve: int = 100_000
+    window: int = 250
+    patience: int = 8
+    least: float = 1 / 16
+    skips: bool = True
+    residual: int = 16_000
     beta1: float = 0.5
     ema: float = 0.999
 
@@ -88,15 +103,15 @@ class BEGANState(NamedTuple):
 def init(key: PRNGKey, config: BEGANConfig) -> BEGANState:
     """Return the state before the first update, k = 0. The key is consumed."""
     g_key, d_key = jax.random.split(key)
-    _, g = nnx.split(Decoder(config.latent, config.width, rngs=nnx.Rngs(g_key)))
-    _, d = nnx.split(Autoencoder(config.latent, config.width, rngs=nnx.Rngs(d_key)))
-    optimiser = _optimiser(config)
+    _, g = nnx.split(_network(Decoder, config, g_key))
+    _, d = nnx.split(_network(Autoencoder, config, d_key))
+    rule = optimiser(config)
     return BEGANState(
         g,
         d,
         jax.tree.map(jnp.array, g),
-        optimiser.init(g),
-        optimiser.init(d),
+        rule.init(g),
+        rule.init(d),
         jnp.zeros(()),
         jnp.zeros((), jnp.int32),
         jnp.zeros((PARTS, 2)),
@@ -114,6 +129,25 @@ def balance(k: Array, on_data: Array, on_samples: Array, config: BEGANConfig) ->
     return jnp.clip(k + step, 0.0, 1.0)
 
 
+def carry(step: Array, config: BEGANConfig) -> Array | float:
+    """Return how much of a layer's input is handed on at an update: from 1 to 0."""
+    return jnp.maximum(0.0, 1.0 - step / config.residual) if config.residual else 0.0
+
+
+def optimiser(config: BEGANConfig) -> optax.GradientTransformationExtraArgs:
+    """Return Adam, its rate halved at the plateaus of `value`, which each update must be given."""
+    return optax.chain(
+        optax.adam(config.lr, config.beta1),
+        reduce_on_plateau(
+            factor=0.5,
+            patience=config.patience,
+            rtol=0.01,
+            accumulation_size=config.window,
+            min_scale=config.least,
+        ),
+    )
+
+
 def make_step(config: BEGANConfig, form: Form = "auto") -> Step:
     """Return the update of both networks at once, from the same state, on images `[B, 28, 28, 1]`.
 
@@ -122,36 +156,30 @@ def make_step(config: BEGANConfig, form: Form = "auto") -> Step:
     """
     g_def = _graph(Decoder, config, form)
     d_def = _graph(Autoencoder, config, form)
-    optimiser = _optimiser(config)
+    rule = optimiser(config)
 
-    def loss(params: ArrayTree, images: Array) -> Array:
-        missed = jnp.abs(images - nnx.merge(d_def, params)(images))
+    def loss(params: ArrayTree, images: Array, carry: Array | float) -> Array:
+        missed = jnp.abs(images - nnx.merge(d_def, params)(images, carry))
         return jnp.mean(missed**config.eta)
 
     def step(state: BEGANState, real: Array, key: PRNGKey) -> tuple[BEGANState, dict[str, Array]]:
-        d_key, g_key = jax.random.split(key)
+        left = carry(state.step, config)
+        z = latents(key, config.batch, config.latent)
+        fake, pull = jax.vjp(lambda params: nnx.merge(g_def, params)(z, left), state.generator)
+        on_real, by_real = jax.value_and_grad(loss)(state.discriminator, real, left)
+        on_fake, (by_fake, by_image) = jax.value_and_grad(loss, (0, 1))(
+            state.discriminator, fake, left
+        )
+        for_d = jax.tree.map(lambda r, f: r - state.k * f, by_real, by_fake)
+        (for_g,) = pull(by_image)
+        measure = on_real + jnp.abs(config.gamma * on_real - on_fake)
 
-        def generate(params: ArrayTree, key: PRNGKey) -> Array:
-            return nnx.merge(g_def, params)(latents(key, config.batch, config.latent))
-
-        fixed = jax.lax.stop_gradient(generate(state.generator, d_key))
-
-        def d_loss(params: ArrayTree) -> tuple[Array, Array]:
-            on_real = loss(params, real)
-            return on_real - state.k * loss(params, fixed), on_real
-
-        (_, on_real), grads = jax.value_and_grad(d_loss, has_aux=True)(state.discriminator)
-        updates, opt_d = optimiser.update(grads, state.opt_discriminator)
+        updates, opt_d = rule.update(for_d, state.opt_discriminator, value=measure)
         discriminator = optax.apply_updates(state.discriminator, updates)
-
-        on_fake, grads = jax.value_and_grad(
-            lambda params: loss(state.discriminator, generate(params, g_key))
-        )(state.generator)
-        updates, opt_g = optimiser.update(grads, state.opt_generator)
+        updates, opt_g = rule.update(for_g, state.opt_generator, value=measure)
         generator = optax.apply_updates(state.generator, updates)
 
         k = balance(state.k, on_real, on_fake, config)
-        measure = on_real + jnp.abs(config.gamma * on_real - on_fake)
         part = jnp.minimum(_part(state.step, config), PARTS - 1)
         new = BEGANState(
             generator,
@@ -163,7 +191,13 @@ def make_step(config: BEGANConfig, form: Form = "auto") -> Step:
             state.step + 1,
             state.sums.at[part].add(jnp.stack([measure, k])),
         )
-        return new, {"M": measure, "k": k, "real": on_real, "fake": on_fake}
+        return new, {
+            "M": measure,
+            "k": k,
+            "real": on_real,
+            "fake": on_fake,
+            "rate": config.lr * opt_g[1].scale,
+        }
 
     return step  # type: ignore[return-value]
 
@@ -189,8 +223,8 @@ def finish(state: BEGANState, config: BEGANConfig) -> tuple[Generator, Autoencod
 
     The generator takes standard normal latents, and makes uniform ones of them.
     """
-    generator = Generator(config.latent, config.width, rngs=nnx.Rngs(0))
-    discriminator = Autoencoder(config.latent, config.width, rngs=nnx.Rngs(0))
+    key = jax.random.key(0)
+    generator, discriminator = _network(Generator, config, key), _network(Autoencoder, config, key)
     nnx.update(generator, state.average)
     nnx.update(discriminator, state.discriminator)
     return generator, discriminator
@@ -201,17 +235,14 @@ def _part(step: Any, config: BEGANConfig) -> Any:
     return step // -(-config.steps // PARTS)
 
 
+def _network(make: Callable[..., Any], config: BEGANConfig, key: PRNGKey) -> Any:
+    return make(config.latent, config.width, config.skips, rngs=nnx.Rngs(key))
+
+
 def _graph(make: Callable[..., nnx.Module], config: BEGANConfig, form: Form) -> Any:
     """Return the structure of a network, its convolutions in the given form."""
-    module = nnx.eval_shape(lambda: make(config.latent, config.width, rngs=nnx.Rngs(0)))
+    module = nnx.eval_shape(lambda: _network(make, config, jax.random.key(0)))
     for _, layer in nnx.iter_graph(module):
         if isinstance(layer, Conv):
             layer.form = form
     return nnx.graphdef(module)
-
-
-def _optimiser(config: BEGANConfig) -> optax.GradientTransformation:
-    schedule = optax.piecewise_constant_schedule(
-        config.lr, {config.halve: 0.5, 2 * config.halve: 0.5}
-    )
-    return optax.adam(schedule, config.beta1)

@@ -157,6 +157,25 @@ def _began(job: Job) -> Iterator[Path]:
     config: began.BEGANConfig = job.config
     init_key, loop_key = jax.random.split(jax.random.key(job.recipe.seed))
     images = jnp.asarray(data.fashion_mnist("train", job.data_dir).images)
+    shape = {"latent": config.latent, "width": config.width, "skips": config.skips}
+    taken: list[Path] = []
+
+    def save(name: str, state: began.BEGANState, **extra: object) -> Path:
+        return job.save(
+            name,
+            "began.Generator",
+            began.finish(state, config)[0],
+            shape,
+            "latent u standard normal, made uniform on [-1, 1] by 2 Phi(u) - 1; images in [0, 1]",
+            lambda path: figures.of_generator(path, job.data_dir),
+            history=began.history(state, config),
+            **extra,
+        )
+
+    def snapshot(step: int, state: Any) -> None:
+        if step in job.snapshots:
+            taken.append(save(f"{job.name}-{step}", state, snapshot=step))
+
     state = job.loop(
         loop_key,
         began.init(init_key, config),
@@ -165,18 +184,11 @@ def _began(job: Job) -> Iterator[Path]:
         images,
         scan=False,
         chunk=50,
+        visit=snapshot,
+        stops=job.snapshots,
     )
-    generator, discriminator = began.finish(state, config)
-    shape = {"latent": config.latent, "width": config.width}
-    path = job.save(
-        job.name,
-        "began.Generator",
-        generator,
-        shape,
-        "latent u standard normal, made uniform on [-1, 1] by 2 Phi(u) - 1; images in [0, 1]",
-        lambda path: figures.of_generator(path, job.data_dir),
-        history=began.history(state, config),
-    )
+    yield from taken
+    path = save(job.name, state)
     yield path
 
     def measured(own: Path) -> dict[str, Any]:
@@ -192,7 +204,12 @@ def _began(job: Job) -> Iterator[Path]:
         }
 
     yield job.save(
-        f"{job.name}-discriminator", "began.Autoencoder", discriminator, shape, _IMAGES, measured
+        f"{job.name}-discriminator",
+        "began.Autoencoder",
+        began.finish(state, config)[1],
+        shape,
+        _IMAGES,
+        measured,
     )
 
 

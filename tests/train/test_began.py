@@ -12,7 +12,9 @@ from jaxgen.models.fashion_mnist.began import Autoencoder, Decoder, Generator
 from jaxgen.train import began
 from jaxgen.train.loop import train_loop
 
-CONFIG = began.BEGANConfig(steps=60, batch=8, latent=4, width=4, lr=1e-3, rate_k=0.05, ema=0.9)
+CONFIG = began.BEGANConfig(
+    steps=60, batch=8, latent=4, width=4, lr=1e-3, rate_k=0.05, ema=0.9, residual=0
+)
 
 
 def stripes(count):
@@ -41,6 +43,54 @@ def test_the_kept_generator_takes_normal_latents_for_uniform_ones():
     np.testing.assert_allclose(generator(u), inner, atol=1e-5)
 
 
+def test_the_first_tensor_reaches_every_size_by_skips():
+    z = jax.random.normal(jax.random.key(0), (2, 4))
+    seen = {}
+    for skips in (False, True):
+        decoder = Decoder(4, 3, skips, rngs=nnx.Rngs(0))
+        for i in (2, 4):  # cut what comes from the size below, leaving h0
+            kernel = decoder.convs[i].kernel
+            kernel[...] = kernel[...].at[:, :, :3].set(0.0)
+        images = nnx.jit(decoder)(z)
+        seen[skips] = float(jnp.max(jnp.abs(images[0] - images[1])))
+    assert seen[False] == 0.0
+    assert seen[True] > 0.01
+
+
+def test_with_a_carry_of_one_only_the_last_layer_is_left():
+    decoder = Decoder(4, 3, rngs=nnx.Rngs(0))
+    z = jax.random.normal(jax.random.key(0), (2, 4))
+    h0 = decoder.project(z).reshape(2, 7, 7, 3)
+    wanted = decoder.out(jnp.repeat(jnp.repeat(h0, 4, axis=1), 4, axis=2))
+    np.testing.assert_allclose(decoder(z, jnp.ones(())), wanted, atol=1e-6)
+    np.testing.assert_allclose(decoder(z, jnp.zeros(())), decoder(z), atol=1e-6)
+
+
+def test_the_carry_vanishes():
+    config = CONFIG._replace(residual=100)
+    found = [float(began.carry(jnp.asarray(t), config)) for t in (0, 25, 100, 500)]
+    np.testing.assert_allclose(found, [1.0, 0.75, 0.0, 0.0], atol=1e-6)
+    assert began.carry(jnp.asarray(0), CONFIG) == 0.0
+
+
+def test_the_rate_is_halved_where_the_measure_stands_still():
+    config = CONFIG._replace(window=2, patience=3, least=0.25)
+    rule = began.optimiser(config)
+    weight = jnp.zeros(())
+
+    @jax.jit
+    def after(values):
+        def one(state, value):
+            return rule.update(weight, state, value=value)[1], None
+
+        return jax.lax.scan(one, rule.init(weight), values)[0][1].scale
+
+    fall = 0.9 ** jnp.arange(20)
+    assert float(after(fall)) == 1.0
+    assert float(after(jnp.concatenate([fall, jnp.full(6, 1.0)]))) == 0.5
+    assert float(after(jnp.ones(100))) == 0.25
+
+
 def test_history_is_of_the_whole_run():
     config = CONFIG._replace(steps=120)  # 40 parts of three updates
     state = began.init(jax.random.key(0), CONFIG)._replace(
@@ -59,36 +109,44 @@ def test_one_step_is_the_paper_s():
     real, key = stripes(8), jax.random.key(1)
     new, metrics = jax.jit(began.make_step(CONFIG))(state, real, key)
     generator, discriminator = began.finish(state, CONFIG)
-    d_key, g_key = jax.random.split(key)
 
     @jax.jit
     def missed(images):
         return jnp.mean(jnp.abs(images - discriminator(images)))
 
-    draw = jax.jit(lambda key: Decoder.__call__(generator, began.latents(key, 8, 4)))
-    on_real, on_fake = float(missed(real)), float(missed(draw(g_key)))
-    assert float(jnp.min(draw(g_key))) < 0.0  # not cut to [0, 1] in training
+    z = began.latents(key, 8, 4)
+    fake = jax.jit(Decoder.__call__)(generator, z)
+    on_real, on_fake = float(missed(real)), float(missed(fake))
+    assert float(jnp.min(fake)) < 0.0  # not cut to [0, 1] in training
     assert float(metrics["real"]) == pytest.approx(on_real, rel=1e-5)
     assert float(metrics["fake"]) == pytest.approx(on_fake, rel=1e-5)
     wanted = on_real + abs(0.5 * on_real - on_fake)
     assert float(metrics["M"]) == pytest.approx(wanted, rel=1e-5)
     assert float(new.k) == pytest.approx(0.4 + 0.05 * (0.5 * on_real - on_fake), abs=1e-6)
 
-    # Adam's first step has the gradient's sign: compare it with the loss's own gradient.
-    fake = draw(d_key)
-    graph, params = nnx.split(discriminator)
+    # Adam's first step has the gradient's sign: compare it with each loss's own gradient.
+    d_graph, d_params = nnx.split(discriminator)
+    g_graph, g_params = nnx.split(generator)
 
-    def loss(params):
-        network = nnx.merge(graph, params)
+    def loss_d(params):
+        network = nnx.merge(d_graph, params)
         return jnp.mean(jnp.abs(real - network(real))) - 0.4 * jnp.mean(
             jnp.abs(fake - network(fake))
         )
 
-    gradient = jax.jit(jax.grad(loss))(params)
-    moved = jax.tree.map(lambda a, b: a - b, new.discriminator, state.discriminator)
-    for g, m in zip(jax.tree.leaves(gradient), jax.tree.leaves(moved), strict=True):
-        clear = np.abs(g) > 1e-5
-        np.testing.assert_array_equal(np.sign(m)[clear], -np.sign(g)[clear])
+    def loss_g(params):
+        images = Decoder.__call__(nnx.merge(g_graph, params), z)
+        return jnp.mean(jnp.abs(images - discriminator(images)))
+
+    for loss, params, after in (
+        (loss_d, d_params, new.discriminator),
+        (loss_g, g_params, new.generator),
+    ):
+        gradient = jax.jit(jax.grad(loss))(params)
+        moved = jax.tree.map(lambda a, b: a - b, after, params)
+        for g, m in zip(jax.tree.leaves(gradient), jax.tree.leaves(moved), strict=True):
+            clear = np.abs(g) > 1e-5
+            np.testing.assert_array_equal(np.sign(m)[clear], -np.sign(g)[clear])
 
 
 def test_k_is_kept_between_zero_and_one():

@@ -81,12 +81,13 @@ def test_snapshots_are_for_gans_and_within_the_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_snapshots_are_written_on_the_way(tmp_path):
-    paths = run("fashion-mnist/dcgan", out=tmp_path, steps=2, snapshots=(1,))
+@pytest.mark.parametrize("kind", ["dcgan", "began"])
+def test_snapshots_are_written_on_the_way(tmp_path, kind):
+    paths = run(f"fashion-mnist/{kind}", out=tmp_path, steps=2, snapshots=(1,))
     assert [path.name for path in paths] == [
-        "fashion_mnist_dcgan_1.safetensors",
-        "fashion_mnist_dcgan.safetensors",
-        "fashion_mnist_dcgan_discriminator.safetensors",
+        f"fashion_mnist_{kind}_1.safetensors",
+        f"fashion_mnist_{kind}.safetensors",
+        f"fashion_mnist_{kind}_discriminator.safetensors",
     ]
     assert describe(paths[0]).metadata["snapshot"] == 1
 
