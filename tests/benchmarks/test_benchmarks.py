@@ -48,6 +48,8 @@ SCRIPTS = [
     "toy_cogeneration",
     "tsne",
     "unreachable",
+    "wu_table",
+    "xu_codes",
     "xu_table",
 ]
 
