@@ -11,6 +11,10 @@ them. Measured on these fillings:
   distinct2          different pairs of neighbouring tokens over all: a filler that always says
                      the same has a low perplexity too
 
+and the paper's own measures (`maskgan_judge.py`): whether a held-out discriminator tells the
+filled windows from real ones, and unique 2-, 3- and 4-grams, for MaskGAN and for maximum
+likelihood at several sampling temperatures,
+
 beside real text, words drawn by their frequency, and words drawn evenly. The text is any plain
 file with a sentence on each line. The King James Bible (31,102 verses, public domain) is in
 Debian's and Ubuntu's package bible-kjv:
@@ -36,6 +40,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from maskgan_judge import colder, told_apart, unique
 
 from jaxgen.models.text.infillers import FilledReader, Infiller
 from jaxgen.models.text.language_models import Writer
@@ -199,11 +204,37 @@ def run(args, seed, tokens, vocabulary):
         "by_frequency": jnp.where(present, real, jnp.asarray(words[0], real.dtype)),
         "even": jnp.where(present, real, jnp.asarray(words[1], real.dtype)),
     }
+    own = {}
+    fillers = {f"likelihood {t:g}": colder(mle, t) for t in args.colder} | {
+        "maskgan": state.infiller
+    }
+    for name, params in fillers.items():
+        accuracy, error = told_apart(
+            jax.random.key(1000 + seed),
+            lambda key, tokens, given, params=params: nnx.merge(graph, params).fill(
+                key, tokens, given
+            ),
+            ours[: args.judged],
+            real,
+            present,
+            size,
+            args.judge,
+        )
+        filled = fill(params, keys[3])
+        own[name] = {
+            "accuracy": round(accuracy, 4),
+            "error": round(error, 4),
+            **{f"unique{n}": round(unique(filled, blanks, n), 4) for n in (2, 3, 4)},
+            "perplexity": measure(filled)["perplexity"],
+        }
+        tell(f"seed {seed} {name}: {own[name]}")
+    own["real"] = {f"unique{n}": round(unique(real, blanks, n), 4) for n in (2, 3, 4)}
     network = nnx.merge(graph, mle)
     gain = surprise(fillings["likelihood"]) - surprise(fillings["maskgan"])
     return {
         "seed": seed,
         **{name: measure(filled) for name, filled in fillings.items()},
+        "own_measures": own,
         # Of log perplexity, and its standard error over windows.
         "gain": [float(gain.mean()), float(gain.std(ddof=1) / np.sqrt(len(gain)))],
         "infiller_nll": float(maskgan.negative_log_likelihood(network, real, present)),
@@ -248,10 +279,15 @@ def main():
     parser.add_argument("--rounds", type=int, default=500)
     parser.add_argument("--lr", type=float, default=2e-4, help="of the infiller in the game")
     parser.add_argument("--windows", type=int, default=2000, help="unseen windows to fill")
+    parser.add_argument("--judge", type=int, default=600, help="updates of held-out judges")
+    parser.add_argument("--judged", type=int, default=12_000, help="windows that they learn from")
+    parser.add_argument("--temperatures", default="1,0.9,0.8,0.7", help="of maximum likelihood")
     parser.add_argument("--work", help="a folder of checkpoints to go on from")
     parser.add_argument("--rows", help="a file of JSON lines to go on with")
     args = parser.parse_args()
+    args.colder = [1.0] if args.smoke else [float(t) for t in args.temperatures.split(",")]
     if args.smoke:
+        args.judge, args.judged = 5, 200
         args.language = args.likelihood = 100
         args.warm_up = args.rounds = 4
         args.hidden, args.windows, args.seeds = 16, 200, 1

@@ -18,9 +18,9 @@ prior's s is a quarter of it. "diagonal" is N(mean_i, sd_i^2) of all real codes.
   real              test images
 
 Realism is what they print: the mean log probability of being real, by a discriminator that no
-sampler sees. It is trained here, on real training images against draws of the DCGAN, G(E(x)) and
-G of random codes, and its accuracy on held-out images of each kind is printed; `--work FOLDER`
-keeps it. Beside it the judge's accuracy, the Frechet distance of its features, diversity, and
+sampler sees. It is trained here, on real training images against G(E(x)) and G of random codes
+of each class (normal, with the class's mean and spread), and its accuracy on held-out images of
+each kind is printed; `--work FOLDER` keeps its checkpoint. Beside it the judge's accuracy, the Frechet distance of its features, diversity, and
 the share of a code's units that lie outside of the class's bounds.
 """
 
@@ -76,9 +76,7 @@ class Study:
 
     def __init__(self, args):
         self.args = args
-        self.cnn, self.generator, self.dcgan = (
-            jaxgen.load(f"fashion-mnist/{name}") for name in ("cnn", "ppgn", "dcgan")
-        )
+        self.cnn, self.generator = (jaxgen.load(f"fashion-mnist/{x}") for x in ("cnn", "ppgn"))
         self.train, self.test = data.fashion_mnist("train"), data.fashion_mnist("test")
         count = 600 if args.smoke else 20_000
         self.images = data.to_unit(self.train.images[:count])
@@ -100,8 +98,6 @@ class Study:
 
     def made(self, key, kind, images, labels):
         """Images of one kind of fake, as many as there are images."""
-        if kind == "dcgan":
-            return batched(self.dcgan, jax.random.normal(key, (len(labels), 64)))
         codes = np.asarray(batched(self.encode, images))
         if kind == "random codes":
             mean = np.stack([self.codes[self.labels == c].mean(0) for c in range(10)])
@@ -111,16 +107,17 @@ class Study:
         return batched(self.generator, codes)
 
 
-KINDS = ("dcgan", "codes of real images", "random codes")
+POOL = 8000
+KINDS = ("codes of real images", "random codes")
 
 
 def judge_of_realism(study, key):
     """Return a discriminator of real images and fakes, and its accuracy on held-out ones."""
     args = study.args
-    config = realism.RealismConfig(args.updates, width=8 if args.smoke else 48, weight_decay=0.05)
+    config = realism.RealismConfig(args.updates, width=8 if args.smoke else 32, weight_decay=0.05)
     pool = jnp.concatenate(
         [
-            study.made(jax.random.fold_in(key, i), kind, study.images, study.labels)
+            study.made(jax.random.fold_in(key, i), kind, study.images[:POOL], study.labels[:POOL])
             for i, kind in enumerate(KINDS)
         ]
     )
@@ -245,8 +242,8 @@ def main():
     options.add_argument("--chains", type=int, default=32)
     options.add_argument("--budget", type=int, default=200)
     options.add_argument("--k", type=float, default=1.0, help="bounds are mean +- k sd")
-    options.add_argument("--priors", default="1,0.25,diagonal")
-    options.add_argument("--updates", type=int, default=3000, help="of the discriminator")
+    options.add_argument("--priors", default="1,0.25", help="or diagonal")
+    options.add_argument("--updates", type=int, default=1500, help="of the discriminator")
     args = options.parse_args()
     args.classes = [1, 7] if args.smoke else list(range(10))
     priors = args.priors.split(",")
