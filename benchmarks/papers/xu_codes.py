@@ -20,8 +20,9 @@ prior's s is a quarter of it. "diagonal" is N(mean_i, sd_i^2) of all real codes.
 Realism is what they print: the mean log probability of being real, by a discriminator that no
 sampler sees. It is trained here, on real training images against G(E(x)) and G of random codes
 of each class (normal, with the class's mean and spread), and its accuracy on held-out images of
-each kind is printed; `--work FOLDER` keeps its checkpoint. Beside it the judge's accuracy, the Frechet distance of its features, diversity, and
-the share of a code's units that lie outside of the class's bounds.
+each kind is printed; `--work FOLDER` keeps its checkpoint. Beside it the judge's accuracy, the
+Frechet distance of its features, diversity, and the share of a code's units that lie outside of
+the class's bounds.
 """
 
 from __future__ import annotations
@@ -273,7 +274,7 @@ def main():
                         "codes": np.round(codes.astype(np.float64), 4).tolist(),
                     }
                 )
-            print(prior, method, accepted, file=sys.stderr, flush=True)
+            print(prior, method, file=sys.stderr, flush=True)
     # The judges are made when all has been drawn: no sampler sees them.
     fake, accuracy = judge_of_realism(study, jax.random.fold_in(key, 999))
     networks = (jaxgen.load("fashion-mnist/judge"), fake)
