@@ -39,6 +39,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `common`
 
@@ -79,7 +80,7 @@ def network(name, folder):
 class Mapped:
     """R(h) = E(G(h)) A + b."""
 
-    encoder: object
+    encoder: Any
     matrix: jax.Array
     offset: jax.Array
 

@@ -30,6 +30,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `common`
 
@@ -51,8 +52,8 @@ from jaxgen.train.job import rows
 from jaxgen.train.loop import train_loop
 
 METHODS = ("map", "map+clip", "mala", "mala+clip", "hmc")
-# Steps in units of s^2, chosen so that MALA accepts about half at the start and most at the end.
-ASCENT, LANGEVIN, LEAPFROG = 0.05, 0.12, 0.25
+# Steps in units of the prior's scale; MALA accepts 0.8 of its moves on average.
+ASCENT, LANGEVIN, LEAPFROG = optax.sgd(0.05), 0.12, 0.25
 PAPER = {"mala+clip": -5.53, "map+clip": -6.00, "hmc": -7.96, "mala": -9.79}
 
 
@@ -63,7 +64,7 @@ class Whitened:
     Steps are then in the unit of the prior. `scale` may be a number or one for each unit.
     """
 
-    generator: object
+    generator: Any
     mean: jax.Array
     scale: jax.Array
 
@@ -84,6 +85,7 @@ class Study:
         self.labels = np.asarray(self.train.labels[:count])
         self.encode = Codes.of(self.cnn)
         self.codes = np.asarray(batched(self.encode, self.images))
+        self.looks: dict[int, np.ndarray] = {}  # the judge's features of test images
         self.rms = float(np.sqrt(np.mean(self.codes**2)))
 
     def bounds(self, label, k):
@@ -169,7 +171,7 @@ def run(study, key, method, prior, label, k):
         result = jaxgen.ascend(
             key,
             posterior,
-            study.ascent,
+            ASCENT,
             num_chains=args.chains,
             num_steps=budget,
             clip=(low, high) if clipped else None,
@@ -252,7 +254,6 @@ def main():
         args.chains, args.budget, args.updates, priors = 4, 20, 6, ["1"]
     key = jax.random.key(args.seed)
     study = Study(args)
-    study.ascent = optax.sgd(ASCENT)
     done = common.Rows(args.rows, "method", "prior", "k", "label")
     for prior in priors:
         for method in METHODS:

@@ -39,6 +39,7 @@ __all__ = [
     "latents",
     "make_step",
     "optimiser",
+    "rate_share",
 ]
 
 # Of how many equal parts of a run the mean M and k are kept.
@@ -148,6 +149,11 @@ def optimiser(config: BEGANConfig) -> optax.GradientTransformationExtraArgs:
     )
 
 
+def rate_share(state: Any) -> Array:
+    """Return how much of the first rate a state of `optimiser` still uses."""
+    return state[1].scale
+
+
 def make_step(config: BEGANConfig, form: Form = "auto") -> Step:
     """Return the update of both networks at once, from the same state, on images `[B, 28, 28, 1]`.
 
@@ -196,7 +202,7 @@ def make_step(config: BEGANConfig, form: Form = "auto") -> Step:
             "k": k,
             "real": on_real,
             "fake": on_fake,
-            "rate": config.lr * opt_g[1].scale,
+            "rate": config.lr * rate_share(opt_g),
         }
 
     return step  # type: ignore[return-value]

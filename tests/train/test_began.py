@@ -83,7 +83,7 @@ def test_the_rate_is_halved_where_the_measure_stands_still():
         def one(state, value):
             return rule.update(weight, state, value=value)[1], None
 
-        return jax.lax.scan(one, rule.init(weight), values)[0][1].scale
+        return began.rate_share(jax.lax.scan(one, rule.init(weight), values)[0])
 
     fall = 0.9 ** jnp.arange(20)
     assert float(after(fall)) == 1.0
