@@ -109,6 +109,26 @@ def test_scan_over_keys_gives_the_same_bits(plain):
     assert float(log_z[0]) == plain.log_z
 
 
+def test_a_posterior_that_was_never_looked_at_may_be_closed_over():
+    fresh = observed(TOY.posterior.condition.observed)
+    result = jax.jit(lambda key: run(key, fresh))(KEY).settled()
+    assert result.log_z == pytest.approx(TOY.log_z, abs=5 * result.log_z_standard_error)
+
+
+@pytest.mark.slow
+def test_shard_map_over_keys():
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("x")
+
+    def each(keys):
+        return jax.vmap(lambda key: anneal(key, TOY.posterior).log_z)(keys)
+
+    keys = jax.random.split(KEY, 4)
+    spread = jax.shard_map(each, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    # Two items in a batch are not rounded as four are.
+    np.testing.assert_allclose(jax.jit(each)(keys), jax.jit(spread)(keys), rtol=1e-3)
+
+
 def test_an_exported_program_can_be_stored_and_called_again(plain):
     def numbers(words, y):
         result = run(jax.random.wrap_key_data(words), observed(y))

@@ -19,6 +19,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxgen.core.errors import InputError, expected
+from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import Array, PRNGKey
 from jaxgen.target.conditions.algebra import bare_terms
 from jaxgen.target.conditions.checks import seen_pixels
@@ -107,8 +108,11 @@ def _evaluated(posterior: Any, keys: Array) -> Evaluation:
 
 
 def at_hand(posterior: Any) -> bool:
-    """Whether all arrays are here to compute with: no tracer, no shape, no other machine's."""
-    return all(
+    """Whether all arrays are here to compute with: no tracer, no shape, no other machine's.
+
+    Under `jax.jit` nothing is: what is computed there becomes part of the program.
+    """
+    return not is_traced() and all(
         not isinstance(leaf, Tracer | jax.ShapeDtypeStruct)
         and getattr(leaf, "is_fully_addressable", True)
         for leaf in jax.tree.leaves(posterior)
