@@ -17,7 +17,7 @@ from jaxgen.core.tracing import is_traced
 from jaxgen.diagnostics.moments import Moments, add, pooled, quantiles, weighted_quantiles
 from jaxgen.diagnostics.streaming import StreamedDraws, histogram_quantiles
 from jaxgen.sampler.results import SampleResult
-from jaxgen.target.conditions import Condition
+from jaxgen.target.conditions import Condition, LearnedNoise, NoiseLevels
 from jaxgen.target.evaluation import evaluate
 from jaxgen.target.posterior import Posterior
 
@@ -102,7 +102,7 @@ def summarise(
 
 
 def _summarise_traced(
-    result: SampleResult, posterior: Posterior, condition: Any, level: float
+    result: SampleResult, posterior: Posterior, condition: Condition, level: float
 ) -> Reconstruction:
     """Sum up inside a transformation of JAX, by `jax.numpy`, all draws in memory."""
     stack = result.draws["image"]
@@ -143,7 +143,7 @@ def _summarise_traced(
 
 
 @jax.jit
-def residuals(condition: Any, stack: ArrayLike) -> Any:
+def residuals(condition: Condition, stack: ArrayLike) -> Any:
     """Each image's mean squared residual, and noise scale in units of the condition's."""
     base = bare(condition)
 
@@ -153,8 +153,8 @@ def residuals(condition: Any, stack: ArrayLike) -> Any:
         size = jnp.square(jnp.abs(residual)) / parts_of(residual)
         kept = jnp.ones_like(size) if kept is None else (kept > 0).astype(size.dtype)
         square = jnp.sum(kept * size) / jnp.sum(kept)
-        scale = condition.noise_scale(image) if base is not condition else jnp.ones(())
-        return square, scale
+        learned = isinstance(condition, LearnedNoise | NoiseLevels)
+        return square, condition.noise_scale(image) if learned else jnp.ones(())
 
     return jax.lax.map(one, stack, batch_size=64)
 

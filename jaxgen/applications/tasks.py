@@ -33,8 +33,8 @@ from jaxgen.target.conditions import GaussianNoise, LowResolution, ObservedPixel
 from jaxgen.target.path import tempered_prior_path
 from jaxgen.target.posterior import Posterior
 from jaxgen.target.priors import Gaussian
-from jaxgen.tempering.betas import by_name
-from jaxgen.tempering.step_size import CoGeneration
+from jaxgen.tempering.betas import Betas, by_name
+from jaxgen.tempering.step_size import CoGeneration, StepSize
 
 __all__ = [
     "COGEN_NOISE",
@@ -62,12 +62,12 @@ class SampleOptions(TypedDict, total=False):
     num_steps: int
     thin: int
     warmup: int
-    betas: Any
+    betas: Betas
     moves: int | None
     num_islands: int | None
     pool: int | None
     pilot: bool | None
-    step_size: Any
+    step_size: StepSize
     resample: str | None
     resample_threshold: float
     precondition: bool | str

@@ -6,10 +6,11 @@ The script is written from the parsers themselves, so it knows what they know.
 from __future__ import annotations
 
 import argparse
+from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from jaxgen.cli.options import Parser, add_talk
+from jaxgen.cli.options import Commands, Parser, add_talk
 
 __all__ = ["add", "script"]
 
@@ -31,7 +32,7 @@ class _Option(NamedTuple):
     takes: bool
 
 
-def add(commands: Any, name: str) -> None:
+def add(commands: Commands, name: str) -> None:
     """Add the command to a parser."""
     parser: Parser = commands.add_parser(
         name,
@@ -44,7 +45,7 @@ def add(commands: Any, name: str) -> None:
     parser.set_defaults(run=_run)
 
 
-def _run(options: Any) -> int:
+def _run(options: Namespace) -> int:
     import json
 
     from jaxgen.cli import commands

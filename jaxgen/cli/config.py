@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def with_file(
     return [*options, *words, *typed]
 
 
-def save(path: str, command: str, parser: argparse.ArgumentParser, options: Any) -> None:
+def save(path: str, command: str, parser: argparse.ArgumentParser, options: Namespace) -> None:
     """Write the settings in force, defaults included; --force and --resume are left out.
 
     Raises:

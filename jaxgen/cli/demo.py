@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
 
-from jaxgen.cli.options import Parser, add_output, whole
+from jaxgen.cli.options import Commands, Parser, add_output, whole
+
+if TYPE_CHECKING:  # `jaxgen --help` imports none of these
+    from jaxgen.cli import runs
 
 __all__ = ["add"]
 
@@ -24,7 +28,7 @@ _SHORT = (_TASKS[0], _TASKS[2], _TASKS[4])
 _NOISE = 0.2
 
 
-def add(commands: Any, name: str) -> None:
+def add(commands: Commands, name: str) -> None:
     """Add the command to a parser."""
     parser: Parser = commands.add_parser(
         name,
@@ -50,7 +54,7 @@ def add(commands: Any, name: str) -> None:
     parser.set_defaults(run=_run)
 
 
-def _run(options: Any) -> int:
+def _run(options: Namespace) -> int:
     import dataclasses
     import shlex
 
@@ -134,7 +138,7 @@ def _run(options: Any) -> int:
     return 0
 
 
-def _class(classifier: Any, label: int) -> Any:
+def _class(classifier: runs.Model, label: int) -> Any:
     import jaxgen
     from jaxgen.cli.runs import label_array
 

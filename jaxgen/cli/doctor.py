@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from jaxgen.cli.options import Parser, add_talk
+from jaxgen.cli.options import Commands, Parser, add_talk
 
 __all__ = ["Check", "add", "examine"]
 
@@ -27,7 +28,7 @@ class Check(NamedTuple):
     data: dict[str, Any]
 
 
-def add(commands: Any, name: str) -> None:
+def add(commands: Commands, name: str) -> None:
     """Add the command to a parser."""
     parser: Parser = commands.add_parser(
         name,
@@ -209,7 +210,7 @@ def _size(folder: Any) -> int:
     return total
 
 
-def _run(options: Any) -> int:
+def _run(options: Namespace) -> int:
     import json
 
     from jaxgen.report.output_folder import plain

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
-from typing import Any
+from argparse import Namespace
 
-from jaxgen.cli.options import Parser, add_talk
+from jaxgen.cli.options import Commands, Parser, add_talk
 from jaxgen.core.errors import expected
 
 __all__ = ["add"]
 
 
-def add(commands: Any, name: str) -> None:
+def add(commands: Commands, name: str) -> None:
     """Add the command to a parser."""
     from jaxgen.models.catalogue import FETCHABLE
 
@@ -33,7 +33,7 @@ def add(commands: Any, name: str) -> None:
     parser.set_defaults(run=_run)
 
 
-def _run(options: Any) -> int:
+def _run(options: Namespace) -> int:
     if len(options.names) > 1:
         for option in ("out", "tarball"):
             if getattr(options, option):

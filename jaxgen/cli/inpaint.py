@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from jaxgen.cli.options import Parser, add_models, add_output, add_sampling, noise_level
+from jaxgen.cli.options import Commands, Parser, add_models, add_output, add_sampling, noise_level
 
 if TYPE_CHECKING:  # `jaxgen --help` imports none of these
     import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # `jaxgen --help` imports none of these
 __all__ = ["add"]
 
 
-def add(commands: Any, name: str) -> None:
+def add(commands: Commands, name: str) -> None:
     """Add the command to a parser."""
     parser: Parser = commands.add_parser(
         name,

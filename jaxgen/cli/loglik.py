@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jaxgen.cli.options import Parser, add_output, positive, whole
+from jaxgen.cli.options import Commands, Parser, add_output, positive, whole
+
+if TYPE_CHECKING:  # `jaxgen --help` imports none of these
+    from jaxgen.cli import runs
 
 __all__ = ["add"]
 
 _MOST_SHOWN = 12
 
 
-def add(commands: Any, name: str) -> None:
+def add(commands: Commands, name: str) -> None:
     """Add the command to a parser."""
     parser: Parser = commands.add_parser(
         name,
@@ -103,7 +107,7 @@ def add(commands: Any, name: str) -> None:
     parser.set_defaults(run=_run)
 
 
-def _run(options: Any) -> int:
+def _run(options: Namespace) -> int:
     import time
 
     import jax
@@ -196,7 +200,7 @@ def _run(options: Any) -> int:
     return 0
 
 
-def _observation(options: Any, metadata: dict[str, Any]) -> Any:
+def _observation(options: Namespace, metadata: dict[str, Any]) -> Any:
     from jaxgen.core.errors import expected
     from jaxgen.target.observations import BernoulliObservation, GaussianObservation
 
@@ -212,7 +216,7 @@ def _observation(options: Any, metadata: dict[str, Any]) -> Any:
     return GaussianObservation(float(sigma))
 
 
-def _encoder(options: Any, generator: Any) -> Any:
+def _encoder(options: Namespace, generator: runs.Model) -> Any:
     from jaxgen.cli import runs
     from jaxgen.core.errors import expected
     from jaxgen.models.registry import available

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
-from jaxgen.cli.options import Parser, add_talk
+from jaxgen.cli.options import Commands, Parser, add_talk
 from jaxgen.core.errors import InputError
 
 __all__ = ["add", "card"]
@@ -22,7 +23,7 @@ _GROUPS = {
 _LONGEST = 60
 
 
-def add(commands: Any, name: str) -> None:
+def add(commands: Commands, name: str) -> None:
     """Add the command to a parser."""
     parser: Parser = commands.add_parser(
         name,
@@ -39,7 +40,7 @@ def add(commands: Any, name: str) -> None:
     parser.set_defaults(run=_run)
 
 
-def _run(options: Any) -> int:
+def _run(options: Namespace) -> int:
     if options.name is not None:
         found = card(options.name)
         if options.json:

@@ -11,9 +11,10 @@ import numpy as np
 
 from jaxgen.cli import many, reconstruct, runs
 from jaxgen.cli.progress import Reporter
-from jaxgen.core.types import ArrayTree, Condition
+from jaxgen.core.types import ArrayTree
 from jaxgen.plotting.pictures import reconstructions
 from jaxgen.report.reading import Entry
+from jaxgen.target.conditions import Condition
 
 __all__ = ["Command", "each", "one"]
 

@@ -10,11 +10,12 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from jaxgen.core.errors import InputError, expected
 
 __all__ = [
+    "Commands",
     "Parser",
     "add_models",
     "add_output",
@@ -65,6 +66,10 @@ class Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(unknown[1], known, 1, 0.6)
             text += f". Did you mean {near[0]}?" if near else ""
         raise InputError(f"{text}{'' if text.endswith('?') else '.'} See `{self.prog} --help`")
+
+
+# What `add_subparsers` returns, to which each command adds its parser.
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:

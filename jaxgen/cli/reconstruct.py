@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 import jaxgen
 from jaxgen.applications import tasks
+from jaxgen.applications.noise import Observed
 from jaxgen.cli import options as texts
 from jaxgen.cli.runs import Finished, Model, draws, label_array, load
 from jaxgen.core.pytree import pytree, static
+from jaxgen.core.types import Array, ArrayTree, Classifier, Generator, Prior
 from jaxgen.plotting.pictures import Reconstruction, masked
+from jaxgen.target.conditions import Condition
 from jaxgen.target.posterior import Posterior
+
+if TYPE_CHECKING:  # `many` imports this file
+    pass
 
 __all__ = [
     "OfClass",
@@ -58,13 +65,13 @@ class Task(NamedTuple):
     note: str
 
 
-def add_class_term(options: Any, condition: Any, models: list[Model]) -> Any:
+def add_class_term(options: Namespace, condition: Condition, models: list[Model]) -> Condition:
     """Return the condition, and the class's log-softmax where --class was given."""
     term = _class_term(options, models)
     return condition if term is None else condition + term
 
 
-def _class_term(options: Any, models: list[Model]) -> jaxgen.ClassLogSoftmax | None:
+def _class_term(options: Namespace, models: list[Model]) -> jaxgen.ClassLogSoftmax | None:
     """Return the log-softmax of the class of --class, or None, and add its classifier."""
     if options.label is None:
         return None
@@ -78,11 +85,11 @@ def _class_term(options: Any, models: list[Model]) -> jaxgen.ClassLogSoftmax | N
 class OfClass:
     """label -> the posterior of a class; the networks' weights are data."""
 
-    prior: Any
-    generator: Any
-    classifier: Any
+    prior: Prior
+    generator: Generator
+    classifier: Classifier
 
-    def __call__(self, label: Any) -> Posterior:
+    def __call__(self, label: Array) -> Posterior:
         """Return the posterior."""
         condition = jaxgen.ClassLogSoftmax(self.classifier, label)
         return Posterior(self.prior, self.generator, condition)
@@ -94,7 +101,7 @@ class OfPixels:
 
     noise: float | str = static()
 
-    def __call__(self, observed: Any) -> Any:
+    def __call__(self, observed: tuple[Array, Array]) -> Observed:
         """Return the condition."""
         image, mask = observed
         condition = jaxgen.ObservedPixels(image, mask, tasks.unit_noise(self.noise))
@@ -110,7 +117,7 @@ class OfView:
     method: str = static()
     shape: tuple[int, int, int] = static()
 
-    def __call__(self, view: Any) -> Any:
+    def __call__(self, view: Array) -> Observed:
         """Return the condition."""
         unit = tasks.unit_noise(self.noise)
         condition = jaxgen.LowResolution(view, unit, self.factor, self.method)
@@ -121,33 +128,35 @@ class OfView:
 class Posteriors:
     """item -> its posterior; weights and the class are data."""
 
-    prior: Any
-    generator: Any
-    condition: Any
-    also: Any
+    prior: Prior
+    generator: Generator
+    condition: Callable[[ArrayTree], Condition]
+    also: Condition | None
 
-    def __call__(self, observed: Any) -> Posterior:
+    def __call__(self, observed: ArrayTree) -> Posterior:
         """Return the posterior."""
         condition = self.condition(observed)
         full = condition if self.also is None else condition + self.also
         return Posterior(self.prior, self.generator, full)
 
 
-def posteriors(options: Any, condition: Any, models: list[Model]) -> Posteriors:
-    """Posteriors of many images, with the class of --class where it was given."""
+def posteriors(
+    options: Namespace, condition: Callable[[ArrayTree], Condition], models: list[Model]
+) -> Posteriors:
+    """Return the posteriors of many images, with the class of --class where it was given."""
     generator = models[0]
     prior = jaxgen.Gaussian.standard(generator.info.input_shape)
     return Posteriors(prior, generator.network, condition, _class_term(options, models))
 
 
-def pixel_condition(image: np.ndarray, mask: np.ndarray, noise: float | str) -> Any:
+def pixel_condition(image: np.ndarray, mask: np.ndarray, noise: float | str) -> Observed:
     """Return observed pixels as data; hidden pixels are zeroed so that they cannot leak."""
     seen = np.where(mask[..., None] > 0, image, 0.0).astype(np.float32)
     condition = jaxgen.ObservedPixels(jnp.asarray(seen), jnp.asarray(mask), tasks.unit_noise(noise))
     return tasks.learned(condition, noise)
 
 
-def judge(done: Finished, target: Posterior, condition: Any) -> tuple[Finished, Interval]:
+def judge(done: Finished, target: Posterior, condition: Condition) -> tuple[Finished, Interval]:
     """Add credible intervals and whether the generator can show what was seen, and say so."""
     found = tasks.summarise(done.result, target, condition)
     result = done.result._replace(notes=found.notes)
@@ -155,7 +164,9 @@ def judge(done: Finished, target: Posterior, condition: Any) -> tuple[Finished, 
     return dataclasses.replace(done, facts=facts, result=result), (found.low, found.high)
 
 
-def saved(done: Finished, task: Task, target: Any, condition: Any, name: str, **view: Any) -> Any:
+def saved(
+    done: Finished, task: Task, target: Any, condition: Condition, name: str, **view: Any
+) -> Any:
     """Return a finished item of a folder of images, as `jaxgen.cli.many` writes it.
 
     Args:

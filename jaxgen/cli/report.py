@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from typing import Any
 
-from jaxgen.cli.options import Parser, add_talk
+from jaxgen.cli.options import Commands, Parser, add_talk
 
 __all__ = ["add"]
 
 
-def add(commands: Any, name: str) -> None:
+def add(commands: Commands, name: str) -> None:
     """Add the command to a parser."""
     parser: Parser = commands.add_parser(
         name,
@@ -26,7 +27,7 @@ def add(commands: Any, name: str) -> None:
     parser.set_defaults(run=_run)
 
 
-def _run(options: Any) -> int:
+def _run(options: Namespace) -> int:
     from pathlib import Path
 
     from jaxgen.report.reading import read

@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from jaxgen.cli import options as texts
 from jaxgen.cli.progress import Reporter
 from jaxgen.core.atomic import local_folder
 from jaxgen.core.errors import InputError, expected
+from jaxgen.core.types import Condition
 from jaxgen.kernels import ChainState
 from jaxgen.models.registry import ModelInfo, describe
 from jaxgen.report import output_folder
@@ -76,7 +78,7 @@ class Settings:
     checkpoint_every: float = 60.0
 
     @classmethod
-    def of(cls, options: Any) -> Settings:
+    def of(cls, options: Namespace) -> Settings:
         """Return the settings of parsed options; raise `InputError` if `thin` exceeds `steps`."""
         if options.thin > options.steps:
             raise expected("--thin", f"at most --steps, {options.steps}", options.thin)
@@ -134,7 +136,7 @@ def image_shape(generator: Model) -> tuple[int, int, int]:
     return shape
 
 
-def posterior(generator: Model, condition: Any) -> Posterior:
+def posterior(generator: Model, condition: Condition) -> Posterior:
     """Compose a standard normal prior of the generator's latent shape, and a condition."""
     return Posterior(
         jaxgen.Gaussian.standard(generator.info.input_shape), generator.network, condition
@@ -237,7 +239,7 @@ def summary(
     }
 
 
-def out_folder(options: Any, stem: str) -> Path:
+def out_folder(options: Namespace, stem: str) -> Path:
     """Where results will go: refused now, before anything is computed, if it is taken.
 
     So it is where an interrupted run waits beside it, unless --resume goes on with that

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
 
-from jaxgen.cli.options import Parser, add_output, add_sampling
+from jaxgen.cli.options import Commands, Parser, add_output, add_sampling
+
+if TYPE_CHECKING:  # `jaxgen --help` imports none of these
+    from jaxgen.cli import runs
 
 __all__ = ["add"]
 
 _COLUMNS = 16
 
 
-def add(commands: Any, name: str) -> None:
+def add(commands: Commands, name: str) -> None:
     """Add the command to a parser."""
     parser: Parser = commands.add_parser(
         name,
@@ -44,7 +48,7 @@ def add(commands: Any, name: str) -> None:
     parser.set_defaults(run=_run)
 
 
-def _run(options: Any) -> int:
+def _run(options: Namespace) -> int:
     import jax
 
     import jaxgen
@@ -81,7 +85,7 @@ def _run(options: Any) -> int:
     return 0
 
 
-def _each(options: Any, settings: Any, generator: Any, classifier: Any) -> int:
+def _each(options: Namespace, settings: Any, generator: runs.Model, classifier: runs.Model) -> int:
     """Several classes by one program, each into a folder of its own."""
     import numpy as np
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import Any
 
-from jaxgen.cli.options import Parser, add_models, add_output, add_sampling, noise_level, whole
+from jaxgen.cli.options import (
+    Commands,
+    Parser,
+    add_models,
+    add_output,
+    add_sampling,
+    noise_level,
+    whole,
+)
 
 __all__ = ["add"]
 
 
-def add(commands: Any, name: str) -> None:
+def add(commands: Commands, name: str) -> None:
     """Add the command to a parser."""
     parser: Parser = commands.add_parser(
         name,
@@ -53,6 +60,8 @@ def _run(options: Namespace) -> int:
     import jax.numpy as jnp
     import numpy as np
 
+    import jaxgen
+    from jaxgen.applications import tasks
     from jaxgen.cli import inputs, many, observed, reconstruct, runs
     from jaxgen.core.errors import expected
 
@@ -66,7 +75,7 @@ def _run(options: Namespace) -> int:
     command = observed.Command("superres", options, settings, [generator], "superresolution.png")
     condition = reconstruct.OfView(options.noise, factor, options.method, shape)
     blank = jnp.zeros((*small, channels), jnp.float32)
-    reduce = reconstruct.OfView(1.0, factor, options.method, shape)(blank).view
+    reduce = jaxgen.LowResolution(blank, tasks.unit_noise(1.0), factor, options.method).view
 
     def view_of(picture: inputs.Picture) -> np.ndarray:
         if picture.image.shape != shape:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
-from jaxgen.cli.options import Parser, add_talk, nearest, whole
+from jaxgen.cli.options import Commands, Parser, add_talk, nearest, whole
 
 __all__ = ["add"]
 
 
-def add(commands: Any, name: str) -> None:
+def add(commands: Commands, name: str) -> None:
     """Add the command to a parser."""
     parser: Parser = commands.add_parser(
         name,
@@ -52,7 +52,7 @@ def add(commands: Any, name: str) -> None:
     parser.set_defaults(run=_run)
 
 
-def _run(options: Any) -> int:
+def _run(options: Namespace) -> int:
     import jaxgen.sequences.recipes  # noqa: F401 (text/... joins the table)
     from jaxgen.core.errors import expected
     from jaxgen.sampler.checkpoint.folder import Preempted

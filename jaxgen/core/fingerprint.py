@@ -32,6 +32,7 @@ from jaxgen.core.code import (
     referenced_names,
 )
 from jaxgen.core.errors import expected
+from jaxgen.core.types import ArrayTree
 from jaxgen.core.values import (
     attributes_of,
     cached_names,
@@ -327,7 +328,7 @@ class _Describer:
         count = sum(np.size(leaf) for leaf in leaves if isinstance(leaf, _ARRAYS))
         return f"{count} numbers sha256 {sha([text.encode() for text in texts])[:16]}"
 
-    def _structure(self, structure: Any) -> str:
+    def _structure(self, structure: ArrayTree) -> str:
         data = structure.node_data()
         kind, extra = ("leaf", ()) if data is None else data
         inner = [self._structure(child) for child in structure.children()]

@@ -19,6 +19,8 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from jaxgen.core.types import ArrayTree
+
 __all__ = [
     "StaticFunction",
     "as_data",
@@ -75,7 +77,7 @@ def with_structure(*names: str) -> Callable[[type[T]], type[T]]:
             children = [(jax.tree_util.GetAttrKey(n), getattr(value, n)) for n in data]
             return children, tuple(getattr(value, n) for n in names)
 
-        def unflatten(structure: Any, children: Any) -> Any:
+        def unflatten(structure: ArrayTree, children: Any) -> Any:
             fields = dict(zip(data, children, strict=True))
             return cls(**fields, **dict(zip(names, structure, strict=True)))
 

@@ -18,6 +18,7 @@ import jax
 __all__ = [
     "Array",
     "ArrayTree",
+    "Classifier",
     "Condition",
     "Density",
     "Device",
@@ -36,6 +37,8 @@ Array: TypeAlias = jax.Array
 PRNGKey: TypeAlias = jax.Array
 Scalar: TypeAlias = jax.Array | float
 ArrayTree: TypeAlias = Any
+# An image -> logits `[K]`.
+Classifier: TypeAlias = Callable[[jax.Array], jax.Array]
 # An image -> mean and log variance `[2, D]` of an approximate posterior over latents.
 Encoder: TypeAlias = Callable[[jax.Array], jax.Array]
 # `jax.Device`, which type checkers take for a variable.

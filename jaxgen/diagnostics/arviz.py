@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import DTypeLike
 
 from jaxgen.core.errors import expected
 from jaxgen.sampler.results import SampleResult
@@ -146,7 +147,7 @@ def _dataset(xarray: Any, arrays: dict[str, np.ndarray], first: tuple[str, ...])
 
 
 def _statistics(result: SampleResult, chains: int, count: int) -> dict[str, np.ndarray]:
-    def repeated(values: Any, dtype: Any) -> np.ndarray:
+    def repeated(values: Any, dtype: DTypeLike) -> np.ndarray:
         column = np.broadcast_to(np.asarray(values, dtype), (chains,))
         return np.repeat(column[:, None], count, axis=1)
 

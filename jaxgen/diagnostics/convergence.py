@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from jaxgen.core.deprecation import former_field
 from jaxgen.core.printing import card, card_html, prints_short
-from jaxgen.core.types import Generator, PRNGKey
+from jaxgen.core.types import Generator, Prior, PRNGKey
 from jaxgen.inference.observables import observe
 from jaxgen.metrics.chains import ESS, effective_sizes, split_rhat
 from jaxgen.sampler.notes import separation_note
@@ -114,7 +114,7 @@ def _printed(found: Diagnosis) -> tuple[str, list[tuple[str, str]], tuple[str, .
 
 
 def symmetries(
-    key: PRNGKey, generator: Generator, prior: Any, *, num_draws: int = 4, tolerance: float = 1e-3
+    key: PRNGKey, generator: Generator, prior: Prior, *, num_draws: int = 4, tolerance: float = 1e-3
 ) -> Symmetries:
     """Test on prior draws whether a generator ignores |z|, the sign of z, or coordinates.
 
@@ -278,7 +278,7 @@ def _agreeing(islands: Any, families: int, why: str) -> str:
 
 
 @functools.partial(jax.jit, static_argnames=("count",))
-def _probe(key: PRNGKey, generator: Any, prior: Any, count: int) -> tuple[Any, ...]:
+def _probe(key: PRNGKey, generator: Generator, prior: Prior, count: int) -> tuple[Any, ...]:
     """Images of prior draws; of scaled and of mirrored ones; cotangents pulled back."""
     z = jax.vmap(lambda k: prior.latent(prior.sample(k)))(jax.random.split(key, count))
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxgen.core.errors import expected
 from jaxgen.core.printing import prints_short
+from jaxgen.core.types import ArrayTree
 from jaxgen.diagnostics.moments import Moments, add
 
 __all__ = ["BINS", "StreamedDraws", "folding", "histogram_quantiles"]
@@ -52,7 +53,7 @@ def folding(
       misses: images `[N, H, W, channels]` -> (mean squared residual, noise scale), each `[N]`.
     """
 
-    def fold(sums: StreamedDraws | None, kept: Any) -> StreamedDraws:
+    def fold(sums: StreamedDraws | None, kept: ArrayTree) -> StreamedDraws:
         images = np.asarray(kept["image"])  # [n, C, H, W, channels]
         count, chains = images.shape[:2]
         flat = images.reshape(-1, *images.shape[2:])

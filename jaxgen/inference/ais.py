@@ -20,7 +20,7 @@ from jaxgen.core.errors import expected
 from jaxgen.core.keys import as_key
 from jaxgen.core.precision import at_precision
 from jaxgen.core.tracing import is_traced
-from jaxgen.core.types import PRNGKey
+from jaxgen.core.types import Device, PRNGKey
 from jaxgen.inference.finished import leave
 from jaxgen.kernels import Kernel
 from jaxgen.sampler import loop, traced
@@ -34,8 +34,9 @@ from jaxgen.sampler.results import AISResult
 from jaxgen.sampler.traced import refuse_under_trace
 from jaxgen.target.path import AnnealedPath
 from jaxgen.target.posterior import Posterior
-from jaxgen.tempering.betas import Adaptive
+from jaxgen.tempering.betas import Adaptive, Betas
 from jaxgen.tempering.resampling import effective_sample_size
+from jaxgen.tempering.step_size import StepSize
 
 __all__ = ["ais"]
 
@@ -45,17 +46,17 @@ def ais(
     key: PRNGKey,
     target: Posterior | AnnealedPath,
     kernel: Kernel | None = None,
-    betas: Any = None,
+    betas: Betas = None,
     *,
     num_chains: int = 64,
-    step_size: Any = None,
+    step_size: StepSize = None,
     moves: int = 1,
     resample: str | None = None,
     resample_threshold: float = 0.5,
     precondition: bool | str = False,
     tile: int | None = None,
     memory: int | None = None,
-    devices: Sequence[Any] | None = None,
+    devices: Sequence[Device] | None = None,
     shard_weights: bool = False,
     folder: str | PathLike[str] | None = None,
     resume: bool = False,

@@ -27,6 +27,7 @@ from jaxgen.target.path import AnnealedPath
 from jaxgen.target.posterior import Posterior
 from jaxgen.tempering.betas import Adaptive
 from jaxgen.tempering.resampling import Evidence
+from jaxgen.tempering.step_size import StepSize
 
 __all__ = ["Annealed", "annealed"]
 
@@ -55,7 +56,7 @@ def annealed(
     *,
     num_chains: int = 64,
     moves: int = 3,
-    step_size: Any = None,
+    step_size: StepSize = None,
     resample: str | None = "systematic",
     resample_threshold: float = 0.5,
     precondition: bool | str = True,

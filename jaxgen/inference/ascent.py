@@ -9,7 +9,7 @@ mass is, which is how "super-stimuli" arise. Offered to compare, and to start fr
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from jaxgen.core.precision import at_precision
 from jaxgen.core.printing import prints_short
 from jaxgen.core.pytree import with_structure
 from jaxgen.core.tracing import is_traced
-from jaxgen.core.types import Array, ArrayTree, PRNGKey, Scalar
+from jaxgen.core.types import Array, ArrayTree, PRNGKey, Scalar, Score
 from jaxgen.sampler.sharding import over_chains
 from jaxgen.target.posterior import Posterior
 
@@ -156,7 +156,7 @@ def _ascend(
     def gradient(z: ArrayTree) -> tuple[Array, ArrayTree]:
         value, grad = jax.value_and_grad(objective)(z)
         if not has_density:
-            score = posterior.prior.score(z)
+            score = cast(Score, posterior.prior).score(z)
             grad = jax.tree.map(lambda g, s: g + prior_weight * s, grad, score)
         return value, grad
 

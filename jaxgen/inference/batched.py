@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,14 @@ from jaxgen.kernels import Kernel
 from jaxgen.sampler import program
 from jaxgen.sampler.options import ONE_BATCH, ChunkOptions, Sampler, collect_nothing
 from jaxgen.sampler.state import ChunkSpec, Phase, SamplerState
+from jaxgen.target.path import AnnealedPath
 from jaxgen.tempering.resampling import effective_sample_size
 from jaxgen.tempering.step_size import DualAveraging, PerTemperature, StepRule
 
 __all__ = ["BatchedEvidence", "anneal", "count_items", "pilot"]
+
+# One item -> the path that is annealed for it; a callable pytree.
+Family: TypeAlias = Callable[[ArrayTree], AnnealedPath]
 
 # Temperatures in one call of the compiled program: between two calls progress is told.
 CHUNK = 10
@@ -63,7 +67,7 @@ class BatchedEvidence(NamedTuple):
 
 def anneal(
     key: PRNGKey,
-    family: Any,
+    family: Family,
     items: ArrayTree,
     kernel: Kernel,
     betas: np.ndarray,
@@ -109,7 +113,7 @@ def anneal(
 
 def pilot(
     key: PRNGKey,
-    family: Any,
+    family: Family,
     items: ArrayTree,
     kernel: Kernel,
     betas: np.ndarray,
@@ -155,7 +159,7 @@ def count_items(items: ArrayTree) -> int:
 
 def _run(
     key: PRNGKey,
-    family: Any,
+    family: Family,
     items: ArrayTree,
     index: np.ndarray,
     kernel: Kernel,
@@ -188,7 +192,13 @@ def _run(
 
 @functools.partial(jax.jit, static_argnames=("num_chains",))
 def _start(
-    keys: Array, family: Any, items: ArrayTree, kernel: Kernel, rules: StepRule, *, num_chains: int
+    keys: Array,
+    family: Family,
+    items: ArrayTree,
+    kernel: Kernel,
+    rules: StepRule,
+    *,
+    num_chains: int,
 ) -> SamplerState:
     def one(key: PRNGKey, item: ArrayTree, rule: StepRule) -> SamplerState:
         return program.initial_state(key, family(item), kernel, rule, num_chains=num_chains)
@@ -199,7 +209,7 @@ def _start(
 @functools.partial(jax.jit, static_argnames=("chunk_size",))
 def _advance(
     states: SamplerState,
-    family: Any,
+    family: Family,
     items: ArrayTree,
     kernel: Kernel,
     rules: StepRule,

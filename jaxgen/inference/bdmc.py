@@ -24,7 +24,7 @@ from jaxgen.core.printing import card, card_html, number
 from jaxgen.core.pytree import pytree, with_structure
 from jaxgen.core.table import Table
 from jaxgen.core.tracing import is_traced, namespace
-from jaxgen.core.types import Array, ArrayTree, Density, PRNGKey
+from jaxgen.core.types import Array, ArrayTree, Density, Encoder, Generator, Prior, PRNGKey
 from jaxgen.inference import batched as many
 from jaxgen.inference.ais import ais
 from jaxgen.inference.batched import BatchedEvidence
@@ -34,8 +34,8 @@ from jaxgen.target.observations import Observation
 from jaxgen.target.path import AnnealedPath, Target, geometric_path, likelihood_path
 from jaxgen.target.posterior import Posterior
 from jaxgen.target.priors import Gaussian
-from jaxgen.tempering.betas import check_betas, sigmoid
-from jaxgen.tempering.step_size import PerTemperature
+from jaxgen.tempering.betas import Betas, check_betas, sigmoid
+from jaxgen.tempering.step_size import PerTemperature, StepSize
 
 __all__ = [
     "BDMCResult",
@@ -103,7 +103,7 @@ def reverse_path(path: AnnealedPath, z_exact: ArrayTree) -> AnnealedPath:
     return AnnealedPath(target, Negative(path.tilt), start, base_is_cheap=False)
 
 
-def reverse_betas(betas: Any) -> np.ndarray:
+def reverse_betas(betas: Betas) -> np.ndarray:
     """beta'_t = 1 - beta_{T - t}, of the forward schedule from 0 to 1."""
     forward = check_betas(betas)
     if forward[0] != 0 or abs(forward[-1] - 1) > 1e-9:
@@ -127,10 +127,10 @@ def reverse_ais(
     path: AnnealedPath | Posterior,
     z_exact: ArrayTree,
     kernel: Kernel | None = None,
-    betas: Any = None,
+    betas: Betas = None,
     *,
     num_chains: int = 16,
-    step_size: Any = 0.1,
+    step_size: StepSize = 0.1,
     **options: Any,
 ) -> AISResult:
     """Estimate a stochastic upper bound on log Z, from one exact draw of the target.
@@ -184,10 +184,10 @@ class DecoderPaths:
         path is q^(1 - beta) p(z, image)^beta and begins near its end (Wu et al. 2017, A.2).
     """
 
-    prior: Any
-    generator: Any
+    prior: Prior
+    generator: Generator
     observation: Any
-    encoder: Any = None
+    encoder: Encoder | None = None
 
     def posterior(self, image: Array) -> Posterior:
         """p(z | image), not normalised."""
@@ -195,6 +195,7 @@ class DecoderPaths:
 
     def start(self, image: Array) -> Gaussian:
         """q(z | image), of the encoder."""
+        assert self.encoder is not None, "these paths start at the prior"
         mean, log_variance = self.encoder(image)
         return Gaussian(mean, jnp.exp(0.5 * log_variance))
 
@@ -291,13 +292,13 @@ def _simulate(keys: Array, paths: DecoderPaths) -> tuple[ArrayTree, Array]:
 @at_precision
 def bdmc(
     key: PRNGKey,
-    prior: Any,
-    generator: Any,
+    prior: Prior,
+    generator: Generator,
     observation: Observation,
     kernel: Kernel | None = None,
-    betas: Any = None,
+    betas: Betas = None,
     *,
-    encoder: Any = None,
+    encoder: Encoder | None = None,
     num_pairs: int = 16,
     num_chains: int = 16,
     moves: int = 1,

@@ -18,6 +18,7 @@ import numpy as np
 from jaxgen.core.atomic import local_folder
 from jaxgen.core.errors import InputError
 from jaxgen.core.pytree import StaticFunction, short
+from jaxgen.core.types import ArrayTree
 from jaxgen.sampler.checkpoint.draws import leaf_names
 from jaxgen.sampler.config import RunConfig
 from jaxgen.sampler.finished import (
@@ -251,12 +252,12 @@ def _writable(path: Path) -> bool:
     return os.access(path, os.W_OK)
 
 
-def _size(tree: Any) -> tuple[int, int]:
+def _size(tree: ArrayTree) -> tuple[int, int]:
     first = jax.tree.leaves(tree)[0]
     return np.shape(first)[0], np.shape(first)[1]
 
 
-def _alike(kept: Any, position: Any) -> bool:
+def _alike(kept: ArrayTree, position: ArrayTree) -> bool:
     """Whether what was kept are positions of chains, and not something else of their size."""
     if jax.tree.structure(kept) != jax.tree.structure(position):
         return False
@@ -264,7 +265,7 @@ def _alike(kept: Any, position: Any) -> bool:
     return all(np.shape(x)[2:] == np.shape(last)[1:] for x, last in pairs)
 
 
-def _stride(tree: Any, more: Any, posterior: Any, most: int) -> tuple[int, bool]:
+def _stride(tree: ArrayTree, more: Any, posterior: Any, most: int) -> tuple[int, bool]:
     """Return k, every k-th draw being shown, and whether images are."""
     chains, draws = _size(tree)
     each = sum(int(np.prod(np.shape(x)[2:])) for x in jax.tree.leaves(tree))
@@ -280,7 +281,7 @@ def _stride(tree: Any, more: Any, posterior: Any, most: int) -> tuple[int, bool]
     return max(1, stride), image > 0
 
 
-def _joined(tree: Any) -> np.ndarray:
+def _joined(tree: ArrayTree) -> np.ndarray:
     """One array as it is; of several, `[C, S, D]` with the leaves' numbers end to end."""
     leaves = [np.asarray(x) for x in jax.tree.leaves(tree)]
     if len(leaves) == 1 and leaves[0].ndim >= 3:

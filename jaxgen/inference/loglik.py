@@ -22,7 +22,7 @@ from jaxgen.core.printing import card, card_html, number
 from jaxgen.core.pytree import with_structure
 from jaxgen.core.table import Table
 from jaxgen.core.tracing import is_traced, namespace
-from jaxgen.core.types import Array, PRNGKey
+from jaxgen.core.types import Array, Encoder, Generator, Prior, PRNGKey
 from jaxgen.inference import batched as many
 from jaxgen.inference.batched import BatchedEvidence
 from jaxgen.inference.bdmc import BDMCResult, DecoderPaths, bdmc
@@ -32,7 +32,7 @@ from jaxgen.inference.sample import sample
 from jaxgen.kernels import HMC, Kernel
 from jaxgen.sampler.results import SampleResult
 from jaxgen.target.observations import Observation
-from jaxgen.tempering.betas import check_betas, linear, sigmoid
+from jaxgen.tempering.betas import Betas, check_betas, linear, sigmoid
 
 __all__ = ["LogLikelihood", "importance_loglik", "loglik"]
 
@@ -111,14 +111,14 @@ def _printed(found: LogLikelihood) -> tuple[str, list[tuple[str, str]], tuple[st
 @at_precision
 def loglik(
     key: PRNGKey,
-    generator: Any,
+    generator: Generator,
     images: Any,
     observation: Observation,
     *,
-    prior: Any = None,
-    encoder: Any = None,
+    prior: Prior | None = None,
+    encoder: Encoder | None = None,
     kernel: Kernel | None = None,
-    betas: Any = None,
+    betas: Betas = None,
     num_chains: int | None = None,
     moves: int | None = None,
     check: int = 0,

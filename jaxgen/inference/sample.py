@@ -21,7 +21,7 @@ from jaxgen.core.errors import check_integer, expected
 from jaxgen.core.keys import as_key
 from jaxgen.core.precision import at_precision
 from jaxgen.core.tracing import is_traced
-from jaxgen.core.types import ArrayTree, PRNGKey
+from jaxgen.core.types import ArrayTree, Device, PRNGKey
 from jaxgen.inference.finished import leave
 from jaxgen.inference.until import Converged, as_goal, draw_until
 from jaxgen.kernels import ChainState, Kernel
@@ -37,7 +37,9 @@ from jaxgen.sampler.state import SamplerState, TemperatureInfo, step_index
 from jaxgen.sampler.traced import refuse_under_trace
 from jaxgen.target.path import AnnealedPath
 from jaxgen.target.posterior import Posterior
+from jaxgen.tempering.betas import Betas
 from jaxgen.tempering.resampling import effective_sample_size, whole_log_weight
+from jaxgen.tempering.step_size import StepSize
 
 __all__ = ["images", "positions", "sample"]
 
@@ -70,12 +72,12 @@ def sample(
     num_steps: int = 20,
     thin: int = 2,
     warmup: int = 10,
-    betas: Any = None,
+    betas: Betas = None,
     moves: int | None = None,
     num_islands: int | None = None,
     pool: int | None = None,
     pilot: bool | None = None,
-    step_size: Any = None,
+    step_size: StepSize = None,
     resample: str | None = "systematic",
     resample_threshold: float = 0.5,
     precondition: bool | str = True,
@@ -83,7 +85,7 @@ def sample(
     reduce: Reduce | None = None,
     tile: int | None = None,
     memory: int | None = None,
-    devices: Sequence[Any] | None = None,
+    devices: Sequence[Device] | None = None,
     shard_weights: bool = False,
     start: Any = None,
     state: SamplerState | None = None,
@@ -277,7 +279,7 @@ def _traced(found: traced.TracedRun, config: RunConfig) -> SampleResult:
     return SampleResult(**fields)
 
 
-def _result(checkpoint: Checkpoint, config: RunConfig, draws: Any) -> SampleResult:
+def _result(checkpoint: Checkpoint, config: RunConfig, draws: ArrayTree) -> SampleResult:
     """Return the result of a finished run."""
     state, evidence = checkpoint.state, checkpoint.evidence
     error = float(evidence.standard_error)

@@ -237,7 +237,7 @@ def _density(context: StepContext, state: ChainState) -> Density:
     return log_density
 
 
-def _widened(tree: Any) -> Any:
+def _widened(tree: ArrayTree) -> Any:
     """Return the tree in JAX's default floating-point type: itself, without x64."""
     return jax.tree.map(
         lambda x: x.astype(jnp.promote_types(x.dtype, jnp.result_type(float))), tree

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from jaxgen.core import names
 from jaxgen.core.errors import InputError, expected
@@ -57,7 +58,7 @@ class Architecture(NamedTuple):
     make: Callable[..., nnx.Module]
     kind: str
     input_shape: Callable[[dict[str, Any]], tuple[int, ...]]
-    dtype: Any = jnp.float32
+    dtype: DTypeLike = jnp.float32
     apply: Callable[[Any, Array], Any] = lambda module, x: module(x)
 
 

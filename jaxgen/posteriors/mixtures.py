@@ -10,7 +10,7 @@ components are Gaussian; through a two-layer network they are products of lines
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jaxgen.core.pytree import pytree
-from jaxgen.core.types import Array, PRNGKey
+from jaxgen.core.types import Array, Generator, PRNGKey
 from jaxgen.posteriors import separable
 from jaxgen.posteriors.quadrature import log_normal, logsumexp
 from jaxgen.posteriors.reference import Modes, ReferencePosterior, generator_of
@@ -58,7 +58,7 @@ class MixtureOfGaussians:
 
 def _mixture(
     name: str,
-    generator: object,
+    generator: Generator,
     centres: np.ndarray,
     scales: np.ndarray,
     masses: np.ndarray,
@@ -118,7 +118,7 @@ def _component(posterior: Posterior, z: np.ndarray) -> np.ndarray:
 
 @jax.jit
 def _all_terms(posterior: Posterior, z: Array) -> Array:
-    return jax.vmap(lambda x: posterior.condition.term.terms(posterior.image(x)))(z)
+    return jax.vmap(lambda x: cast(Term, posterior.condition).term.terms(posterior.image(x)))(z)
 
 
 def through_identity(

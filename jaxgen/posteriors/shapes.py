@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.pytree import pytree
-from jaxgen.core.types import Array, PRNGKey
+from jaxgen.core.types import Array, Generator, PRNGKey
 from jaxgen.posteriors.linear_gaussian import identity
 from jaxgen.posteriors.quadrature import integrate, log_normal, logsumexp
 from jaxgen.posteriors.reference import Modes, ReferencePosterior, generator_of
@@ -126,7 +126,7 @@ def _independent(
     )
 
 
-def _observed(generator: object, observed: np.ndarray, noise: float, size: int) -> Posterior:
+def _observed(generator: Generator, observed: np.ndarray, noise: float, size: int) -> Posterior:
     condition = Operator(jnp.asarray(observed), jnp.float32(noise), forward=identity)
     return Posterior(Gaussian.standard(size), generator, condition)
 

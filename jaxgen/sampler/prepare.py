@@ -29,10 +29,10 @@ from jaxgen.sampler.sharding import chosen_devices, mesh_for, replicate
 from jaxgen.sampler.tile import choose_tile
 from jaxgen.target.path import AnnealedPath, likelihood_path, path_from
 from jaxgen.target.posterior import Posterior
-from jaxgen.tempering.betas import Adaptive, check_betas, geometric
+from jaxgen.tempering.betas import Adaptive, Betas, check_betas, geometric
 from jaxgen.tempering.mass_matrix import MOST_DENSE, as_form
 from jaxgen.tempering.resampling import choose_islands, scheme
-from jaxgen.tempering.step_size import StepRule, as_rule
+from jaxgen.tempering.step_size import StepRule, StepSize, as_rule
 
 __all__ = ["LEAST_TO_LEARN", "prepare"]
 
@@ -55,11 +55,11 @@ _PILOT_CESS = 0.5
 def prepare(
     target: Posterior | AnnealedPath,
     kernel: Kernel | None,
-    betas: Any,
+    betas: Betas,
     *,
     num_chains: int,
     moves: int | None,
-    step_size: Any,
+    step_size: StepSize,
     resample: str | None,
     resample_threshold: float,
     precondition: bool | str,
@@ -193,7 +193,7 @@ def _check_numbers(
         raise expected("resample_threshold", "a fraction between 0 and 1", resample_threshold)
 
 
-def _rule_of(step_size: Any, kernel: Kernel) -> StepRule:
+def _rule_of(step_size: StepSize, kernel: Kernel) -> StepRule:
     if step_size is None and not kernel.adapts:
         step_size = kernel.first_step_size  # such a kernel has no use for it
     rule = as_rule(step_size, kernel.first_step_size)
@@ -201,7 +201,7 @@ def _rule_of(step_size: Any, kernel: Kernel) -> StepRule:
     return rule
 
 
-def _schedule(betas: Any) -> Schedule:
+def _schedule(betas: Betas) -> Schedule:
     if betas is None or (isinstance(betas, str) and betas == "adaptive"):
         return Adaptive()
     if isinstance(betas, str):

@@ -175,7 +175,7 @@ class SampleResult(NamedTuple):
       failure: 0; under a transformation of JAX, which cannot raise, a number of `FAILURES`.
     """
 
-    draws: Any
+    draws: ArrayTree
     position: ArrayTree
     log_weight: np.ndarray
     weights: np.ndarray

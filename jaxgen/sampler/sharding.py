@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxgen.core.errors import expected
 from jaxgen.core.platform import on_mesh
-from jaxgen.core.types import Array
+from jaxgen.core.types import Array, ArrayTree, Device
 from jaxgen.sampler.shares import AXIS, share_out
 
 __all__ = [
@@ -73,7 +73,7 @@ def over_chains(
         return spread(batched)
 
 
-def mesh_for(devices: Sequence[Any] | None, num_chains: int, tile: int) -> Mesh | None:
+def mesh_for(devices: Sequence[Device] | None, num_chains: int, tile: int) -> Mesh | None:
     """As many of the devices as share the tiles out evenly; None where one has them all.
 
     In a run of several processes every device takes part, since every process must.
@@ -90,7 +90,7 @@ def mesh_for(devices: Sequence[Any] | None, num_chains: int, tile: int) -> Mesh 
     return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
-def chosen_devices(devices: Sequence[Any] | None) -> list[Any]:
+def chosen_devices(devices: Sequence[Device] | None) -> list[Any]:
     """Return the devices to use: all there are, in all processes, by default."""
     if devices is None:
         return list(jax.devices())
@@ -102,7 +102,7 @@ def chosen_devices(devices: Sequence[Any] | None) -> list[Any]:
     return devices
 
 
-def replicate(tree: Any, mesh: Mesh | None, *, spread: bool = False) -> Any:
+def replicate(tree: ArrayTree, mesh: Mesh | None, *, spread: bool = False) -> Any:
     """Put a tree's arrays, whole, on every device of a mesh (the same in every process).
 
     With `spread`, large ones are kept in parts, one on each device, along the longest axis

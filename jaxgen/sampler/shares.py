@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxgen.core.types import Array
+from jaxgen.core.types import Array, ArrayTree
 
 __all__ = ["AXIS", "Shares", "share_out"]
 
@@ -42,7 +42,7 @@ class Shares(NamedTuple):
         """Return which chains are this device's, `[own]`; copies count as the last chain."""
         return jnp.minimum(self._places(), self.num_chains - 1)
 
-    def take(self, whole: Any) -> Any:
+    def take(self, whole: ArrayTree) -> Any:
         """Cut this device's rows out of leaves `[C, ...]`."""
         if self._is_all:
             return whole
@@ -76,7 +76,7 @@ class Shares(NamedTuple):
             return numbers.sum()
         return jnp.where(self._places() < self.num_chains, numbers, 0).sum()
 
-    def add_up(self, numbers: Any) -> Any:
+    def add_up(self, numbers: ArrayTree) -> Any:
         """Sum integers over the devices, element by element."""
         return jax.lax.psum(numbers, AXIS) if self.is_spread else numbers
 
@@ -110,7 +110,7 @@ def share_out(num_chains: int, tile: int | None = None, mesh: Mesh | None = None
     return Shares(num_chains, size, -(-tiles // devices) * size, mesh is not None)
 
 
-def _all_gather(tree: Any) -> Any:
+def _all_gather(tree: ArrayTree) -> Any:
     """Every device's rows on every device, in one message for all leaves."""
     leaves, structure = jax.tree.flatten(tree)
     rows = leaves[0].shape[0]

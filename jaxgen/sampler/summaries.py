@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxgen.core.errors import expected
 from jaxgen.core.table import Table
+from jaxgen.core.types import ArrayTree
 
 __all__ = ["mixing", "table_of", "z_names"]
 
@@ -25,8 +26,8 @@ _MOST = 8_000_000
 
 
 def table_of(
-    draws: Any,
-    position: Any,
+    draws: ArrayTree,
+    position: ArrayTree,
     weights: Any,
     observables: Mapping[str, Callable[[Any], Any]] | None = None,
     hdi_prob: float = 0.94,
@@ -68,7 +69,7 @@ def table_of(
     return Table(names, _columns(np.concatenate(columns, axis=-1), weights, hdi_prob))
 
 
-def z_names(position: Any) -> tuple[list[str], np.ndarray]:
+def z_names(position: ArrayTree) -> tuple[list[str], np.ndarray]:
     """Return names `z[0]`, `z[1]`, ... (`z_NAME[0]` of several latents), and values `[C, S, D]`."""
     flat = jax.tree_util.tree_flatten_with_path(position)[0]
     names: list[str] = []
@@ -84,7 +85,7 @@ def z_names(position: Any) -> tuple[list[str], np.ndarray]:
     return names, np.concatenate(values, axis=-1)
 
 
-def mixing(draws: Any, position: Any) -> str:
+def mixing(draws: ArrayTree, position: ArrayTree) -> str:
     """Return how chains mix in latents, in a few words; empty where that cannot be told."""
     from jaxgen.metrics.chains import effective_sizes, split_rhat
 
@@ -104,7 +105,7 @@ def mixing(draws: Any, position: Any) -> str:
     )
 
 
-def _parts(draws: Any, position: Any, chains: int) -> tuple[Any, np.ndarray | None]:
+def _parts(draws: ArrayTree, position: ArrayTree, chains: int) -> tuple[Any, np.ndarray | None]:
     """Return positions `[C, S, ...]`, the last ones where none were kept, and images or None."""
     image = None
     kept = draws
@@ -120,7 +121,7 @@ def _parts(draws: Any, position: Any, chains: int) -> tuple[Any, np.ndarray | No
     return kept, None if image is None else np.asarray(image)
 
 
-def _observed(name: str, function: Any, kept: Any, size: tuple[int, ...]) -> np.ndarray:
+def _observed(name: str, function: Any, kept: ArrayTree, size: tuple[int, ...]) -> np.ndarray:
     if not callable(function):
         raise expected(f"observables: {name}", "a function of a draw", type(function).__name__)
     made = jax.vmap(jax.vmap(function))(jax.tree.map(jnp.asarray, kept))

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from jaxgen.core.platform import platform
+from jaxgen.core.types import ArrayTree
 
 __all__ = ["bytes_per_chain", "choose_tile"]
 
@@ -27,7 +28,7 @@ _LANES = 128
 
 
 def choose_tile(
-    function: Any, position: Any, num_chains: int, memory: int | None, devices: int
+    function: Any, position: ArrayTree, num_chains: int, memory: int | None, devices: int
 ) -> int:
     """Choose a tile: as many chains as fill the memory budget, shared out evenly.
 
@@ -64,7 +65,7 @@ def choose_tile(
     return tile
 
 
-def bytes_per_chain(function: Any, position: Any) -> int:
+def bytes_per_chain(function: Any, position: ArrayTree) -> int:
     """Estimate the bytes that one chain's gradient keeps in memory: its forward activations."""
     jaxpr = jax.make_jaxpr(function)(position)
     kept = sum(math.prod(v.aval.shape) * 4 for v in _outputs(jaxpr.jaxpr))

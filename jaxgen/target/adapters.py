@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -120,7 +121,7 @@ class Labelled:
       classes: K, to give the generator a one-hot vector `[K]` in place of the integer.
     """
 
-    generator: Any
+    generator: Callable[..., Array]
     label: Any = None
     classes: int | None = static(default=None)
 

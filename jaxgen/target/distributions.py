@@ -20,10 +20,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from jaxgen.core.errors import expected
 from jaxgen.core.pytree import pytree, short, static
-from jaxgen.core.types import Array, ArrayTree, PRNGKey
+from jaxgen.core.types import Array, ArrayTree, Prior, PRNGKey
 from jaxgen.target.priors import normal_like, standard_normal_log_prob
 
 __all__ = ["FromNumPyro", "FromTFP", "RandomLabel", "as_prior"]
@@ -155,14 +156,14 @@ class RandomLabel:
       log_probs: log p_k `[K]`, normalised.
     """
 
-    prior: Any
+    prior: Prior
     log_probs: Array
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prior", as_prior(self.prior))
 
     @classmethod
-    def uniform(cls, prior: Any, classes: int, dtype: Any = jnp.float32) -> RandomLabel:
+    def uniform(cls, prior: Prior, classes: int, dtype: DTypeLike = jnp.float32) -> RandomLabel:
         """All of so many classes alike."""
         if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
             raise expected("RandomLabel.uniform: classes", "an integer of at least 2", classes)
@@ -240,7 +241,7 @@ def _is_joint(parts: object) -> bool:
     return isinstance(parts, dict | list) or hasattr(parts, "_fields")
 
 
-def _shapes(tree: Any) -> list[Any]:
+def _shapes(tree: ArrayTree) -> list[Any]:
     """Return the shapes of a joint distribution's parts."""
     parts = tree.values() if isinstance(tree, dict) else tree
     return [tuple(part) for part in parts]

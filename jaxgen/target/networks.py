@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
+from jax.typing import DTypeLike
 
 from jaxgen.core.errors import expected
 from jaxgen.core.pytree import pytree, replace, static
@@ -58,7 +59,7 @@ class Network:
         output = self._run(*(_cast(x, jnp.dtype(self.dtype)) for x in args))
         return _cast(output, wanted)
 
-    def astype(self, dtype: Any) -> Network:
+    def astype(self, dtype: DTypeLike) -> Network:
         """Return the same network computing in another floating type, as in `astype(jnp.bfloat16)`.
 
         Weights are cast now and inputs at each call; outputs and gradients come back in the
@@ -207,7 +208,7 @@ def is_module(value: object) -> bool:
     return isinstance(value, nnx.Module)
 
 
-def _cast(x: Array, dtype: Any) -> Array:
+def _cast(x: Array, dtype: DTypeLike) -> Array:
     """Floating arrays in the given type, others as they are."""
     return x.astype(dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x
 

@@ -7,13 +7,14 @@ carried from one temperature to the next without evaluating a network again.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 
 from jaxgen.core.errors import expected
 from jaxgen.core.pytree import as_data, pytree, static
-from jaxgen.core.types import Array, ArrayTree, Condition, Density, PRNGKey
+from jaxgen.core.types import Array, ArrayTree, Condition, Density, Prior, PRNGKey, Score
+from jaxgen.target import conditions
 from jaxgen.target.conditions import split_tempered
 from jaxgen.target.posterior import Posterior, in_type_of
 
@@ -72,14 +73,14 @@ class LogPrior:
 
     def score(self, z: ArrayTree) -> ArrayTree:
         """Return the prior's score, where it has one of its own."""
-        return self.posterior.prior.score(z)
+        return cast(Score, self.posterior.prior).score(z)
 
 
 @pytree
 class LogProb:
     """A distribution's own log density."""
 
-    prior: Any
+    prior: Prior
 
     def __call__(self, z: ArrayTree) -> Array:
         """Return log p(z)."""
@@ -116,7 +117,7 @@ def likelihood_path(posterior: Posterior) -> AnnealedPath:
     Untempered conditions belong to the base. This is the default path, and that of
     Wu et al. (2017).
     """
-    tempered, untempered = split_tempered(posterior.condition)
+    tempered, untempered = split_tempered(cast(conditions.Condition, posterior.condition))
     return AnnealedPath(
         base=LogPrior(posterior, untempered),
         tilt=LikelihoodDensity(posterior, tempered),

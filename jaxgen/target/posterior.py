@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core.pytree import pytree
-from jaxgen.core.types import Array, ArrayTree, PRNGKey
+from jaxgen.core.types import Array, ArrayTree, Condition, Generator, Prior, PRNGKey
 from jaxgen.target.adapters import Labelled, as_function
 from jaxgen.target.conditions import as_condition
 from jaxgen.target.distributions import as_prior
@@ -36,9 +36,9 @@ class Posterior:
       condition: image -> log likelihood (`jaxgen.target.conditions`), or any function of an image.
     """
 
-    prior: Any
-    generator: Any
-    condition: Any
+    prior: Prior
+    generator: Generator
+    condition: Condition
 
     def __post_init__(self) -> None:
         # JAX also builds posteriors out of placeholders: leave what is not callable alone.

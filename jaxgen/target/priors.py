@@ -25,6 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from jaxgen.core.errors import expected
 from jaxgen.core.pytree import as_data, pytree
@@ -68,7 +69,7 @@ class Gaussian:
             object.__setattr__(self, name, jax.tree.map(_number, getattr(self, name)))
 
     @classmethod
-    def standard(cls, shape: Shape, dtype: Any = jnp.float32) -> Gaussian:
+    def standard(cls, shape: Shape, dtype: DTypeLike = jnp.float32) -> Gaussian:
         """N(0, I) over one array of the given shape; an int is a vector's length."""
         return cls(jnp.zeros(_shape(shape), dtype), jnp.ones(_shape(shape), dtype))
 
@@ -120,7 +121,9 @@ class Box:
     high: Array
 
     @classmethod
-    def symmetric(cls, shape: Shape, half_width: float = 1.0, dtype: Any = jnp.float32) -> Box:
+    def symmetric(
+        cls, shape: Shape, half_width: float = 1.0, dtype: DTypeLike = jnp.float32
+    ) -> Box:
         """Return the box [-half_width, half_width]^d."""
         high = jnp.full(_shape(shape), float(half_width), dtype)
         return cls(-high, high)
@@ -165,7 +168,9 @@ class Sphere:
     radius: Scalar
 
     @classmethod
-    def of(cls, shape: Shape, radius: float | None = None, dtype: Any = jnp.float32) -> Sphere:
+    def of(
+        cls, shape: Shape, radius: float | None = None, dtype: DTypeLike = jnp.float32
+    ) -> Sphere:
         """Return the sphere in the given shape; the default radius is that of a typical draw."""
         like = jnp.zeros(_shape(shape), dtype)
         length = math.sqrt(like.size) if radius is None else float(radius)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -151,7 +152,7 @@ def _of_generator(generator: object, latent: object, error: Exception) -> InputE
     ):
         return blamed("generator", "", error)
     shapes = [list(np.shape(leaf)) for leaf in jax.tree.leaves(latent)]
-    if _takes_a_batch(generator, latent):
+    if callable(generator) and _takes_a_batch(generator, latent):
         return expected(
             "generator",
             "one image for one latent",
@@ -187,7 +188,7 @@ def _required(function: Any, text: str) -> list[str] | None:
     return needed if needed or not places else None
 
 
-def _takes_a_batch(generator: Any, latent: object) -> bool:
+def _takes_a_batch(generator: Callable[..., object], latent: object) -> bool:
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), latent)
     try:
         out = jax.eval_shape(lambda z: generator(z), batch)

@@ -10,11 +10,12 @@ Those here are pytrees as well, so that new numbers compile nothing.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxgen.core.errors import expected
 from jaxgen.core.pytree import pytree, static
@@ -22,6 +23,7 @@ from jaxgen.core.types import Array, Scalar
 
 __all__ = [
     "Adaptive",
+    "Betas",
     "PolynomialDecay",
     "by_name",
     "check_betas",
@@ -181,7 +183,11 @@ class PolynomialDecay:
         return jnp.asarray(self.a * (self.b + t) ** (-self.gamma))
 
 
-def check_betas(betas: Any) -> np.ndarray:
+# What a user may give for inverse temperatures: a list, `Adaptive()`, "adaptive" or None.
+Betas: TypeAlias = ArrayLike | Adaptive | None
+
+
+def check_betas(betas: Betas) -> np.ndarray:
     """Return the list as float64; raise `InputError` unless it increases inside [0, 1]."""
     values = np.asarray(betas, np.float64)
     if values.ndim != 1 or values.size < 2:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxgen.core.errors import expected
 from jaxgen.core.lazy import blackjax
@@ -29,6 +30,7 @@ __all__ = [
     "Scheduled",
     "StepIndex",
     "StepRule",
+    "StepSize",
     "as_rule",
 ]
 
@@ -326,7 +328,11 @@ class CoGeneration(StepRule):
         _check_positive("step_size", self.step_size)
 
 
-def as_rule(step_size: Any, first: float) -> StepRule:
+# What a user may give for a step size: a number, a rule, "auto" or None.
+StepSize: TypeAlias = StepRule | ArrayLike | None
+
+
+def as_rule(step_size: StepSize, first: float) -> StepRule:
     """Return a rule as it is, a number as `Fixed`, and None or "auto" as `DualAveraging`.
 
     Args:

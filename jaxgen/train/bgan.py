@@ -17,7 +17,7 @@ For continuous x the generator moves to where the discriminator's boundary is:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ import optax
 from flax import nnx
 
 from jaxgen.core.errors import expected
-from jaxgen.core.types import Array, ArrayTree, PRNGKey
+from jaxgen.core.types import Array, ArrayTree, Generator, PRNGKey
 from jaxgen.train.divergences import by_name
 from jaxgen.train.loop import Step
 
@@ -201,7 +201,9 @@ def make_step(
     return step  # type: ignore[return-value]
 
 
-def bernoulli_images(generator: Any, z: Array, key: PRNGKey, samples: int) -> tuple[Array, Array]:
+def bernoulli_images(
+    generator: Generator, z: Array, key: PRNGKey, samples: int
+) -> tuple[Array, Array]:
     """Binary images from a generator of probabilities: `[M, B, H, W, C]`, and their log q.
 
     The same key gives the same images whatever the parameters' gradient is taken of.
@@ -213,7 +215,9 @@ def bernoulli_images(generator: Any, z: Array, key: PRNGKey, samples: int) -> tu
     return x, jnp.sum(log_q, axis=tuple(range(2, x.ndim)))
 
 
-def categorical_tokens(generator: Any, z: Array, key: PRNGKey, samples: int) -> tuple[Array, Array]:
+def categorical_tokens(
+    generator: Generator, z: Array, key: PRNGKey, samples: int
+) -> tuple[Array, Array]:
     """One-hot tokens `[M, B, T, V]` from a generator of logits `[B, T, V]`, and their log q."""
     log_p = jax.nn.log_softmax(generator(z))[None]
     tokens = jax.random.categorical(key, log_p, shape=(samples, *log_p.shape[1:-1]))

@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxgen.core.errors import expected
-from jaxgen.core.types import Array, ArrayTree, PRNGKey
+from jaxgen.core.types import Array, ArrayTree, Device, PRNGKey
 from jaxgen.sampler.checkpoint.folder import Interrupted, Preempted
 from jaxgen.sampler.checkpoint.process import signals
 from jaxgen.train.checkpoints import load_state, newest, save_state, training_lock
@@ -86,7 +86,7 @@ def train_loop(
     progress: Callable[[int, dict[str, float]], None] | None = None,
     visit: Callable[[int, ArrayTree], None] | None = None,
     stops: tuple[int, ...] = (),
-    devices: Sequence[Any] | None = None,
+    devices: Sequence[Device] | None = None,
     early: EarlyStop | None = None,
 ) -> ArrayTree:
     """Run `steps` updates, or fewer with `early`.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxgen.core.errors import expected
+from jaxgen.core.types import Device
 from jaxgen.train import conditional_jobs, generator_jobs
 from jaxgen.train.job import Job, Progress, Recipe
 
@@ -101,7 +102,7 @@ def run(
     data_dir: str | None = None,
     snapshots: Sequence[int] = (),
     progress: Progress | None = None,
-    devices: Sequence[Any] | None = None,
+    devices: Sequence[Device] | None = None,
     text: str | Path | None = None,
     vocabulary: int | None = None,
 ) -> list[Path]:

@@ -161,13 +161,13 @@ for _name, _function in {
 
 
 @_folds("Mod")
-def _mod(node: Node, x: np.ndarray, y: np.ndarray) -> Any:
+def _mod(node: Node, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     _sized(np.broadcast_shapes(x.shape, y.shape))
     return (np.fmod if node.attributes.get("fmod") else np.mod)(x, y)
 
 
 @_folds("Cast")
-def _cast(node: Node, x: np.ndarray) -> Any:
+def _cast(node: Node, x: np.ndarray) -> np.ndarray:
     kind = node.attributes.get("to")
     if kind not in ONNX_TYPES:
         raise InputError(f"to: expected a type of numbers; got {kind}")
@@ -175,13 +175,13 @@ def _cast(node: Node, x: np.ndarray) -> Any:
 
 
 @_folds("ConstantOfShape")
-def _constant_of_shape(node: Node, shape: np.ndarray) -> Any:
+def _constant_of_shape(node: Node, shape: np.ndarray) -> np.ndarray:
     value = np.asarray(node.attributes.get("value", np.zeros(1, np.float32)))
     return np.full(_sized(shape.tolist()), value.reshape(-1)[0], value.dtype)
 
 
 @_folds("Range")
-def _range(node: Node, start: np.ndarray, limit: np.ndarray, step: np.ndarray) -> Any:
+def _range(node: Node, start: np.ndarray, limit: np.ndarray, step: np.ndarray) -> np.ndarray:
     first, last, by = (x.reshape(-1)[0] for x in (start, limit, step))
     count = math.ceil((float(last) - float(first)) / float(by))
     _sized([max(count, 0)])
@@ -189,41 +189,41 @@ def _range(node: Node, start: np.ndarray, limit: np.ndarray, step: np.ndarray) -
 
 
 @_folds("Reshape")
-def _reshape(node: Node, x: np.ndarray, shape: np.ndarray | None = None) -> Any:
+def _reshape(node: Node, x: np.ndarray, shape: np.ndarray | None = None) -> np.ndarray:
     target = listed(node, "shape", shape)
     return x.reshape(resolved_shape(x.shape, target or [], bool(node.attributes.get("allowzero"))))
 
 
 @_folds("Flatten")
-def _flatten(node: Node, x: np.ndarray) -> Any:
+def _flatten(node: Node, x: np.ndarray) -> np.ndarray:
     axis = node.attributes.get("axis", 1)
     axis = axis + x.ndim if axis < 0 else axis
     return x.reshape(math.prod(x.shape[:axis]), -1)
 
 
 @_folds("Squeeze")
-def _squeeze(node: Node, x: np.ndarray, axes: np.ndarray | None = None) -> Any:
+def _squeeze(node: Node, x: np.ndarray, axes: np.ndarray | None = None) -> np.ndarray:
     wanted = listed(node, "axes", axes)
     return np.squeeze(x) if wanted is None else np.squeeze(x, tuple(wanted))
 
 
 @_folds("Unsqueeze")
-def _unsqueeze(node: Node, x: np.ndarray, axes: np.ndarray | None = None) -> Any:
+def _unsqueeze(node: Node, x: np.ndarray, axes: np.ndarray | None = None) -> np.ndarray:
     return np.expand_dims(x, tuple(listed(node, "axes", axes) or ()))
 
 
 @_folds("Transpose")
-def _transpose(node: Node, x: np.ndarray) -> Any:
+def _transpose(node: Node, x: np.ndarray) -> np.ndarray:
     return x.transpose(node.attributes.get("perm"))
 
 
 @_folds("Concat")
-def _concat(node: Node, *xs: np.ndarray) -> Any:
+def _concat(node: Node, *xs: np.ndarray) -> np.ndarray:
     return np.concatenate(xs, node.attributes["axis"])
 
 
 @_folds("Slice")
-def _slice(node: Node, x: np.ndarray, *rest: np.ndarray | None) -> Any:
+def _slice(node: Node, x: np.ndarray, *rest: np.ndarray | None) -> np.ndarray:
     operands = [*rest, *[None] * (4 - len(rest))]
     starts, ends, axes, steps = (
         listed(node, name, operand)
@@ -239,7 +239,7 @@ def _slice(node: Node, x: np.ndarray, *rest: np.ndarray | None) -> Any:
 
 
 @_folds("Split")
-def _split(node: Node, x: np.ndarray, split: np.ndarray | None = None) -> Any:
+def _split(node: Node, x: np.ndarray, split: np.ndarray | None = None) -> list[np.ndarray]:
     axis, lengths = node.attributes.get("axis", 0), listed(node, "split", split)
     if lengths is None:
         return list(np.array_split(x, len(node.outputs), axis))
@@ -247,7 +247,7 @@ def _split(node: Node, x: np.ndarray, split: np.ndarray | None = None) -> Any:
 
 
 @_folds("Gather")
-def _gather(node: Node, x: np.ndarray, indices: np.ndarray) -> Any:
+def _gather(node: Node, x: np.ndarray, indices: np.ndarray) -> np.ndarray:
     axis = node.attributes.get("axis", 0)
     _sized([*indices.shape, x.size])
     _sized([indices.size, max(x.size // max(x.shape[axis], 1), 1)])
@@ -255,12 +255,12 @@ def _gather(node: Node, x: np.ndarray, indices: np.ndarray) -> Any:
 
 
 @_folds("Expand")
-def _expand(node: Node, x: np.ndarray, shape: np.ndarray) -> Any:
+def _expand(node: Node, x: np.ndarray, shape: np.ndarray) -> np.ndarray:
     return np.broadcast_to(x, _sized(np.broadcast_shapes(x.shape, _sized(shape.tolist())))).copy()
 
 
 @_folds("Tile")
-def _tile(node: Node, x: np.ndarray, repeats: np.ndarray) -> Any:
+def _tile(node: Node, x: np.ndarray, repeats: np.ndarray) -> np.ndarray:
     counts = repeats.tolist()
     if len(counts) != x.ndim:
         raise InputError(f"repeats: expected {x.ndim}; got {counts}")
@@ -269,13 +269,13 @@ def _tile(node: Node, x: np.ndarray, repeats: np.ndarray) -> Any:
 
 
 @_folds("Where")
-def _where(node: Node, condition: np.ndarray, x: np.ndarray, y: np.ndarray) -> Any:
+def _where(node: Node, condition: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     _sized(np.broadcast_shapes(condition.shape, x.shape, y.shape))
     return np.where(condition, x, y)
 
 
 @_folds("ReduceProd", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin")
-def _reduce(node: Node, x: np.ndarray, axes: np.ndarray | None = None) -> Any:
+def _reduce(node: Node, x: np.ndarray, axes: np.ndarray | None = None) -> np.ndarray:
     wanted = listed(node, "axes", axes)
     if not wanted and node.attributes.get("noop_with_empty_axes"):
         return x
@@ -288,7 +288,7 @@ def _reduce(node: Node, x: np.ndarray, axes: np.ndarray | None = None) -> Any:
 
 
 @_folds("MatMul")
-def _matmul(node: Node, x: np.ndarray, y: np.ndarray) -> Any:
+def _matmul(node: Node, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     inner = max(x.shape[-1], 1)
     _sized([x.size // inner, y.size // inner])
     if node.attributes.get("transpose_a") or node.attributes.get("transpose_b"):
@@ -298,11 +298,11 @@ def _matmul(node: Node, x: np.ndarray, y: np.ndarray) -> Any:
 
 
 @_folds("NonZero")
-def _non_zero(node: Node, x: np.ndarray) -> Any:
+def _non_zero(node: Node, x: np.ndarray) -> np.ndarray:
     return np.array(np.nonzero(x), np.int64)
 
 
 @_folds("Trilu")
-def _trilu(node: Node, x: np.ndarray, k: np.ndarray | None = None) -> Any:
+def _trilu(node: Node, x: np.ndarray, k: np.ndarray | None = None) -> np.ndarray:
     shift = 0 if k is None else int(k.reshape(-1)[0])
     return (np.triu if node.attributes.get("upper", 1) else np.tril)(x, shift)

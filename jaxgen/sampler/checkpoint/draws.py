@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from jaxgen.core.errors import expected
+from jaxgen.core.types import ArrayTree
 from jaxgen.sampler.checkpoint.files import line, read_checked, unpack, write_arrays
 
 __all__ = ["Shard", "leaf_names", "read_draws", "shard_of", "shards_in", "write_draws"]
@@ -120,7 +121,7 @@ def read_draws(
     return result
 
 
-def leaf_names(tree: Any) -> tuple[list[str], Any]:
+def leaf_names(tree: ArrayTree) -> tuple[list[str], Any]:
     """Return a name for each leaf (its keys, joined by dots), and the structure of the tree."""
     paths, structure = jax.tree_util.tree_flatten_with_path(tree)
     names = [".".join(re.sub(r"\W", "", str(key)) for key in path) or "draws" for path, _ in paths]

@@ -15,9 +15,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from jaxgen.core.errors import InputError, expected
-from jaxgen.core.types import PRNGKey
+from jaxgen.core.types import ArrayTree, PRNGKey
 from jaxgen.sampler import driver
 from jaxgen.sampler.checkpoint import manifests
 from jaxgen.sampler.checkpoint.files import read_checked
@@ -143,7 +144,7 @@ def reduced_of(arrays: dict[str, np.ndarray], config: RunConfig) -> Any:
     return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 
-def _named(tree: Any, part: str) -> dict[str, Any]:
+def _named(tree: ArrayTree, part: str) -> dict[str, Any]:
     """Return the leaves of a tree as NumPy arrays, by names that say where they stand."""
     found = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {_name(part, i, path): _raw(leaf) for i, (path, leaf) in enumerate(found)}
@@ -172,7 +173,7 @@ def _filled(arrays: dict[str, np.ndarray], like: Any, part: str, impl: Any = Non
     return jax.tree.unflatten(structure, result)
 
 
-def _array(arrays: dict[str, np.ndarray], name: str, shape: Any, dtype: Any) -> np.ndarray:
+def _array(arrays: dict[str, np.ndarray], name: str, shape: Any, dtype: DTypeLike) -> np.ndarray:
     got = arrays.get(name)
     if got is None or got.shape != tuple(shape) or got.dtype != dtype:
         found = None if got is None else f"{got.dtype}{list(got.shape)}"

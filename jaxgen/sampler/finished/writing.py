@@ -27,6 +27,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxgen.core.types import ArrayTree
 from jaxgen.core.version import __version__
 from jaxgen.sampler.results import SampleResult
 
@@ -111,7 +112,7 @@ def arrays_of(
     return made
 
 
-def kept_positions(draws: Any, chains: int) -> Any:
+def kept_positions(draws: ArrayTree, chains: int) -> Any:
     """Return the positions among what `collect` has kept, a tree of `[C, S, ...]`, or None."""
     kept = draws.get("position") if isinstance(draws, Mapping) and "position" in draws else draws
     leaves = jax.tree.leaves(kept)
@@ -185,6 +186,6 @@ def _json(data: Any) -> str:
     return json.dumps(plain(data), indent=2, allow_nan=False) + "\n"
 
 
-def _draws_per_chain(draws: Any) -> int:
+def _draws_per_chain(draws: ArrayTree) -> int:
     leaves = [leaf for leaf in jax.tree.leaves(draws) if np.ndim(leaf) >= 2]
     return int(np.shape(leaves[0])[1]) if leaves else 0

@@ -26,7 +26,7 @@ from jaxgen.sequences.infilling.moves import TILE, Gibbs, Redraw
 from jaxgen.sequences.infilling.particles import ParticleGibbs
 from jaxgen.sequences.infilling.results import InfillingHistory, InfillingResult, infilling_notes
 from jaxgen.sequences.infilling.target import TokenPosterior, check_model, tempered, vocabulary_of
-from jaxgen.tempering.betas import Adaptive, check_betas
+from jaxgen.tempering.betas import Adaptive, Betas, check_betas
 from jaxgen.tempering.resampling import effective_sample_size, relative_standard_error, scheme
 
 __all__ = ["infill"]
@@ -45,7 +45,7 @@ def infill(
     num_chains: int = 64,
     lookahead: int = 0,
     proposal: object = None,
-    betas: object = None,
+    betas: Betas = None,
     moves: int = 1,
     num_steps: int = 0,
     thin: int = 1,
@@ -99,7 +99,9 @@ def infill(
     if betas is not None and posterior.log_likelihood is None:
         raise expected("betas", "None where there is no log_likelihood", betas)
     fixed = betas is not None and not isinstance(betas, Adaptive)
-    schedule = check_betas(betas) if fixed else betas or Adaptive()
+    schedule = betas if isinstance(betas, Adaptive) else Adaptive()
+    if fixed:
+        schedule = check_betas(betas)
     keep_compiled()
 
     posterior = replace(

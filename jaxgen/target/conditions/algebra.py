@@ -76,7 +76,7 @@ class Sum(Condition):
 class Weighted(Condition):
     """weight * condition."""
 
-    condition: Any
+    condition: Condition
     weight: Scalar
 
     def __call__(self, image: Array) -> Array:
@@ -95,7 +95,7 @@ class Weighted(Condition):
 class Untempered(Condition):
     """A condition at full strength at every temperature."""
 
-    condition: Any
+    condition: Condition
 
     def __call__(self, image: Array) -> Array:
         """condition(image)."""

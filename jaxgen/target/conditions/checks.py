@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from numpy.typing import ArrayLike
 
 from jaxgen.core.errors import InputError, expected
@@ -153,7 +154,7 @@ def check_scalar(name: str, function: object, image_shape: tuple[int, ...]) -> N
     check_floating(name, out.dtype)
 
 
-def check_floating(name: str, dtype: Any) -> None:
+def check_floating(name: str, dtype: DTypeLike) -> None:
     """Check that a log likelihood is a real floating number."""
     if jnp.issubdtype(dtype, jnp.floating):
         return

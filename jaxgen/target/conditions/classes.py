@@ -20,7 +20,7 @@ import numpy as np
 from jaxgen.core.errors import expected
 from jaxgen.core.names import class_index
 from jaxgen.core.pytree import pytree, static
-from jaxgen.core.types import Array
+from jaxgen.core.types import Array, ArrayTree, Classifier
 from jaxgen.target.adapters import as_function
 from jaxgen.target.conditions.algebra import Condition
 from jaxgen.target.conditions.checks import check_index, check_label, outputs_of
@@ -33,7 +33,7 @@ _TAKES = ("logits", "probabilities")
 class ClassCondition(Condition):
     """Base of the three: a classifier, a label, and what the classifier gives."""
 
-    classifier: Any
+    classifier: Classifier
     label: Any
     takes: str = "logits"
 
@@ -101,7 +101,7 @@ class ClassLogSoftmax(ClassCondition):
         better: probabilities below 1e-38 are zero, and have no gradient.
     """
 
-    classifier: Any
+    classifier: Classifier
     label: Array | int | str
     takes: str = static(default="logits")
 
@@ -118,7 +118,7 @@ class ClassLogit(ClassCondition):
     holds it back. Probabilities hold no logits, and are refused.
     """
 
-    classifier: Any
+    classifier: Classifier
     label: Array | int | str
 
     def __call__(self, image: Array) -> Array:
@@ -136,7 +136,7 @@ class ClassProbability(ClassCondition):
       classifier, label, takes: as in `ClassLogSoftmax`.
     """
 
-    classifier: Any
+    classifier: Classifier
     label: Array | int | str
     takes: str = static(default="logits")
 
@@ -160,7 +160,7 @@ class HiddenUnit(Condition):
 
     network: Any
     channel: Array | int
-    position: Any = None
+    position: ArrayTree = None
     normalise: bool = static(default=False)
 
     def __post_init__(self) -> None:

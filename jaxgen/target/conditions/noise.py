@@ -111,7 +111,7 @@ class LearnedNoise(Condition):
       redundancy: k, see above.
     """
 
-    condition: Any
+    condition: GaussianNoise
     shape: Scalar = 1.0
     scale: Scalar = 1.0
     redundancy: Scalar = 1.0
@@ -162,7 +162,7 @@ class NoiseLevels(Condition):
       redundancy: how many residuals count as one, see above.
     """
 
-    condition: Any
+    condition: GaussianNoise
     scales: Array
     redundancy: Scalar = 1.0
 
