@@ -21,6 +21,7 @@ conditioned on, how far it moved from the first draws (`other_`: years of age an
 female, where the expression alone was asked for; else the expression's total variation). Ascent
 stays near its start; another draw is another person, and should be: compare with `best`.
 `log_z` has a check: `log_mean_prior`, the log of the mean probability over all prior draws.
+`exact` is the mean probability under the posterior itself, from all prior draws by their weights.
 `distinct` is the mean angle between chains' latents, over a right angle. |z| says nothing,
 since the sphere fixes it. Nothing has converged at this size.
 
@@ -222,7 +223,9 @@ def summary(rows, words, chains):
         result[method] = {k: round(float(v), 3) for k, v in result[method].items()}
         kept = ("gradients", "acceptance", "log_z", "log_z_error", "ancestors", "betas", "notes")
         result[method] |= {k: row[k] for k in kept if k in row}
-    plain = [probability(f, words) for f in rows["prior"]["facts"]]
+    plain = np.array([probability(f, words) for f in rows["prior"]["facts"]])
+    # Prior draws weighted by the likelihood are draws of the posterior.
+    result["exact"] = {"target": round(float(np.mean(plain**2) / np.mean(plain)), 3)}
     return {"log_mean_prior": round(float(np.log(np.mean(plain))), 2), **result}
 
 
