@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,16 @@ def imported(python, folder):
 def test_import_brings_nothing_heavy(tmp_path):
     found = imported(sys.executable, tmp_path)
     assert [name for name in HEAVY if name in found["modules"]] == []
+
+
+def test_the_lock_file_fits_the_requirements_and_names_no_index():
+    lock = ROOT / ".ci" / "lock.py"
+    done = subprocess.run([sys.executable, lock, "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = (ROOT / "requirements-lock.txt").read_text().splitlines()
+    pinned = [line for line in lines if not line.startswith("#")]
+    assert len(pinned) > 100
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line) for line in pinned)
 
 
 @pytest.fixture(scope="module")

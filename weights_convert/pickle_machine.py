@@ -21,7 +21,7 @@ _MAX_INT_BYTES = 16
 _MAX_LINE = 1024
 _MAX_KEY = 2**60  # beyond it Python integers collide in a dictionary at will
 
-Instruction: TypeAlias = Callable[["Machine", list], Any]
+Instruction: TypeAlias = Callable[["Machine", list[Any]], Any]
 
 
 class Global:
@@ -37,7 +37,15 @@ class Global:
 class Machine:
     """The interpreter: a stack, a memo and a position."""
 
-    def __init__(self, data, name, allowed, persistent, offset, limit):
+    def __init__(
+        self,
+        data: memoryview,
+        name: str,
+        allowed: Mapping[tuple[str, str], Callable[..., Any]],
+        persistent: Callable[[Any], Any] | None,
+        offset: int,
+        limit: int,
+    ) -> None:
         self.data = data
         self.name = name
         self.allowed = allowed
@@ -128,7 +136,7 @@ class Machine:
         del self.stack[floor:]
         return items
 
-    def set_items(self, target: dict, items: list[Any]) -> None:
+    def set_items(self, target: dict[Any, Any], items: list[Any]) -> None:
         """Put keys and values, one after the other, into a dictionary."""
         if len(items) % 2:
             raise self.fail("a key without a value")
@@ -152,10 +160,7 @@ class Machine:
                 at = f"pickle stream, offset {self.opcode_at}: "
                 raise forbidden(self.name, label, at)
             label = label[:200]
-
-            def function(*_arguments: object) -> Placeholder:
-                return Placeholder(label)
-
+            return Global(lambda *_arguments: Placeholder(label), label)
         return Global(function, label)
 
     def reduce(self, function: object, arguments: object) -> Any:

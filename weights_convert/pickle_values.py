@@ -21,7 +21,7 @@ class Forbidden(PickleError):
     """A stream that names a global outside the table: it may be an attack."""
 
 
-class Attributes(dict):
+class Attributes(dict[Any, Any]):
     """What `BUILD` may decorate: a dictionary whose attribute dictionary is dropped."""
 
 

@@ -76,30 +76,30 @@ def load(
     return machine.run(_INSTRUCTIONS)
 
 
-def _protocol(machine: Machine, stack: list) -> None:
+def _protocol(machine: Machine, stack: list[Any]) -> None:
     version = machine.unsigned(1)
     if version > 5:
         raise machine.fail(f"pickle protocol {version}; 0 to 5 are known")
 
 
-def _append(machine: Machine, stack: list) -> None:
+def _append(machine: Machine, stack: list[Any]) -> None:
     value = machine.pop()
     if not _swallowed(machine):
         machine.top(list, "APPEND").append(value)
 
 
-def _appends(machine: Machine, stack: list) -> None:
+def _appends(machine: Machine, stack: list[Any]) -> None:
     items = machine.pop_to_mark()
     if not _swallowed(machine):
         machine.top(list, "APPENDS").extend(items)
 
 
-def _set_item(machine: Machine, stack: list) -> None:
+def _set_item(machine: Machine, stack: list[Any]) -> None:
     value, key = machine.pop(), machine.pop()
     _set_pairs(machine, [key, value], "SETITEM")
 
 
-def _set_items(machine: Machine, stack: list) -> None:
+def _set_items(machine: Machine, stack: list[Any]) -> None:
     items = machine.pop_to_mark()
     _set_pairs(machine, items, "SETITEMS")
 
@@ -119,64 +119,64 @@ def _swallowed(machine: Machine) -> bool:
     return isinstance(machine.top(object, "APPEND"), Placeholder)
 
 
-def _new_object(machine: Machine, stack: list) -> None:
+def _new_object(machine: Machine, stack: list[Any]) -> None:
     machine.pop()
     machine.new_object(machine.pop())
 
 
-def _new_object_ex(machine: Machine, stack: list) -> None:
+def _new_object_ex(machine: Machine, stack: list[Any]) -> None:
     machine.pop()
     _new_object(machine, stack)
 
 
-def _instance(machine: Machine, stack: list) -> None:
+def _instance(machine: Machine, stack: list[Any]) -> None:
     cls = machine.find(machine.line(), machine.line())
     machine.pop_to_mark()
     machine.new_object(cls)
 
 
-def _object(machine: Machine, stack: list) -> None:
+def _object(machine: Machine, stack: list[Any]) -> None:
     items = machine.pop_to_mark()
     machine.new_object(items[0] if items else None)
 
 
-def _set(machine: Machine, stack: list) -> None:
+def _set(machine: Machine, stack: list[Any]) -> None:
     if not machine.placeholders:
         raise machine.fail("a set, which this kind of file has none of")
     stack.append([])
 
 
-def _frozen_set(machine: Machine, stack: list) -> None:
+def _frozen_set(machine: Machine, stack: list[Any]) -> None:
     items = machine.pop_to_mark()
     _set(machine, stack)
     stack[-1].extend(items)
 
 
-def _dict(machine: Machine, stack: list) -> None:
-    target: dict = {}
+def _dict(machine: Machine, stack: list[Any]) -> None:
+    target: dict[Any, Any] = {}
     machine.set_items(target, machine.pop_to_mark())
     stack.append(target)
 
 
-def _tuple_of(count: int) -> Callable[[Machine, list], None]:
-    def build(machine: Machine, stack: list) -> None:
+def _tuple_of(count: int) -> Callable[[Machine, list[Any]], None]:
+    def build(machine: Machine, stack: list[Any]) -> None:
         items = [machine.pop() for _ in range(count)]
         stack.append(tuple(reversed(items)))
 
     return build
 
 
-def _stack_global(machine: Machine, stack: list) -> None:
+def _stack_global(machine: Machine, stack: list[Any]) -> None:
     attribute, module = machine.pop(), machine.pop()
     stack.append(machine.find(module, attribute))
 
 
-def _reduce(machine: Machine, stack: list) -> None:
+def _reduce(machine: Machine, stack: list[Any]) -> None:
     arguments, function = machine.pop(), machine.pop()
     stack.append(machine.reduce(function, arguments))
 
 
-def _build(machine: Machine, stack: list) -> None:
+def _build(machine: Machine, stack: list[Any]) -> None:
     state = machine.pop()
     target = machine.top(object, "BUILD")
     if isinstance(target, Placeholder):
@@ -190,7 +190,7 @@ def _build(machine: Machine, stack: list) -> None:
         raise machine.fail("BUILD on something that takes no state")
 
 
-def _persistent(machine: Machine, stack: list) -> None:
+def _persistent(machine: Machine, stack: list[Any]) -> None:
     identifier = machine.pop()
     if machine.persistent is None:
         raise machine.fail("a persistent identifier, which this kind of file has none of")
@@ -200,7 +200,7 @@ def _persistent(machine: Machine, stack: list) -> None:
         raise machine.fail(str(error)) from None
 
 
-def _text_string(machine: Machine, stack: list) -> None:
+def _text_string(machine: Machine, stack: list[Any]) -> None:
     raw = machine.raw_line(machine.limit)
     if len(raw) < 2 or raw[:1] != raw[-1:] or raw[:1] not in b"'\"":
         raise machine.fail("a quoted string that is none")
@@ -211,28 +211,28 @@ def _text_string(machine: Machine, stack: list) -> None:
         raise machine.fail("a quoted string that is none") from None
 
 
-def _unicode_line(machine: Machine, stack: list) -> None:
+def _unicode_line(machine: Machine, stack: list[Any]) -> None:
     try:
         stack.append(machine.raw_line(machine.limit).decode("raw-unicode-escape"))
     except UnicodeDecodeError:
         raise machine.fail("a text that is none") from None
 
 
-def _float(machine: Machine, stack: list) -> None:
+def _float(machine: Machine, stack: list[Any]) -> None:
     try:
         stack.append(float(machine.line()))
     except ValueError:
         raise machine.fail("a number that is none") from None
 
 
-def _pop(machine: Machine, stack: list) -> None:
+def _pop(machine: Machine, stack: list[Any]) -> None:
     if machine.marks and len(stack) == machine.marks[-1]:
         machine.marks.pop()
     else:
         machine.pop()
 
 
-_INSTRUCTIONS: dict[bytes, Callable[[Machine, list], Any]] = {
+_INSTRUCTIONS: dict[bytes, Callable[[Machine, list[Any]], Any]] = {
     b"\x80": _protocol,
     b"\x95": lambda m, s: m.take(8),  # FRAME: a hint for buffered readers
     b"(": lambda m, s: m.marks.append(len(s)),

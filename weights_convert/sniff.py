@@ -192,8 +192,8 @@ def _text(head: bytes) -> Kind | None:
 def _is_json(head: bytes) -> bool:
     try:
         json.loads(head)
-    except ValueError as error:  # only the beginning was read
-        return len(head) == _HEAD and b'"' in head[:200] and error is not None
+    except ValueError:  # only the beginning was read
+        return len(head) == _HEAD and b'"' in head[:200]
     except RecursionError:
         return False
     return True

@@ -83,7 +83,7 @@ def read_file(path: str | os.PathLike[str], key: str | None = None) -> dict[str,
         raise other
     if head[:4] == b"PK\x03\x04" or head[:4] == b"PK\x05\x06":
         tree, find = _read_zip(path, data)
-    elif size >= 10 and data[8:9] == b"{" and int.from_bytes(head, "little") < size:
+    elif size >= 10 and bytes(data[8:9]) == b"{" and int.from_bytes(head, "little") < size:
         return _read_safetensors(path, data)
     elif head[:1] in (b"\x80", b"(", b"}", b"]", b"c"):
         tree, find = _read_legacy(path, data)
@@ -226,7 +226,9 @@ def _zip_places(path: Path, data: memoryview, entries: list[zipfile.ZipInfo]):
     return places
 
 
-def _entry(path: Path, data: memoryview, places, name: str, default: bytes | None = None):
+def _entry(
+    path: Path, data: memoryview, places: Mapping[str, Any], name: str, default: bytes | None = None
+):
     """Return the bytes of an entry, after its checksum was found right."""
     if name not in places:
         if default is not None:

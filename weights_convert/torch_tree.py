@@ -181,7 +181,9 @@ def _walk(tree: object, path: tuple[Any, ...]) -> Any:
     return tree
 
 
-def _state_dicts(tree: object, tensor: type, path: tuple, budget: list[int]) -> Iterator[tuple]:
+def _state_dicts(
+    tree: object, tensor: type, path: tuple[str, ...], budget: list[int]
+) -> Iterator[tuple[str, ...]]:
     """Yield the paths of all mappings from names to tensors, those of optimisers left out.
 
     A mapping that holds others as well as tensors, such as a mean latent beside a generator's

@@ -153,8 +153,10 @@ def residuals(condition: Condition, stack: ArrayLike) -> Any:
         size = jnp.square(jnp.abs(residual)) / parts_of(residual)
         kept = jnp.ones_like(size) if kept is None else (kept > 0).astype(size.dtype)
         square = jnp.sum(kept * size) / jnp.sum(kept)
-        learned = isinstance(condition, LearnedNoise | NoiseLevels)
-        return square, condition.noise_scale(image) if learned else jnp.ones(())
+        scale = jnp.ones(())
+        if isinstance(condition, LearnedNoise | NoiseLevels):
+            scale = condition.noise_scale(image)
+        return square, scale
 
     return jax.lax.map(one, stack, batch_size=64)
 

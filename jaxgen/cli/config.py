@@ -43,7 +43,10 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def with_file(
-    command: str, parser: argparse.ArgumentParser, relaxed: argparse.ArgumentParser, typed: list
+    command: str,
+    parser: argparse.ArgumentParser,
+    relaxed: argparse.ArgumentParser,
+    typed: list[str],
 ) -> list[str]:
     """Return the words after the command, with the settings of its --config added.
 
@@ -163,8 +166,10 @@ def _relax(parser: argparse.ArgumentParser) -> None:
         group.required = False
 
 
-def _beaten(action: argparse.Action, parser: argparse.ArgumentParser, given: dict) -> bool:
-    """Whether what was typed leaves nothing for a setting of the file to say."""
+def _beaten(
+    action: argparse.Action, parser: argparse.ArgumentParser, given: dict[str, Any]
+) -> bool:
+    """Return whether what was typed overrides a setting of the file."""
     rivals: Iterable[argparse.Action] = [action]
     for group in parser._mutually_exclusive_groups:
         if action in group._group_actions:

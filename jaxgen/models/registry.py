@@ -340,10 +340,6 @@ def _part(metadata: dict[str, Any], part: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _path(name: str | Path) -> Path:
-    return _place(name)[0]
-
-
 def _place(name: str | Path) -> tuple[Path, str | None]:
     """Return the file of a name, and which part of it, where it holds several networks."""
     if str(name) in SHIPPED:

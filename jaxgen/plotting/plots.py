@@ -222,7 +222,7 @@ def _shown() -> Any:
     """Return a `Figure` that a notebook shows: what does it for others comes with pyplot."""
     from matplotlib.figure import Figure
 
-    class Shown(Figure):
+    class Shown(Figure):  # pyright: ignore[reportUntypedBaseClass]
         def _repr_png_(self) -> bytes:
             buffer = io.BytesIO()
             self.savefig(buffer, format="png")

@@ -7,7 +7,7 @@ in their dashes. Every chart has a title and a description for those who do not 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -155,7 +155,7 @@ def _ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [(first + k) * step for k in range(min(count, 20))]
 
 
-def _grid(low: float, high: float, up, log: bool) -> str:
+def _grid(low: float, high: float, up: Callable[[float], float], log: bool) -> str:
     if log:
         first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
         every = max(1, math.ceil((last - first + 1) / 5))
@@ -172,7 +172,7 @@ def _grid(low: float, high: float, up, log: bool) -> str:
     return body
 
 
-def _steps(start: float, end: float, across) -> str:
+def _steps(start: float, end: float, across: Callable[[float], float]) -> str:
     marks = _ticks(start, end)
     if end - start >= 1 and start == round(start) and end == round(end):  # these are counts
         marks = [mark for mark in marks if mark == round(mark)]

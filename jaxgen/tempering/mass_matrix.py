@@ -8,7 +8,7 @@ of their gradients' covariance, which is best where it matters, in narrow direct
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ def as_form(
                 repr(precondition),
                 "HMC and NUTS take a dense inverse mass",
             )
-    return cast(Preconditioning, precondition)
+    return precondition
 
 
 def prior(start: Any, position: ArrayTree, form: str) -> Array:

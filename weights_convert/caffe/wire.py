@@ -8,6 +8,7 @@ before anything is allocated. Nesting is as deep as the caller walks and no deep
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -48,7 +49,9 @@ class Field(NamedTuple):
     value: int = 0
 
 
-def varint(data, position: int, end: int, where: str) -> tuple[int, int]:
+def varint(
+    data: bytes | memoryview | mmap.mmap, position: int, end: int, where: str
+) -> tuple[int, int]:
     """Decode a varint: (value, position after it).
 
     Raises:
@@ -70,7 +73,13 @@ def signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def fields(data, start: int, end: int, where: str, budget: Budget | None = None) -> Iterator[Field]:
+def fields(
+    data: bytes | memoryview | mmap.mmap,
+    start: int,
+    end: int,
+    where: str,
+    budget: Budget | None = None,
+) -> Iterator[Field]:
     """Yield the fields of the message at `start` to `end` of a bytes-like object.
 
     Args:

@@ -24,7 +24,9 @@ _IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 _HALVES = ([0.5] * 3, [0.5] * 3)
 
 
-def _recipe(name: str, about: str, architecture: str, size: int, config: Callable, **more: Any):
+def _recipe(
+    name: str, about: str, architecture: str, size: int, config: Callable[..., Any], **more: Any
+):
     default = _HALVES if name in ("googlenet", "inception-v3") else _IMAGENET
 
     def complete(state: State, options: Config) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from jaxgen.core.types import Array, ArrayTree
 from jaxgen.models.tensor_ops import TensorGraph
 from weights_convert.parity import LayerParity, relative_error
 
@@ -50,7 +51,7 @@ def tensors(
     graphdef, state = nnx.split(graph)
 
     @jax.jit
-    def run(weights, xs):
+    def run(weights: ArrayTree, xs: Sequence[Array]) -> dict[str, Array]:
         found = nnx.merge(graphdef, weights).tensors(*xs)
         return found if names is None else {name: found[name] for name in names}
 

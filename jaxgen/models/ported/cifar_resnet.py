@@ -62,7 +62,9 @@ class CifarResNet(nnx.Module):
         self.linear = nnx.Linear(64, classes, rngs=rngs)
 
     @staticmethod
-    def _stage(inputs: int, outputs: int, blocks: int, stride: int, rngs: nnx.Rngs) -> nnx.List:
+    def _stage(
+        inputs: int, outputs: int, blocks: int, stride: int, rngs: nnx.Rngs
+    ) -> nnx.List[_Block]:
         first = _Block(inputs, outputs, stride, rngs)
         return nnx.List([first] + [_Block(outputs, outputs, 1, rngs) for _ in range(blocks - 1)])
 

@@ -33,14 +33,6 @@ _MOST_SHIFTS = 49
 Pair = tuple[int, int]
 
 
-def _spread(name: str, values: Sequence[int], least: int, each: int = 1) -> tuple[int, ...]:
-    """One number for each of two spatial axes; a single axis is the second, and 1 the first."""
-    found = integers(name, values, least, _LARGEST)
-    if len(found) not in (each, 2 * each):
-        raise InputError(f"{name}: expected numbers for one or two spatial axes; got {found}")
-    return found
-
-
 def _as_image(x: Array) -> Array:
     """(N, C, L) as (N, 1, L, C); an image as it is."""
     if x.ndim == 3:

@@ -73,7 +73,7 @@ class Seq2Seq(nnx.Module):
         scale: float = 0.1,
         rngs: nnx.Rngs,
     ):
-        def param(*shape: int) -> nnx.Param:
+        def param(*shape: int) -> nnx.Param[Array]:
             return nnx.Param(scale * jax.random.normal(rngs.params(), shape))
 
         self.vocabulary = vocabulary
