@@ -18,11 +18,11 @@ prior's s is a quarter of it. "diagonal" is N(mean_i, sd_i^2) of all real codes.
   real              test images
 
 Realism is what they print: the mean log probability of being real, by a discriminator that no
-sampler sees. It is trained here, on real training images against G(E(x)) and G of random codes
-of each class (normal, with the class's mean and spread), and its accuracy on held-out images of
-each kind is printed; `--work FOLDER` keeps its checkpoint. Beside it the judge's accuracy, the
-Frechet distance of its features, diversity, and the share of a code's units that lie outside of
-the class's bounds.
+sampler sees. It is trained here, on real training images against G(E(x)), and G of normal codes
+about each class's mean and about zero, of every width from none to 1.25 of the real one; its
+accuracy on held-out images of each kind is printed; `--work FOLDER` keeps its checkpoint. Beside
+it the judge's accuracy, the Frechet distance of its features, diversity, and the share of a
+code's units that lie outside of the class's bounds.
 """
 
 from __future__ import annotations
@@ -100,18 +100,21 @@ class Study:
         return jnp.zeros(128), jnp.full(128, float(name) * self.rms)
 
     def made(self, key, kind, images, labels):
-        """Images of one kind of fake, as many as there are images."""
-        codes = np.asarray(batched(self.encode, images))
-        if kind == "random codes":
-            mean = np.stack([self.codes[self.labels == c].mean(0) for c in range(10)])
-            sd = np.stack([self.codes[self.labels == c].std(0) for c in range(10)])
-            noise = np.asarray(jax.random.normal(key, codes.shape))
-            codes = mean[labels] + sd[labels] * noise
-        return batched(self.generator, codes)
+        """Return images of one kind of fake, as many as there are images."""
+        if kind == "codes of real images":
+            return batched(self.generator, batched(self.encode, images))
+        noise = np.asarray(jax.random.normal(key, (len(labels), 128)))
+        # Of every width, so that optima and draws are both within what it has met.
+        noise *= np.asarray(jax.random.uniform(jax.random.fold_in(key, 1), (len(labels), 1)))
+        if kind == "codes about zero":
+            return batched(self.generator, 1.25 * self.rms * noise)
+        mean = np.stack([self.codes[self.labels == c].mean(0) for c in range(10)])
+        sd = np.stack([self.codes[self.labels == c].std(0) for c in range(10)])
+        return batched(self.generator, mean[labels] + 1.25 * sd[labels] * noise)
 
 
 POOL = 8000
-KINDS = ("codes of real images", "random codes")
+KINDS = ("codes of real images", "codes about a class", "codes about zero")
 
 
 def judge_of_realism(study, key):
@@ -241,6 +244,7 @@ def main():
     options = common.parser(__doc__)
     options.add_argument("--work", type=Path, help="folder for the discriminator's checkpoint")
     options.add_argument("--rows", type=Path, help="file of codes, to go on from")
+    options.add_argument("--draw", help="only draw with these methods, for --rows")
     options.add_argument("--figure", type=Path, help="where to save the grid of pictures")
     options.add_argument("--chains", type=int, default=32)
     options.add_argument("--budget", type=int, default=200)
@@ -256,7 +260,7 @@ def main():
     study = Study(args)
     done = common.Rows(args.rows, "method", "prior", "k", "label")
     for prior in priors:
-        for method in METHODS:
+        for method in args.draw.split(",") if args.draw else METHODS:
             for label in args.classes:
                 name = (method, prior, args.k if method.endswith("clip") else 0.0, label)
                 if name in done:
@@ -276,6 +280,8 @@ def main():
                     }
                 )
             print(prior, method, file=sys.stderr, flush=True)
+    if args.draw:
+        return
     # The judges are made when all has been drawn: no sampler sees them.
     fake, accuracy = judge_of_realism(study, jax.random.fold_in(key, 999))
     networks = (jaxgen.load("fashion-mnist/judge"), fake)
