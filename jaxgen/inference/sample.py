@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -235,8 +236,8 @@ def sample(
         return draw(run_length, state, resume)
     if reduce is not None:
         raise expected("until", "None where draws are reduced", until, "It looks at all draws")
-    goal, kept = as_goal(until, num_steps), folder is not None
-    return draw_until(draw, goal, target, run_length, state=state, in_folder=kept, resume=resume)
+    goal, place = as_goal(until, num_steps), None if folder is None else Path(folder)
+    return draw_until(draw, goal, target, run_length, state=state, folder=place, resume=resume)
 
 
 def _exactness(config: RunConfig) -> str:

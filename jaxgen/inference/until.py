@@ -9,6 +9,7 @@ draws is not biased much by stopping where it looks good.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +18,11 @@ import numpy as np
 from jaxgen.core.errors import expected
 from jaxgen.inference.observables import latents, observe
 from jaxgen.metrics.chains import effective_sizes, split_rhat
+from jaxgen.sampler.checkpoint.identity import stored_draws
 from jaxgen.sampler.notes import sample_notes
 from jaxgen.sampler.records import RunLength
 from jaxgen.sampler.results import SampleResult
+from jaxgen.sampler.state import SamplerState
 from jaxgen.target.posterior import Posterior
 
 __all__ = ["Converged", "as_goal", "draw_until"]
@@ -87,13 +90,13 @@ def lacking(draws: Any, target: Any, goal: Converged) -> str | None:
 
 
 def draw_until(
-    draw: Callable[[RunLength, Any, bool], SampleResult],
+    draw: Callable[[RunLength, SamplerState | None, bool], SampleResult],
     goal: Converged,
     target: Any,
     length: RunLength,
     *,
-    state: Any,
-    in_folder: bool,
+    state: SamplerState | None,
+    folder: Path | None,
     resume: bool,
 ) -> SampleResult:
     """Draw, and go on until the draws meet the criterion or the limit is reached.
@@ -104,11 +107,13 @@ def draw_until(
       target: what is drawn from.
       length: of the first part.
       state: where the run begins, or None.
-      in_folder: whether the run is kept in a folder, from which it then goes on.
+      folder: where the run is kept, or None. Then it goes on from there.
       resume: whether the folder may hold a run already.
     """
     # Steps after the last draw would stand between two parts.
     length = length._replace(rest=0)
+    if folder is not None and resume:  # a run that was to become longer, and was interrupted
+        length = length._replace(draws=max(length.draws, stored_draws(folder)))
     most = max(int(goal.most_steps or 0) // length.thin, length.draws)
     result = draw(length, state, resume)
     total = length.draws
@@ -121,7 +126,7 @@ def draw_until(
             )
             return result._replace(notes=(*result.notes, note))
         total += more
-        if in_folder:
+        if folder is not None:
             result = draw(length._replace(draws=total), state, True)
         else:
             part = draw(length._replace(draws=more, warmup=0), result.state, False)

@@ -6,6 +6,7 @@ import pytest
 
 import jaxgen
 from jaxgen import InputError, kernels
+from jaxgen.inference import until
 from jaxgen.inference.until import lacking
 from jaxgen.metrics.chains import split_rhat
 from jaxgen.target.path import likelihood_path
@@ -51,6 +52,25 @@ def test_in_a_folder_it_is_the_same_run(posterior, found, tmp_path):
     kept = jaxgen.sample(jax.random.key(3), posterior, until=GOAL, folder=folder, **OPTIONS)
     np.testing.assert_array_equal(kept.draws, found.draws)
     np.testing.assert_array_equal(jaxgen.load_run(folder).draws["draws"], found.draws)
+
+
+def test_an_interrupted_run_goes_on_where_it_was(posterior, found, tmp_path, monkeypatch):
+    folder, asked = tmp_path / "run", []
+
+    def stop(draws, target, goal):
+        asked.append(1)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return lacking(draws, target, goal)
+
+    options = {**OPTIONS, "until": GOAL, "folder": folder, "resume": True}
+    monkeypatch.setattr(until, "lacking", stop)
+    with pytest.raises(KeyboardInterrupt):
+        jaxgen.sample(jax.random.key(3), posterior, **options)
+    monkeypatch.undo()
+    kept = jaxgen.sample(jax.random.key(3), posterior, **options)
+    np.testing.assert_array_equal(kept.draws, found.draws)
+    assert len(asked) == 3
 
 
 def test_the_limit_ends_it_with_a_note(posterior):

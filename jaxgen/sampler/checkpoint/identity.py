@@ -18,13 +18,13 @@ from jaxgen.core.errors import InputError, expected
 from jaxgen.core.fingerprint import describe, difference, digest
 from jaxgen.core.types import PRNGKey
 from jaxgen.core.version import __version__
-from jaxgen.sampler.checkpoint.files import FORMAT
+from jaxgen.sampler.checkpoint.files import FORMAT, read_settings
 from jaxgen.sampler.checkpoint.names import stored_settings
 from jaxgen.sampler.config import RunConfig
 from jaxgen.sampler.records import RunLength
 from jaxgen.sampler.state import SamplerState
 
-__all__ = ["Changes", "check_same", "environment", "settings_of"]
+__all__ = ["Changes", "check_same", "environment", "settings_of", "stored_draws"]
 
 # Parts of the environment that may change a run's bits.
 _TELLING = ("backend", "device", "python", "jax", "jaxlib", "blackjax", "numpy", "flax", "jaxgen")
@@ -51,6 +51,21 @@ def settings_of(
     if state is not None:
         found |= {"state": digest(state)}
     return stored_settings(found)
+
+
+def stored_draws(folder: Path) -> int:
+    """Return how many draws of each chain the run in a folder was to have; 0 where there is none.
+
+    Raises:
+      InputError: for a folder whose settings cannot be read.
+    """
+    if not (folder / "run.json").exists():
+        return 0
+    found = read_settings(folder / "run.json")["settings"]
+    try:
+        return max(int(found.get("plan.draws", "0")), 0)
+    except ValueError as error:
+        raise expected(str(folder / "run.json"), "a number as plan.draws", str(error)) from error
 
 
 def environment() -> dict[str, str]:
