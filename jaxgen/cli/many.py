@@ -160,6 +160,9 @@ def run(
     Returns:
       Label and error of each item that failed.
     """
+    if settings.until is not None:
+        got = f"{len(job.items)} posteriors"
+        raise expected("--until", "one posterior at a time", got, "Raise --steps instead")
     waiting, items, options = job.waiting, job.items, job.options
     _same_command(job)
     by_number = {item.number: item for item in items}

@@ -147,6 +147,13 @@ def add_sampling(parser: argparse.ArgumentParser, *, chains: int = 64) -> None:
         help="kernel steps after the warm-up (default: %(default)s)",
     )
     group.add_argument(
+        "--until",
+        choices=("converged",),
+        help="after --steps go on until the chains agree (R-hat at most 1.05) and there are enough "
+        "draws (an effective 400) of the log density and of every pixel, at most 32 times as long; "
+        "of one posterior at a time",
+    )
+    group.add_argument(
         "--thin",
         type=whole(1),
         default=2,

@@ -76,6 +76,7 @@ class Settings:
     seed: int = 0
     tile: int | None = None
     checkpoint_every: float = 60.0
+    until: str | None = None
 
     @classmethod
     def of(cls, options: Namespace) -> Settings:
@@ -173,6 +174,7 @@ def run(
         texts.kernel(settings.kernel),
         **settings.arguments() | {"betas": texts.betas(settings.betas)},
         progress=reporter.update,
+        until=settings.until,
         folder=place,
         resume=True,
         checkpoint_every=settings.checkpoint_every,

@@ -119,8 +119,13 @@ ARGUMENTS = [
     ("report lost", ["RUN: expected the folder of a run; got lost"]),
     ("fetch progan-celeba12", ["NAME: expected one of progan-celeba128,", "12"]),
     (
+        "sample --classes 3,8 --until converged",
+        ["--until: expected one posterior at a time; got 2 posteriors"],
+    ),
+    ("sample --class 3 --until bored", ["--until", "converged"]),
+    (
         "fetch face-expression face-age-gender --out x.safetensors",
-        ["--out: expected one network at a time, got 2 networks"],
+        ["--out: expected one network at a time; got 2 networks"],
     ),
     ("fetch progan-celeba128 --out x.npz", ["--out: expected a name that ends in"]),
     ("models --jsn", ["unrecognized arguments: --jsn. Did you mean --json?"]),
