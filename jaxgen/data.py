@@ -93,7 +93,7 @@ def fashion_mnist(split: Literal["train", "test"] = "train", folder: str | None 
 
 
 def fashion_mnist_available(folder: str | None = None) -> bool:
-    """Whether all four files of Fashion-MNIST are there."""
+    """Return whether all four files of Fashion-MNIST are there."""
     root = _folder(folder)
     names = [f"{p}-{kind}" for p in _FILES.values() for kind in ("images-idx3", "labels-idx1")]
     return all((root / f"{n}-ubyte.gz").is_file() or (root / f"{n}-ubyte").is_file() for n in names)

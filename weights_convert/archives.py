@@ -64,7 +64,7 @@ def opened_zip(
 
 
 def read_npz(path: str | Path, *, slashes: bool = True) -> dict[str, np.ndarray]:
-    """Return the arrays of an npz file, objects refused; `|` in names becomes `/` if `slashes`.
+    """Return the arrays of an npz file without objects; `|` in names becomes `/` if `slashes`.
 
     Raises:
       InputError: for a damaged file or an entry whose header claims more than it holds.

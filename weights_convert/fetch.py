@@ -153,7 +153,7 @@ def _from_npm(
 
 
 def _holds(path: Path, name: str, wanted: Package | Wheel) -> bool:
-    """Whether a whole, undamaged file of this very package is there."""
+    """Return whether a whole, undamaged file of this very package is there."""
     if not path.is_file():
         return False
     try:

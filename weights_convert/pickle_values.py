@@ -22,7 +22,7 @@ class Forbidden(PickleError):
 
 
 class Attributes(dict[Any, Any]):
-    """What `BUILD` may decorate: a dictionary whose attribute dictionary is dropped."""
+    """A dictionary to which `BUILD` may add attributes, which are dropped."""
 
 
 class Bytes2(str):
@@ -32,7 +32,7 @@ class Bytes2(str):
 
 
 class Placeholder:
-    """What the file calls by a name that is not known: nothing was imported, nothing run.
+    """A value that the file gives by an unknown name: nothing was imported, nothing was run.
 
     Attributes:
       label: the name.

@@ -115,7 +115,7 @@ def _set_pairs(machine: Machine, items: list[Any], what: str) -> None:
 
 
 def _swallowed(machine: Machine) -> bool:
-    """Whether what is added goes to a placeholder, which keeps no list."""
+    """Return whether what is added goes to a placeholder, which keeps no list."""
     return isinstance(machine.top(object, "APPEND"), Placeholder)
 
 

@@ -173,7 +173,7 @@ def _from_weights(kind: str, source: str, state: Mapping[str, np.ndarray]) -> di
 
 
 def _agree(given: object, read: object) -> bool:
-    """Whether a setting and what the weights say are the same; the schema checks its type."""
+    """Return whether a setting agrees with the weights; the schema checks its type."""
     if isinstance(given, list | tuple):
         given = given[0] if len(set(map(str, given))) == 1 else list(given)
     return type(given) is not type(read) or given == read

@@ -21,7 +21,7 @@ _MOST_DIRECTORY = 16 << 20
 
 
 class Kind(NamedTuple):
-    """What a file is.
+    """The kind of a file.
 
     Attributes:
       name: with its article, as "an HDF5 file".

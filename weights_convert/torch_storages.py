@@ -53,7 +53,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """What a file says of a tensor: a strided window (in elements) of a storage."""
+    """A tensor in a file: a strided window (in elements) of a storage."""
 
     storage: Storage
     offset: int

@@ -94,7 +94,7 @@ def write_new(
 
 
 def _same(path: Path, source: Path) -> bool:
-    """Whether two names mean one file, through links as well."""
+    """Return whether two names mean one file, through links as well."""
     try:
         return os.path.samefile(path, source)
     except OSError:

@@ -1,4 +1,4 @@
-"""What posterior samples are compared with, each at its best and none shown the truth.
+"""Baselines that posterior samples are compared with, each well tuned and none given the truth.
 
 - `descend`: gradient descent on what was seen, from one latent, from the best of N prior
   draws, or restarted from many; `tune` chooses its rate on images of their own.
@@ -37,7 +37,7 @@ __all__ = ["Estimate", "cogeneration", "descend", "tempered", "tune"]
 
 @prints_short
 class Estimate(NamedTuple):
-    """What a method made of an observation.
+    """The result of a baseline.
 
     Attributes:
       image: `[H, W, channels]`, the one chosen by `score`.

@@ -1,4 +1,4 @@
-"""What a task returns: an image with its uncertainty, printed with the figures that judge it."""
+"""The result of a task: an image with its uncertainty, and the figures by which to judge it."""
 
 from __future__ import annotations
 

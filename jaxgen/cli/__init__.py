@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _only_asks(arguments: Sequence[str]) -> bool:
-    """Whether a command line computes nothing: help, the version, a script of completion."""
+    """Return whether a command line computes nothing: help, the version, a script of completion."""
     asks = {"-h", "--help", "--version"}
     return not arguments or arguments[0] == "completion" or not asks.isdisjoint(arguments)
 

@@ -89,7 +89,7 @@ def devices() -> Check:
 
 
 def caches() -> Check:
-    """Where fetched networks and compiled programs are kept."""
+    """Check where fetched networks and compiled programs are kept."""
     from jaxgen.core.cache import cache_folder, keep_compiled
 
     folder, compiled = cache_folder(), keep_compiled()

@@ -187,7 +187,7 @@ def _check_size(argument: str, picture: Any, sizes: Sequence[tuple[int, int]]) -
 
 
 def _lies_on_its_side(picture: Any) -> bool:
-    """Whether the camera notes (EXIF) that the picture is to be turned by a right angle."""
+    """Return whether the camera notes (EXIF) that the picture is to be turned by a right angle."""
     try:
         return picture.getexif().get(0x0112) in (5, 6, 7, 8)
     except (OSError, SyntaxError, ValueError, TypeError, KeyError):

@@ -84,7 +84,7 @@ class Job(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What a finished item leaves: pictures by file name, and arrays by their names."""
+    """The files of a finished item: pictures by file name, and arrays by their names."""
 
     done: runs.Finished
     pictures: Mapping[str, Any]

@@ -89,7 +89,7 @@ class Reporter:
         self._shown = len(text)
 
     def _lines(self) -> Any:
-        """Where the run is, with a bar and the time, then its figures: a line each."""
+        """Return a line with a bar and the time, then a line with the figures of the run."""
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table

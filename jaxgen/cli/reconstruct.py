@@ -49,7 +49,7 @@ Interval = tuple[np.ndarray, np.ndarray]
 
 
 class Task(NamedTuple):
-    """What is known of an image.
+    """An image to infer, and what was seen of it.
 
     Attributes:
       truth: the whole image `[H, W, channels]`, or None.

@@ -242,7 +242,7 @@ def summary(
 
 
 def out_folder(options: Namespace, stem: str) -> Path:
-    """Where results will go: refused now, before anything is computed, if it is taken.
+    """Reserve the folder for the results, or raise `InputError` before anything is computed.
 
     So it is where an interrupted run waits beside it, unless --resume goes on with that
     one, or --force gives it up; and where another command is writing. The name is this

@@ -30,7 +30,7 @@ _WORTH = 0.3
 
 
 def cache_folder() -> Path:
-    """Where things are kept: `JAXGEN_CACHE`, or else the platform's place for caches."""
+    """Return the cache folder: `JAXGEN_CACHE`, or else the platform's place for caches."""
     chosen = os.environ.get("JAXGEN_CACHE")
     if chosen:
         return Path(chosen).expanduser()
@@ -68,7 +68,7 @@ def keep_compiled() -> Path | None:
 
 
 def _is_private(folder: Path) -> bool:
-    """Whether a folder is this user's, and writable by nobody else (it is made so if it can be)."""
+    """Return whether a folder is this user's and, made so if possible, closed to others."""
     if not hasattr(os, "getuid"):  # Windows: the folder lies in the user's own profile
         return True
     found = folder.lstat()

@@ -1,4 +1,4 @@
-"""What a function does, as bytes that can be compared between processes.
+"""The code of a function, as bytes that can be compared between processes.
 
 A digest of compiled code says whether a function's body is another one. What the body refers
 to by name (module globals, attributes of modules, imports inside it) is listed here as well,
@@ -74,7 +74,7 @@ def source_digest(module: types.ModuleType) -> str:
 
 @functools.cache
 def is_library(module: str) -> bool:
-    """Whether a module belongs to Python, to jaxgen or to an installed package."""
+    """Return whether a module belongs to Python, to jaxgen or to an installed package."""
     top = module.partition(".")[0]
     if top == "jaxgen" or top in sys.stdlib_module_names or top in sys.builtin_module_names:
         return True

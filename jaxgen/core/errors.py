@@ -1,4 +1,4 @@
-"""How jaxgen says no.
+"""Errors for bad input.
 
 Bad input is answered before anything is traced or written, by one line that names the
 argument, what was expected, what came and, where there is one, the way out.

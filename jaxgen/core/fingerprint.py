@@ -1,4 +1,4 @@
-"""What a run is made of, as names and short texts that can be compared.
+"""Fingerprints: what a run is made of, as names and short texts that can be compared.
 
 A run may only go on as what it was. Its settings become a flat dict: numbers and texts as
 they are, arrays as their type, shape and digest, objects by their attributes. Functions and
@@ -311,7 +311,7 @@ class _Describer:
         return f"{name_of(value)} sha256 {_summary(found)}"
 
     def _only_arrays(self, value: object) -> bool:
-        """Whether a container holds so many arrays, and nothing else, that a line has to do."""
+        """Return whether a container holds nothing but arrays, and too many to list."""
         parts = jax.tree.leaves(value, is_leaf=dataclasses.is_dataclass)
         return len(parts) > _MANY and all(isinstance(part, _ARRAYS) for part in parts)
 

@@ -1,4 +1,4 @@
-"""How exactly matrices are multiplied.
+"""The precision of matrix products.
 
 "float32" is bfloat16 on a TPU and TF32 on recent GPUs unless somebody says otherwise. For pixels
 with noise 0.02 that is an error of several units in log p: half the step size, and another

@@ -1,4 +1,4 @@
-"""TOML that somebody else wrote: what would take the reader minutes is refused first.
+"""TOML files of other people: input that would take the reader minutes raises an error first.
 
 Python's reader takes time quadratic in the parts of a dotted key, and makes whole numbers of any
 length, which no later step can print. TOML 1.0 promises 64 bits, and that is what passes.

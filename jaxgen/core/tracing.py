@@ -13,7 +13,7 @@ __all__ = ["is_traced", "namespace"]
 
 
 def is_traced(*values: Any) -> bool:
-    """Whether a transformation of JAX is at work, or any array is a placeholder of one.
+    """Return whether a transformation of JAX is at work, or any array is a placeholder of one.
 
     Inside `jax.jit` every new array is a placeholder; under `jax.vmap` alone only those that
     depend on what is mapped.

@@ -48,7 +48,7 @@ _SURE, _UNSURE = 0.5, 1.0
 
 @prints_short
 class Symmetries(NamedTuple):
-    """What a generator does not see of its latent, as tested on prior draws.
+    """Changes of the latent that do not change the image, as tested on prior draws.
 
     Attributes:
       radius: G(c z) = G(z) for c > 0: only the direction of z matters.

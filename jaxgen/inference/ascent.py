@@ -32,7 +32,7 @@ __all__ = ["AscentResult", "ascend"]
 @with_structure("num_gradients", "num_evaluations", "exactness")
 @prints_short
 class AscentResult(NamedTuple):
-    """Where ascent arrived.
+    """The result of an ascent.
 
     Attributes:
       position: `[C, ...]` coordinates.

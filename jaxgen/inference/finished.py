@@ -258,7 +258,7 @@ def _size(tree: ArrayTree) -> tuple[int, int]:
 
 
 def _alike(kept: ArrayTree, position: ArrayTree) -> bool:
-    """Whether what was kept are positions of chains, and not something else of their size."""
+    """Return whether what was kept are positions of chains, not other arrays of that size."""
     if jax.tree.structure(kept) != jax.tree.structure(position):
         return False
     pairs = zip(jax.tree.leaves(kept), jax.tree.leaves(position), strict=True)

@@ -91,7 +91,7 @@ class KernelParams(NamedTuple):
 
 
 class StepContext(NamedTuple):
-    """What a kernel is told for one step.
+    """The context of one step of a kernel.
 
     Attributes:
       path: the annealing path.

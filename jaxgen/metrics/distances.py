@@ -289,7 +289,7 @@ def _root(centred: Array) -> Array:
 
 
 def _samples(x: Array, y: Array) -> tuple[Array, Array]:
-    """Both samples as rows `[n, D]` of floats, refused unless they can be compared."""
+    """Return both samples as rows `[n, D]` of floats; raise `InputError` if they do not compare."""
     x, y = jnp.asarray(x), jnp.asarray(y)
     for name, array in (("first sample", x), ("second sample", y)):
         if array.ndim < 2 or array.shape[0] < 2:

@@ -42,7 +42,7 @@ class DiversityResult(NamedTuple):
 
 
 class ClassSimilarity(NamedTuple):
-    """How alike the images of each class are.
+    """Similarity of the images of each class.
 
     Attributes:
       by_class: `[K]` the mean similarity between pairs of a class's images; NaN for a class

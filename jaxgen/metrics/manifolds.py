@@ -26,7 +26,7 @@ class PrecisionRecall(NamedTuple):
 
 @partial(jax.jit, static_argnames="neighbours")
 def precision_recall(generated: Array, real: Array, *, neighbours: int = 3) -> PrecisionRecall:
-    """How many samples look real, and how many real ones could have been sampled.
+    """Precision and recall: how many samples look real, and how many real images could be sampled.
 
     A set's manifold is the union of balls about its points, each reaching to the point's
     k-th nearest neighbour in the set (itself not counted): a point is inside if its distance

@@ -26,7 +26,7 @@ __all__ = [
 
 
 class ScoreDistance(NamedTuple):
-    """How far two samples of a score are apart.
+    """The distance between two samples of a score.
 
     Attributes:
       kolmogorov_smirnov: the largest difference of their distribution functions, 0 to 1.
@@ -43,7 +43,7 @@ class ScoreDistance(NamedTuple):
 
 
 class LatentTypicality(NamedTuple):
-    """Where standard-normal latents lie in their prior.
+    """The typicality of latents under a standard normal prior.
 
     Attributes:
       norm: `[n]` |z| / sqrt(d): about 1 +- 1 / sqrt(2 d) for a draw from the prior.

@@ -115,7 +115,7 @@ class Closeness(NamedTuple):
 
 
 class Regions(NamedTuple):
-    """How close an image is where nothing was seen, where something was, and in all.
+    """Errors of an image where it was hidden, where it was seen, and over all pixels.
 
     Attributes:
       hidden: what judges a completion.
@@ -273,7 +273,7 @@ def _weight(mask: Array, square: Array) -> Array:
 
 
 def _pair(image: Array, reference: Array) -> tuple[Array, Array]:
-    """Both images as floats, refused unless they have one and the same image shape."""
+    """Return both images as floats; raise `InputError` unless they have the same image shape."""
     image, reference = jnp.asarray(image), jnp.asarray(reference)
     if image.ndim != 3:
         raise expected(

@@ -53,7 +53,7 @@ _LONGEST_AXIS = 1 << 31
 
 
 class Architecture(NamedTuple):
-    """How to build a module, what it is, what goes in (shape and type) and what it does with it."""
+    """An architecture: how to build its module, its kind, its input, and how it is called."""
 
     make: Callable[..., nnx.Module]
     kind: str
@@ -148,7 +148,7 @@ ARCHITECTURES = {
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model is, without its weights.
+    """A description of a model, without its weights.
 
     Attributes:
       name: as given to `load`.
@@ -327,7 +327,7 @@ def _foreign(name: str | Path) -> None:
 
 
 def _has_parts(metadata: dict[str, Any]) -> bool:
-    """Whether a file holds several networks in one graph; see `tensor_ops.variants`."""
+    """Return whether a file holds several networks in one graph; see `tensor_ops.variants`."""
     entry = metadata.get("architecture")
     config = entry.get("config") if isinstance(entry, dict) else None
     description = config.get("description") if isinstance(config, dict) else None

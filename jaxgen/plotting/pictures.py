@@ -134,7 +134,7 @@ def reconstructions(
 
 
 def grid_cells(points: np.ndarray, shape: tuple[int, int] | None = None) -> np.ndarray:
-    """Where in a regular grid each point of a plane goes, so that near points stay near.
+    """Assign the points of a plane to the cells of a regular grid, so that near points stay near.
 
     Each axis of the points is stretched to [0, 1], where the cells' centres are as well:
     g = (row / (R - 1), column / (C - 1)). The assignment is the one-to-one pi with the least

@@ -91,7 +91,7 @@ def chain(result: SampleResult, index: int = 0, *, most: int = 16) -> Any:
 
 
 def path(result: SampleResult | AISResult | TemperatureInfo) -> Any:
-    """How a run annealed: beta, acceptance, step size, ESS and log Z, by temperature."""
+    """Draw how a run annealed: beta, acceptance, step size, ESS and log Z, by temperature."""
     history = getattr(result, "history", result)
     if not isinstance(history, TemperatureInfo):
         raise expected("result", "a result of sample or ais", type(result).__name__)
@@ -173,7 +173,7 @@ def credible(
 
 
 def comparison(results: Mapping[str, SampleResult | AISResult]) -> Any:
-    """Compare runs in a table: log Z, ESS, acceptance, gradients, refused proposals, exactness."""
+    """Compare runs in a table: log Z, ESS, acceptance, gradients, divergences, exactness."""
     if not results:
         raise expected("results", "at least one", "none")
     headings = ["log Z", "ESS", "acceptance", "gradients / chain", "refused", "exactness"]

@@ -1,4 +1,4 @@
-"""What is known of a posterior of the reference set."""
+"""A posterior of the reference set, with its exact answers."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ __all__ = ["TOPICS", "Topic", "address_of", "documentation", "try_next"]
 
 
 class Topic(NamedTuple):
-    """What a verdict is about.
+    """The subject of a verdict.
 
     Attributes:
       title: in a few words.

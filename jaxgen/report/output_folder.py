@@ -68,7 +68,7 @@ def free_name(folder: str | Path, stem: str) -> Path:
 
 
 def partial(path: str | Path) -> Path:
-    """Where a run lives until it is written to `path`: beside it."""
+    """Return the folder, beside `path`, in which a run is kept until it is written to `path`."""
     path = Path(path)
     return path.with_name(f"{path.name}.partial")
 
@@ -246,7 +246,7 @@ def _taken(path: Path) -> bool:
 
 
 def _is_locked(lock: Path) -> bool:
-    """Whether another process has the folder; one that has just made it gets time to lock it."""
+    """Return whether another process has the folder; a new one gets time to lock it."""
     if not lock.exists():
         time.sleep(_MOMENT)
     if not lock.exists():

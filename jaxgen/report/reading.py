@@ -62,7 +62,7 @@ class Entry(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What a command, `jaxgen.sample(folder=)` or a task has written, or a result in memory.
+    """A run as a command, `jaxgen.sample(folder=)` or a task wrote it, or a result in memory.
 
     Attributes:
       path: the folder, or where the report of a result goes.

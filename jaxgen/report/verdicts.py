@@ -1,4 +1,4 @@
-"""What a run comes to, in plain words, each with its reason."""
+"""Verdicts on a run in plain words, each with its reason."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _T = TypeVar("_T", bound=ArrayTree)
 
 
 class Carry(NamedTuple):
-    """What the loop over iterations changes; `iteration` counts within a segment."""
+    """The carry of the loop over iterations; `iteration` counts within a segment."""
 
     state: SamplerState
     rows: TemperatureInfo

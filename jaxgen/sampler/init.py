@@ -143,7 +143,7 @@ def init_stage(
 
 
 class _StageStart(NamedTuple):
-    """Where a stage begins: its path, whether starts have a density, and the kernel."""
+    """The start of a stage: its path, whether starts have a density, and the kernel."""
 
     path: AnnealedPath
     weighted: bool
@@ -155,7 +155,7 @@ class _StageStart(NamedTuple):
 
 
 class _Pool(NamedTuple):
-    """How chains choose among candidates: how many each, by which scheme, in which stage."""
+    """The choice among candidates: how many for each chain, by which scheme, in which stage."""
 
     size: int
     scheme: Resampling

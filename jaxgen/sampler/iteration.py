@@ -33,7 +33,7 @@ __all__ = ["ChunkContext", "move", "run_iteration", "skip_iteration"]
 
 
 class ChunkContext(NamedTuple):
-    """What all iterations of a chunk have in common.
+    """The data and options that all iterations of a chunk share.
 
     Attributes:
       sampler, spec, options: as `advance` takes them.
@@ -190,7 +190,7 @@ _LEARNERS = ("update", "warm", "after_freeze")
 
 
 def _learns(rule: StepRule, learner: str) -> bool:
-    """Whether a rule has a method of its own to learn by."""
+    """Return whether a rule has a method of its own to learn by."""
     if getattr(type(rule), learner) is not getattr(StepRule, learner):
         return True
     return learner == "warm" and _learns(rule, "update")

@@ -35,7 +35,7 @@ Schedule: TypeAlias = Array | Adaptive
 
 
 class Sampler(NamedTuple):
-    """What moves the chains, and on which densities; all of it is data.
+    """The path, kernel, step rule and schedule of a run; all of it is data.
 
     Attributes:
       path: the annealing path.
@@ -52,7 +52,7 @@ class Sampler(NamedTuple):
 
 
 class Execution(NamedTuple):
-    """Where and in what batches a run is computed; none of it changes what is sampled.
+    """The devices and batches of a run; none of it changes what is sampled.
 
     Attributes:
       tile: number of chains in one batch; None chooses it by `memory`.
@@ -68,7 +68,7 @@ class Execution(NamedTuple):
 
 
 class Checkpointing(NamedTuple):
-    """Where and how often a run is saved.
+    """The folder of a run, and how often it is saved.
 
     Attributes:
       folder: the run folder; None saves nothing.
@@ -82,7 +82,7 @@ class Checkpointing(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How chains are laid out over batches and devices, see `jaxgen.sampler.sharding`.
+    """The layout of chains over batches and devices, see `jaxgen.sampler.sharding`.
 
     Attributes:
       tile: number of chains in one batch; None for all of them.
@@ -98,7 +98,7 @@ ONE_BATCH = Layout()
 
 
 class ChunkOptions(NamedTuple):
-    """What decides the program of a chunk.
+    """The options that decide the program of a chunk.
 
     Attributes:
       resample: the name of a resampling scheme, or None.

@@ -24,7 +24,7 @@ AXIS = "chains"
 
 
 class Shares(NamedTuple):
-    """How chains are shared out, seen from one device. Python numbers, known when traced.
+    """The division of the chains, seen from one device. Python numbers, known when traced.
 
     Attributes:
       num_chains: C, the number of chains.

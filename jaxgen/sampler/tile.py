@@ -1,4 +1,4 @@
-"""How many chains run as one batch: as many as a device's memory or caches bear."""
+"""The number of chains in one batch: as many as fit a device's memory or caches."""
 
 from __future__ import annotations
 

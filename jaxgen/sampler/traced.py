@@ -107,7 +107,7 @@ class _Structure(NamedTuple):
 
 
 class _Progress(NamedTuple):
-    """What the loop over segments changes.
+    """The carry of the loop over segments.
 
     Attributes:
       carry: the carry of the inner loop.

@@ -9,7 +9,7 @@ __all__ = ["InfillerConfig", "Stages", "TextConfig", "WriterConfig"]
 
 
 class Stages(NamedTuple):
-    """How many updates each part of a run has."""
+    """The number of updates of each part of a run."""
 
     likelihood: int
     judge: int
@@ -18,7 +18,7 @@ class Stages(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """Of a network of words: what writers and infillers have in common.
+    """The settings that language models and infillers share.
 
     Attributes:
       steps: updates in all, a round of the game counted as one.
@@ -50,7 +50,7 @@ class TextConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WriterConfig(TextConfig):
-    """Of text/writer and text/seqgan; the judge is SeqGAN's reader.
+    """The settings of text/writer and text/seqgan; the judge is SeqGAN's discriminator.
 
     Attributes:
       lr, rollouts, lr_reader: see `seqgan.SeqGANConfig`.
@@ -71,7 +71,7 @@ class WriterConfig(TextConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class InfillerConfig(TextConfig):
-    """Of text/infiller and text/maskgan; the judge's share is rounds with the infiller held.
+    """The settings of text/infiller and text/maskgan; the infiller is fixed in the judge's rounds.
 
     Attributes:
       lr_likelihood, lr, lr_discriminator, lr_critic: see `maskgan.MaskGANConfig`.

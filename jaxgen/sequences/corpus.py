@@ -26,7 +26,7 @@ class Corpus(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """What tells this text and vocabulary from others, for checkpoints."""
+        """Return what distinguishes this text and vocabulary from others, for checkpoints."""
         found = hashlib.sha256("\n".join(self.words.words).encode())
         for part in (self.learned, self.watched, self.held_out):
             found.update(part.tobytes())

@@ -227,7 +227,7 @@ def _infiller(job: Job) -> Iterator[Path]:
 
 
 def _of_writer(network: Network, found: Corpus) -> dict[str, float]:
-    """Of the held-out windows: nats a token and perplexity; BLEU-2 of drawn ones against them."""
+    """Measure held-out windows: nats per token, perplexity, BLEU-2 of drawn ones."""
 
     @jax.jit
     def measure(network: Network, tokens: Array) -> tuple[Array, Array]:
@@ -241,7 +241,7 @@ def _of_writer(network: Network, found: Corpus) -> dict[str, float]:
 def _of_infiller(
     network: Network, found: Corpus, config: maskgan.MaskGANConfig
 ) -> dict[str, float]:
-    """Of blanks in held-out windows: nats a token, perplexity, and BLEU-2 of what is filled in.
+    """Measure blanks in held-out windows: nats per token, perplexity, and BLEU-2 of the filling.
 
     The references are all runs of that length which the held-out part is cut into.
     """

@@ -80,14 +80,14 @@ class MaskGANConfig(NamedTuple):
 
 
 class LikelihoodState(NamedTuple):
-    """Of pre-training: the infiller's parameters and their optimiser's state."""
+    """The state of pre-training: the infiller's parameters and their optimiser's state."""
 
     infiller: ArrayTree
     optimiser: optax.OptState
 
 
 class AdversarialState(NamedTuple):
-    """Of adversarial training: three networks' parameters, and their optimisers' states."""
+    """The state of adversarial training: parameters and optimisers of three networks."""
 
     infiller: ArrayTree
     discriminator: ArrayTree

@@ -61,14 +61,14 @@ class SeqGANConfig(NamedTuple):
 
 
 class LikelihoodState(NamedTuple):
-    """Of pre-training: the writer's parameters and their optimiser's state."""
+    """The state of pre-training: parameters of the language model, and the optimiser's state."""
 
     writer: ArrayTree
     optimiser: optax.OptState
 
 
 class AdversarialState(NamedTuple):
-    """Of adversarial training.
+    """The state of adversarial training.
 
     Attributes:
       writer, reader: parameters; opt_writer, opt_reader: their optimisers' states.
@@ -211,7 +211,7 @@ def action_values(key: PRNGKey, policy: Writer, score: Any, tokens: Array, rollo
     copies = jnp.repeat(tokens[None], rollouts, axis=0).reshape(-1, length)
 
     def value(known: Array) -> Array:
-        """Of the token at known - 1, one prefix length at a time to bound the memory."""
+        """Return the reward of the token at known - 1; one prefix length at a time, for memory."""
         full = policy.complete(jax.random.fold_in(key, known), copies, known)
         return jnp.mean(score(full).reshape(rollouts, count), axis=0)
 

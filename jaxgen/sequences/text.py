@@ -160,7 +160,7 @@ def bleu(
 
 
 def _clipped(grams: np.ndarray, owner: np.ndarray, count: int) -> tuple[int, int]:
-    """How many of the candidates' n-grams the references allow, and how many there are."""
+    """Count how many of the candidates' n-grams the references allow, and how many there are."""
     if not len(grams):
         return 0, 0
     (who, gram), times = np.unique(np.stack([owner, grams]), axis=1, return_counts=True)

@@ -98,7 +98,7 @@ class Split:
 
 
 class _Array:
-    """Where an array stood."""
+    """A placeholder for an array."""
 
     def __repr__(self) -> str:
         return "array"
@@ -232,7 +232,7 @@ def _linen(module: Any, argument: str) -> Any:
 
 
 def _is_a(value: object, module: str, name: str) -> bool:
-    """Whether it is of a class of a library that somebody else has imported."""
+    """Return whether it is of a class of a library that somebody else has imported."""
     found = getattr(sys.modules.get(module), name, None)
     return isinstance(found, type) and isinstance(value, found)
 
@@ -242,7 +242,7 @@ def _keras_backend() -> str:
 
 
 def _takes_key(function: Any) -> bool:
-    """Whether it is haiku's `apply(params, rng, *args)`."""
+    """Return whether it is haiku's `apply(params, rng, *args)`."""
     try:
         parameters = list(inspect.signature(function).parameters)
     except (TypeError, ValueError):

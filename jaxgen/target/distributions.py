@@ -164,7 +164,7 @@ class RandomLabel:
 
     @classmethod
     def uniform(cls, prior: Prior, classes: int, dtype: DTypeLike = jnp.float32) -> RandomLabel:
-        """All of so many classes alike."""
+        """Return a prior under which all of this many classes have the same probability."""
         if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
             raise expected("RandomLabel.uniform: classes", "an integer of at least 2", classes)
         return cls(prior, jnp.full((classes,), -np.log(classes), dtype))

@@ -23,7 +23,7 @@ __all__ = ["Evaluated", "evaluate"]
 
 @prints_short
 class Evaluated(NamedTuple):
-    """What a posterior says of N positions.
+    """The values of a posterior at N positions.
 
     Attributes:
       log_prior: `[N]` log p(z), float64.

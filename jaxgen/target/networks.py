@@ -204,7 +204,7 @@ def _output_of(structure: object, leaves: tuple[Any, ...]) -> str:
 
 
 def is_module(value: object) -> bool:
-    """Whether it is an `nnx.Module`, which `freeze` takes."""
+    """Return whether it is an `nnx.Module`, which `freeze` takes."""
     return isinstance(value, nnx.Module)
 
 

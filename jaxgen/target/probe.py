@@ -34,7 +34,7 @@ _FEW_PIXELS = 16
 
 
 class Evaluation(NamedTuple):
-    """What prior draws look like, `[N]` each.
+    """Properties of prior draws, `[N]` each.
 
     Attributes:
       low, high, mean: the least, the greatest and the average pixel of the image.
@@ -108,9 +108,9 @@ def _evaluated(posterior: Any, keys: Array) -> Evaluation:
 
 
 def at_hand(posterior: Any) -> bool:
-    """Whether all arrays are here to compute with: no tracer, no shape, no other machine's.
+    """Return whether all arrays can be computed with here: no tracer, shape or remote array.
 
-    Under `jax.jit` nothing is: what is computed there becomes part of the program.
+    Under `jax.jit` nothing can: what is computed there becomes part of the program.
     """
     return not is_traced() and all(
         not isinstance(leaf, Tracer | jax.ShapeDtypeStruct)

@@ -1,4 +1,4 @@
-"""Who is to blame where prior, generator and condition do not fit: found from shapes alone.
+"""Checks that prior, generator and condition fit each other, by shapes alone.
 
 Nothing is computed here. A batch-style generator must not be called a bad mask, nor one of
 two arguments a bad prior, so each part is traced by itself, and where one fails, the usual
@@ -172,7 +172,7 @@ def _of_generator(generator: object, latent: object, error: Exception) -> InputE
 
 
 def _required(function: Any, text: str) -> list[str] | None:
-    """Names of the positional arguments that have no default; None where nobody knows."""
+    """Return the names of positional arguments without a default; None where they are unknown."""
     missing = re.search(r"missing \d+ required (?:positional|keyword-only) arguments?: (.*)", text)
     if missing:
         return ["z", *re.findall(r"'(\w+)'", missing[1])]

@@ -40,7 +40,7 @@ AdaptationState: TypeAlias = Any
 
 
 class StepIndex(NamedTuple):
-    """Where a run stands.
+    """The position of a run.
 
     Attributes:
       beta: the inverse temperature.

@@ -55,7 +55,7 @@ class CaptionsConfig(NamedTuple):
 
 
 class CaptionsState(NamedTuple):
-    """What a step reads and writes: the parameters that are trained, their optimiser's state."""
+    """The state of a step: the parameters that are trained, and their optimiser's state."""
 
     params: ArrayTree
     optimiser: optax.OptState
@@ -155,5 +155,5 @@ def finish(state: CaptionsState, config: CaptionsConfig, classifier: Classifier)
 
 
 def _trained(path: Any, value: Any) -> bool:
-    """Whether a parameter is of the LSTM or the layers before it."""
+    """Return whether a parameter is of the LSTM or the layers before it."""
     return isinstance(value, nnx.Variable) and path[0] in ("writer", "context", "norm")

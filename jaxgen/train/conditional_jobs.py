@@ -152,7 +152,7 @@ def _ppgn(job: Job) -> Iterator[Path]:
 
 
 def _of_decoder(path: Path, data_dir: str | None) -> dict[str, Any]:
-    """How close test images and their codes come back."""
+    """Measure how well test images and their codes are reconstructed."""
     generator, codes = load(path), Codes.of(load("fashion-mnist/cnn"))
     test = data.fashion_mnist("test", data_dir)
     x = data.to_unit(test.images[:2000])

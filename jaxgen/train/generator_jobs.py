@@ -253,7 +253,7 @@ def _bgan(job: Job) -> Iterator[Path]:
 
 
 def _of_binary(path: Path, latent: int, data_dir: str | None) -> dict[str, Any]:
-    """How far binary draws are from binarised test images, in the judge's features.
+    """Measure the distance of binary draws from binarised test images, in the judge's features.
 
     The judge was trained on grey images, so this Frechet distance is one of its own kind;
     beside it stands that of binarised training images, the floor.

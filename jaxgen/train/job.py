@@ -122,7 +122,7 @@ class Job:
         )
 
     def weights(self, name: str) -> Path:
-        """Where this run's file of weights of that name is, or will be."""
+        """Return where this run's file of weights of that name is, or will be."""
         return self.out / f"{_file_name(name)}.safetensors"
 
     def save(

@@ -63,7 +63,7 @@ class EarlyStop(NamedTuple):
 
 
 class _Watch(NamedTuple):
-    """What early stopping remembers: the best state, its figure, measurements since."""
+    """The state of early stopping: the best state, its figure, and the measurements since."""
 
     best: ArrayTree
     least: Array
@@ -226,5 +226,5 @@ def _watched(watch: _Watch, state: ArrayTree, early: EarlyStop) -> _Watch:
 
 
 def _waited(watch: _Watch | None, early: EarlyStop | None) -> bool:
-    """Whether there has been no improvement for long enough."""
+    """Return whether there has been no improvement for long enough."""
     return watch is not None and early is not None and bool(watch.since >= early.patience)

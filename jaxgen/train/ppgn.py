@@ -65,7 +65,7 @@ class PPGNConfig(NamedTuple):
 
 
 class Scales(NamedTuple):
-    """Of images, h1 and h over the training data: mean squares, and means (of magnitudes)."""
+    """Measure images, h1 and h over the training data: mean squares, and means (of magnitudes)."""
 
     square: tuple[float, float, float]
     mean: tuple[float, float, float]
@@ -172,7 +172,7 @@ def make_step(config: PPGNConfig, codes: Codes, scales: Scales) -> Step:
 
 
 def pauses(loss_d: Array, loss_g: Array) -> tuple[Array, Array]:
-    """Whether D, and whether G, sits this update out: r = loss_D / loss_G < 0.1, r > 10."""
+    """Return whether D, and whether G, sits this update out: r = loss_D / loss_G < 0.1, r > 10."""
     ratio = loss_d / loss_g
     return ratio < 0.1, ratio > 10.0
 

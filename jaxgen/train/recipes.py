@@ -1,4 +1,4 @@
-"""How networks are trained: a table of recipes, and `run` to repeat one.
+"""Recipes for training: a table of them, and `run` to repeat one.
 
 All shipped networks have one; so do some whose weights are not shipped
 (`jaxgen.models.registry.TRAINABLE`).

@@ -31,7 +31,7 @@ _MOST_PARTS = 1_000  # runs of numbers in a blob; every known writer makes one
 
 
 class BlobRecord(NamedTuple):
-    """Where a blob lies.
+    """The place of a blob in a file.
 
     Attributes:
       shape: as stored.
@@ -226,7 +226,7 @@ def _scan_shape(data: mmap.mmap, message: wire.Field, where: str, budget: wire.B
 
 
 def _run_end(data: mmap.mmap, start: int, end: int) -> int:
-    """Where the run of (tag, float) groups that begins at `start` ends."""
+    """Return where the run of (tag, float) groups that begins at `start` ends."""
     position = start
     tag = data[start]
     length = 320  # grows, so that a short run costs little and a long one few steps

@@ -82,7 +82,7 @@ def _tokens(text: str, pattern: re.Pattern[str]) -> Iterator[tuple[str, int, int
 
 
 def _value_end(tokens: Iterator[tuple[str, int, int]]) -> tuple[int, bool] | None:
-    """Where the value of a field ends; whether a closing brace came instead; None at the end."""
+    """Return where the value of a field ends, and whether a closing brace came instead."""
     for token, _, end in tokens:
         if token == ":":
             continue

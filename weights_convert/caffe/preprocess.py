@@ -23,7 +23,7 @@ _BGR_MEAN = (104.0, 117.0, 123.0)
 
 
 class Preprocessing(NamedTuple):
-    """How a network's images differ from RGB in [0, 1].
+    """The difference between a network's images and RGB in [0, 1].
 
     Attributes:
       channels: "rgb", "bgr" or "grey", the network's order.

@@ -243,7 +243,7 @@ def _inputs(net: Any, source: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
 
 def _meets(rule: Any, level: int, stages: Sequence[str]) -> bool:
-    """Whether the state (TEST, level, stages) meets a NetStateRule."""
+    """Return whether the state (TEST, level, stages) meets a NetStateRule."""
     return not (
         (rule.HasField("phase") and rule.phase != 1)
         or (rule.HasField("min_level") and level < rule.min_level)

@@ -23,7 +23,7 @@ _MOST_FIELDS = 1_000_000
 
 
 class Budget:
-    """How many fields a whole file may have; real ones have a few thousand."""
+    """The number of fields that a whole file may have; real files have a few thousand."""
 
     def __init__(self, fields: int = _MOST_FIELDS):
         self.left = fields

@@ -216,7 +216,7 @@ def _parse(path: Path) -> tuple[str, list[Layer], list[tuple[tuple[str, str], tu
 
 
 class _Document:
-    """What the parser reports, kept where it belongs."""
+    """A handler that keeps what the parser reports."""
 
     def __init__(self, path: Path):
         self.path, self.name = path, ""

@@ -60,7 +60,7 @@ RECIPES: dict[str, str] = {
 
 
 class Option(NamedTuple):
-    """What a recipe can be told.
+    """The settings of a recipe.
 
     Attributes:
       about: what it does, in a few words.
@@ -85,7 +85,7 @@ def _constants(config: Config, options: Config) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a state dict becomes a network of ours.
+    """The conversion of a state dict to a network of jaxgen.
 
     Attributes:
       name: as on the command line.

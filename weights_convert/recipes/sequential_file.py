@@ -15,7 +15,7 @@ __all__ = ["RECIPE", "layers_assumed", "reference", "source"]
 
 
 def source(path: str, config: Config) -> str:
-    """Where the weights of `layers.NAME` lie in the state dict."""
+    """Return where the weights of `layers.NAME` lie in the state dict."""
     name = path.removeprefix("layers.")
     return next(layer["source"] for layer in config["layers"] if layer["name"] == name)
 

@@ -19,7 +19,7 @@ __all__ = ["Images", "with_images", "with_vectors"]
 
 
 class Images(NamedTuple):
-    """How a network's images differ from RGB in [0, 1].
+    """The difference between a network's images and RGB in [0, 1].
 
     Attributes:
       mean, deviation: of images in [0, 1] in RGB order: the network sees (x - mean) / deviation.

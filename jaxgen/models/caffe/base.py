@@ -100,7 +100,7 @@ def whole_axis(ndim: int, axis: int) -> int:
 
 
 def axis_of(ndim: int, axis: int) -> int:
-    """Where axis `axis` of Caffe's order lies in our blob of `ndim` axes."""
+    """Return where axis `axis` of Caffe's order lies in our blob of `ndim` axes."""
     axis = whole_axis(ndim, axis)
     return _INTERNAL[axis] if ndim == 4 else axis
 

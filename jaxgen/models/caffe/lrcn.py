@@ -67,7 +67,7 @@ class LRCN:
         words: Sequence[str],
         length: int = 20,
     ) -> LRCN:
-        """Of a converted word predictor.
+        """Make the adapter of a converted word predictor.
 
         Args:
           predictor: the converted graph, or it frozen. Its output is the blob "predict"

@@ -325,7 +325,7 @@ def _add_bias(y: Array, bias: Array) -> Array:
 
 
 def _blocks(kernel: int, stride: int) -> Pair:
-    """How many blocks of `stride` pixels cover a kernel's side, and the stride."""
+    """Return how many blocks of `stride` pixels cover a kernel's side, and the stride."""
     return -(-kernel // stride), stride
 
 
@@ -341,14 +341,14 @@ def _pads(value: Padding) -> tuple[Pair, Pair]:
 
 
 def _products(form: Form) -> bool:
-    """Whether to compute by matrix products of one kind or the other."""
+    """Return whether to compute by matrix products of one kind or the other."""
     if form not in ("auto", "matmul", "winograd", "xla"):
         raise expected("form", '"auto", "matmul", "winograd" or "xla"', repr(form))
     return form != "xla" and (form != "auto" or platform() == "cpu")
 
 
 def _preferred(scheme: winograd.Scheme, form: Form, x: Array, kernel: Array) -> bool:
-    """Whether to take the scheme where products are taken."""
+    """Return whether to take the scheme where products are taken."""
     if form != "auto":
         return form == "winograd"
     return winograd.worthwhile(scheme, x.shape[-3:-1], kernel.shape[2:])

@@ -41,7 +41,7 @@ Parts = list[Array]
 
 
 class Scheme(NamedTuple):
-    """What happens along one axis.
+    """The transforms along one axis.
 
     Attributes:
       name: of the scheme.
@@ -174,7 +174,7 @@ def chosen(
 
 
 def worthwhile(scheme: Scheme, sides: tuple[int, ...], channels: tuple[int, ...]) -> bool:
-    """Whether a scheme is faster than a direct product on CPU, as measured.
+    """Return whether a scheme is faster than a direct product on CPU, as measured.
 
     Additions take as long for few channels as the products that they save; odd sides, filled
     up to even ones, cost products that nobody reads.

@@ -95,7 +95,7 @@ class Captioner(Classifier):
         return jnp.moveaxis(found, 0, -1)
 
     def vocabulary(self) -> int:
-        """How many words there are, the end among them."""
+        """Return how many words there are, the end among them."""
         return len(self.words)
 
     def tokens(self, caption: str) -> Array:

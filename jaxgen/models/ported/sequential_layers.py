@@ -171,7 +171,7 @@ def make(layer: Settings, shape: Shape, rngs: nnx.Rngs) -> nnx.Module | None:
 
 
 def window_count(size: int, kernel: int, stride: int, padding: int, ceil: bool) -> int:
-    """How many windows a pooling layer has along one axis; below 1 if none fits."""
+    """Return how many windows a pooling layer has along one axis; below 1 if none fits."""
     over = size + 2 * padding - kernel
     count = (-(-over // stride) if ceil else over // stride) + 1
     # A window may hang over the end, but must begin inside.

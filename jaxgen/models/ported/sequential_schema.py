@@ -31,7 +31,7 @@ class Setting(NamedTuple):
 
     @property
     def required(self) -> bool:
-        """Whether there is no default."""
+        """Return whether there is no default."""
         return self.default is _MISSING
 
 

@@ -124,7 +124,7 @@ def aligned(*xs: Array) -> tuple[Array, ...]:
 
 
 def axes_of(x: Array, axes: Sequence[int] | None) -> tuple[int, ...]:
-    """Where axes of the file's order lie in our tensor; all of them for None."""
+    """Return where axes of the file's order lie in our tensor; all of them for None."""
     if axes is None:
         return tuple(range(x.ndim))
     found = tuple(axis_of(x.ndim, axis) for axis in axes)

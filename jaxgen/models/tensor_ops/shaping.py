@@ -157,7 +157,7 @@ class Slice(Operator):
 
 @register("Gather")
 class Gather(Operator):
-    """What lies at the indices along one axis; the indices' shape takes the axis's place.
+    """Take the entries at indices along one axis; the indices' shape replaces the axis.
 
     With `indices` in the configuration the one operand is the tensor; else the second
     operand holds them. Those below zero count from the end.

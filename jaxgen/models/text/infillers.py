@@ -29,7 +29,7 @@ __all__ = ["FilledReader", "Infiller", "Memory", "Recurrence", "Seq2Seq"]
 
 
 class Memory(NamedTuple):
-    """What the encoder found in a masked sequence: states `[B, T, H]`, and the last of them."""
+    """The encoding of a masked sequence: states `[B, T, H]`, and the last of them."""
 
     states: Array
     last: WriterState
@@ -95,7 +95,7 @@ class Seq2Seq(nnx.Module):
         self.w_a, self.w_c = nnx.Param(other.w_a[...]), nnx.Param(other.w_c[...])
 
     def encode(self, tokens: Array, present: Array) -> Memory:
-        """Of the masked sequence: what stands at blanks is not looked at.
+        """Encode the masked sequence; tokens at blanks are not used.
 
         Raises:
           InputError: if tokens and mask are not `[B, T]` both.
@@ -202,5 +202,5 @@ class FilledReader(Seq2Seq):
         self.out = nnx.Linear(hidden, 1, kernel_init=nnx.initializers.normal(scale), rngs=rngs)
 
     def __call__(self, filled: Array, present: Array) -> Array:
-        """Of the filled sequence, given also where the blanks were."""
+        """Return the logit for each token of the filled sequence, given where the blanks were."""
         return self.out(self.features(filled, present, shift=self.critic))[..., 0]

@@ -92,7 +92,7 @@ class Writer(nnx.Module):
         return WriterState(nnx.sigmoid(o) * jnp.tanh(cell), cell)
 
     def logits(self, state: WriterState) -> Array:
-        """Of the next token, `[..., V]`."""
+        """Return the logits of the next token, `[..., V]`."""
         out = state.hidden @ self.w_out[...]
         return out + self.b_out[...].reshape((1,) * (out.ndim - 1) + (-1,))
 

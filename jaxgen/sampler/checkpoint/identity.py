@@ -82,7 +82,7 @@ def environment() -> dict[str, str]:
 
 
 class Changes:
-    """What differs between a stored run and the one that would resume it.
+    """The differences between a stored run and the run that would resume it.
 
     Attributes:
       environment: a line for each part of the environment that may change bits.

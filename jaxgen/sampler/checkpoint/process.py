@@ -106,7 +106,7 @@ def _remove_unless_begun(path: Path) -> None:
 
 @contextlib.contextmanager
 def _together(trouble: InputError | None) -> Iterator[None]:
-    """No process goes on if the first could not lock the folder."""
+    """Stop all processes if the first could not lock the folder."""
     barrier("lock")
     (failed,) = agree(int(trouble is not None))
     if trouble is not None:
@@ -203,7 +203,7 @@ def signals(*numbers: int) -> Iterator[Callable[[], int]]:
 
 
 def is_first() -> bool:
-    """Whether this process writes what is written once."""
+    """Return whether this process writes what is written once."""
     return jax.process_index() == 0
 
 

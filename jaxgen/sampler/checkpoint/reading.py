@@ -103,7 +103,7 @@ def _finished(path: Path, start: int | None, stop: int | None) -> StoredRun:
 
 
 def _end(path: Path, without: tuple[str, ...] = ()) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Summary and arrays of a run that has ended; a folder of others is refused."""
+    """Return summary and arrays of a run that has ended; other folders raise `InputError`."""
     summary = read_summary(path / SUMMARY, FORMAT_OF_RUN, MANY)
     if summary["format"] == MANY:
         items = summary.get("items")

@@ -1,4 +1,4 @@
-"""What a finished run leaves in its folder, whoever has run it: one format for all.
+"""The files of a finished run: one format for Python and the command line.
 
     folder/
       summary.json         what the run was, and the figures of each posterior

@@ -61,7 +61,7 @@ def _regular(path: Path) -> None:
 
 
 def _shallow(data: Any) -> bool:
-    """Whether nothing is nested so deeply that walking it could fail."""
+    """Return whether nothing is nested so deeply that walking it could fail."""
     level = [data]
     for _ in range(_MOST_LEVELS):
         inner = [v for v in level if isinstance(v, dict | list)]

@@ -227,7 +227,7 @@ def sweep(
 
 
 def chunk_of(vocabulary: int, chunk: int | None) -> int:
-    """How many tokens are tried at once: all, or as many as fit the budget."""
+    """Return how many tokens are tried at once: all, or as many as fit the budget."""
     return min(vocabulary, chunk or max(1, _BUDGET // (4 * vocabulary * TILE)))
 
 

@@ -50,7 +50,7 @@ class MaskedProposal:
         return state[0], self.infiller.decoder.advance(state[1], token)
 
     def logits(self, state: tuple[Array, WriterState]) -> Array:
-        """Of the next token, `[..., V]`."""
+        """Return the logits of the next token, `[..., V]`."""
         states, last = state
         batch = last.hidden.shape[:-1]
         memory = Memory(states.reshape(-1, *states.shape[-2:]), last)

@@ -1,4 +1,4 @@
-"""What `infill` returns, and how it says how far it may be trusted."""
+"""The result of `infill`, with the notes that say how far it may be trusted."""
 
 from __future__ import annotations
 

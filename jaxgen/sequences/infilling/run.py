@@ -178,7 +178,7 @@ def infill(
 
 
 class _Run(NamedTuple):
-    """What stays the same from sweep to sweep."""
+    """The data that stay the same from sweep to sweep."""
 
     chain_keys: Array
     shared: Array

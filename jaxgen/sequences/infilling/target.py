@@ -47,7 +47,7 @@ class Autoregressive(Protocol):
         ...
 
     def logits(self, state: ArrayTree, /) -> Array:
-        """Of the next token, `[V]`."""
+        """Return the logits of the next token, `[V]`."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What was observed, as log likelihoods of ONE image.
+"""Conditions: what was observed, as log likelihoods of ONE image.
 
 A condition is called with the generator's image and returns a scalar. `a + b` observes
 both, `2.0 * a` weighs one, and any function of an image can join: `a + (lambda x: ...)`.

@@ -34,7 +34,7 @@ class Caption(Condition):
 
     @classmethod
     def of(cls, captioner: Any, words: str) -> Caption:
-        """Of a caption in words; `InputError` for one that the vocabulary does not have."""
+        """Return the condition for a caption in words; unknown words raise `InputError`."""
         return cls(captioner, captioner.call("tokens", words))
 
     def __call__(self, image: Array) -> Array:

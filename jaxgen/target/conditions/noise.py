@@ -1,4 +1,4 @@
-"""How much the observation may differ from the image: a given noise level, or a learned one.
+"""The noise of an observation: a given level, or an inferred one.
 
 A wrong noise level misleads more than a poor sampler does: too small, and the posterior
 chases what the generator cannot make; too large, and it ignores what was seen. Both
@@ -30,7 +30,7 @@ __all__ = ["GaussianNoise", "LearnedNoise", "Misfit", "NoiseLevels"]
 
 
 class Misfit(NamedTuple):
-    """How far an image is from an observation.
+    """The misfit between an image and an observation.
 
     Attributes:
       chi_square: sum over observed entries of (residual / noise)^2.

@@ -72,7 +72,7 @@ class GaussianBlur:
 
     @classmethod
     def of(cls, sigma: float, radius: int | None = None) -> GaussianBlur:
-        """Of a standard deviation in pixels, cut off at 3 sigma where no radius is given."""
+        """Make the blur of a standard deviation in pixels, by default cut off at 3 sigma."""
         if not (np.isfinite(sigma) and sigma > 0):
             raise expected("sigma", "a positive number of pixels", sigma)
         radius = int(np.ceil(3 * sigma)) if radius is None else radius
@@ -150,7 +150,7 @@ class Fourier:
 
     @classmethod
     def of(cls, mask: Array) -> Fourier:
-        """Of a mask `[H, W]`, 1 where measured, with zero frequency at [0, 0]."""
+        """Make the operator of a mask `[H, W]`, 1 where measured, with zero frequency at [0, 0]."""
         values = np.asarray(mask)
         if values.ndim != 2 or not np.all((values == 0) | (values == 1)) or not values.any():
             raise expected("mask", "0 and 1 of shape [H, W], not all 0", f"shape {values.shape}")
@@ -196,7 +196,7 @@ class Matrix:
 
     @classmethod
     def of(cls, function: Callable[[Any], Any], image_shape: tuple[int, ...]) -> Matrix:
-        """Of a function, called once for each pixel: NumPy in and array out, no JAX needed.
+        """Make the matrix of a linear function, called once per pixel: NumPy in, array out.
 
         For a physics object of deepinv, whose images are `[1, c, H, W]` tensors:
 
@@ -232,7 +232,7 @@ _BOUNDARIES = ("edge", "wrap", "reflect", "constant")
 
 
 def as_operator(forward: object) -> Any:
-    """Return a forward operator as data; modules of PyTorch are refused with the way out."""
+    """Return a forward operator as data; raise `InputError` for modules of PyTorch."""
     torch = getattr(sys.modules.get("torch.nn"), "Module", None)
     if isinstance(torch, type) and isinstance(forward, torch):
         raise expected(

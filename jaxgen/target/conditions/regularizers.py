@@ -238,7 +238,7 @@ def gaussian_blur(image: Array, sigma: float) -> Array:
 
 
 def _image(image: Array) -> Array:
-    """Return the argument as an array, refused unless it has the shape of one image."""
+    """Return the argument as an array; raise `InputError` unless it has the shape of one image."""
     image = jnp.asarray(image)
     _check_shape(image.shape)
     return image
