@@ -33,8 +33,8 @@ import numpy as np
 from flax import nnx
 from seqgan import oracle
 
-from jaxgen.models.text.language_models import Writer
-from jaxgen.sequences.infilling import ParticleGibbs, Redraw, TokenPosterior, infill
+from jaxgen.models.text.language_models import LanguageModel
+from jaxgen.sequences.infilling import BlockMH, ParticleGibbs, TokenPosterior, infill
 
 
 def masked(key, writer, length):
@@ -74,7 +74,7 @@ def methods(posterior, evaluations, tried, chains, particles):
         "importance": {"num_chains": plain, "resample": None},
         "particles": {"num_chains": plain},
         f"lookahead {tried}": {"num_chains": ahead, "lookahead": tried},
-        "redraw": moved(Redraw(4)),
+        "redraw": moved(BlockMH(4)),
         "particle gibbs": moved(ParticleGibbs(particles)),
     }
 
@@ -151,12 +151,17 @@ def main():
     if args.smoke:
         args.evaluations, args.runs, args.tried, args.chains = 2_000, 2, 8, 4
         args.particles = 4
-    small = masked(jax.random.key(args.seed), Writer(8, 8, 8, scale=2.0, rngs=nnx.Rngs(1)), 6)
+    small = masked(
+        jax.random.key(args.seed), LanguageModel(8, 8, 8, scale=2.0, rngs=nnx.Rngs(1)), 6
+    )
     rows = compare(args, "small", small, enumerated(small), 8)
     if args.oracle:
         writer, name = oracle(args.oracle), "oracle"
     else:
-        writer, name = Writer(50 if args.smoke else 500, scale=1.0, rngs=nnx.Rngs(7)), "random"
+        writer, name = (
+            LanguageModel(50 if args.smoke else 500, scale=1.0, rngs=nnx.Rngs(7)),
+            "random",
+        )
     posterior = masked(jax.random.key(args.seed), writer, 20)
     rows += compare(args, name, posterior, None, args.tried)
     common.report("infilling", vocabulary=writer.vocabulary, runs=args.runs, rows=rows)

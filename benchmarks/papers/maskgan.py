@@ -43,7 +43,7 @@ from flax import nnx
 from maskgan_judge import colder, told_apart, unique
 
 from jaxgen.models.text.infillers import FilledReader, Infiller
-from jaxgen.models.text.language_models import Writer
+from jaxgen.models.text.language_models import LanguageModel
 from jaxgen.sequences import maskgan, seqgan
 from jaxgen.sequences.text import Vocabulary, bleu, read_sentences, windows
 from jaxgen.train.loop import train_loop
@@ -126,7 +126,7 @@ def run(args, seed, tokens, vocabulary):
         seconds[name] = round(time.perf_counter() - begun, 1)
         return state
 
-    writer = Writer(size, args.hidden, args.hidden, rngs=nnx.Rngs(seed))
+    writer = LanguageModel(size, args.hidden, args.hidden, rngs=nnx.Rngs(seed))
     pre = seqgan.SeqGANConfig(batch=BATCH, length=LENGTH, lr=3e-3)
     learned = train(
         "language",

@@ -35,7 +35,7 @@ import numpy as np
 from flax import nnx
 
 from jaxgen.core.errors import InputError
-from jaxgen.models.text.language_models import ORACLE_FILTERS, Reader, Writer
+from jaxgen.models.text.language_models import ORACLE_FILTERS, LanguageModel, TextCNN
 from jaxgen.sequences import seqgan, text
 from jaxgen.train.loop import train_loop
 from weights_convert.numpy_pickle import read_numpy_pickle
@@ -50,7 +50,7 @@ def oracle(path):
         raise InputError(f"{path}: expected 15 arrays of an oracle; got {len(arrays)}")
     embedding, *gates = (jnp.asarray(arrays[str(i)], jnp.float32) for i in range(13))
     vocabulary, size = embedding.shape
-    writer = Writer(vocabulary, size, gates[1].shape[0], rngs=nnx.Rngs(0))
+    writer = LanguageModel(vocabulary, size, gates[1].shape[0], rngs=nnx.Rngs(0))
     writer.embedding[...] = embedding
     for name, parts in (("w", gates[0::3]), ("u", gates[1::3]), ("b", gates[2::3])):
         getattr(writer, name)[...] = jnp.concatenate(parts, axis=-1)
@@ -98,7 +98,7 @@ def run(args, seed, teacher, filters):
     else:
         task = oracle_task(teacher, keys[0], 256 if args.smoke else SEQUENCES)
     data, count = task.data, len(task.data)
-    writer = Writer(task.vocabulary, rngs=nnx.Rngs(seed))
+    writer = LanguageModel(task.vocabulary, rngs=nnx.Rngs(seed))
     graph = nnx.split(writer)[0]
     config = seqgan.SeqGANConfig(batch=BATCH, length=LENGTH, rollouts=args.rollouts)
     draw = jax.jit(lambda params, key: nnx.merge(graph, params).sample(key, 2_000, LENGTH))
@@ -127,7 +127,7 @@ def run(args, seed, teacher, filters):
     row |= {"likelihood": history[-1][1], "likelihood_history": history}
     row["likelihood_seconds"] = round(time.perf_counter() - begun, 1)
 
-    reader = Reader(task.vocabulary, filters=filters, rngs=nnx.Rngs(seed + 100))
+    reader = TextCNN(task.vocabulary, filters=filters, rngs=nnx.Rngs(seed + 100))
     learn = jax.jit(seqgan.discriminate_step(writer, reader, config))
     act = jax.jit(seqgan.policy_step(writer, reader, config))
     game = seqgan.begin_adversarial(state.writer, reader, config)
@@ -181,7 +181,7 @@ def main():
     if args.smoke:
         args.seeds, args.passes, args.pretrain, args.rounds = 1, 2, 2, 2
         args.reader_steps, args.rollouts, args.narrow = 1, 2, 20
-        teacher = Writer(50, scale=1.0, rngs=nnx.Rngs(7))
+        teacher = LanguageModel(50, scale=1.0, rngs=nnx.Rngs(7))
     elif args.oracle or args.text:
         teacher = oracle(args.oracle) if args.oracle else None
     else:

@@ -168,7 +168,7 @@ def run(
     by_number = {item.number: item for item in items}
     todo = [item for item in items if not (waiting / item.folder / SUMMARY).is_file()]
     failed: list[tuple[str, str]] = []
-    said = _Progress(len(items), len(items) - len(todo), quiet=options.quiet)
+    said = _Announcer(len(items), len(items) - len(todo), quiet=options.quiet)
     last = time.monotonic()
 
     def each(number: int, outcome: Any) -> None:
@@ -297,7 +297,7 @@ def _same_command(job: Job) -> None:
         )
 
 
-class _Progress:
+class _Announcer:
     """A line on stderr for each item that is done."""
 
     def __init__(self, total: int, before: int, *, quiet: bool) -> None:

@@ -17,7 +17,7 @@ from jaxgen.cli import options as texts
 from jaxgen.cli.runs import Finished, Model, draws, label_array, load
 from jaxgen.core.pytree import pytree, static
 from jaxgen.core.types import Array, ArrayTree, Classifier, Generator, Prior
-from jaxgen.plotting.pictures import Reconstruction, masked
+from jaxgen.plotting.pictures import ReconstructionRow, masked
 from jaxgen.target.conditions import Condition
 from jaxgen.target.posterior import Posterior
 
@@ -195,7 +195,7 @@ def heading_of(task: Task) -> str:
     return "low-resolution" if task.hidden is None else "observed"
 
 
-def rows_of(entries: Sequence[Any]) -> list[Reconstruction]:
+def rows_of(entries: Sequence[Any]) -> list[ReconstructionRow]:
     """Rows of a picture, of posteriors that were stored."""
     rows = []
     for entry in entries:
@@ -204,7 +204,7 @@ def rows_of(entries: Sequence[Any]) -> list[Reconstruction]:
         if "mask" in extra:
             shown = masked(extra.get("truth", extra["mean"]), extra["mask"])
         rows.append(
-            Reconstruction(
+            ReconstructionRow(
                 entry.label,
                 str(data.get("observed", "")),
                 extra.get("truth"),
@@ -251,12 +251,12 @@ def finish(done: Finished, task: Task) -> Finished:
     return dataclasses.replace(done, facts={**done.facts, **facts})
 
 
-def row(done: Finished, task: Task, interval: Interval | None = None) -> Reconstruction:
+def row(done: Finished, task: Task, interval: Interval | None = None) -> ReconstructionRow:
     """Return a row of the picture: mean, three draws, deviation, and the ends of the interval."""
     images, weights = draws(done)
     mean = np.tensordot(weights, images, 1)
     deviation = np.sqrt(np.tensordot(weights, (images - mean) ** 2, 1))
-    return Reconstruction(
+    return ReconstructionRow(
         task.label,
         task.note,
         task.truth,
@@ -268,7 +268,9 @@ def row(done: Finished, task: Task, interval: Interval | None = None) -> Reconst
     )
 
 
-def arrays(finished: Sequence[Finished], rows: Sequence[Reconstruction]) -> dict[str, np.ndarray]:
+def arrays(
+    finished: Sequence[Finished], rows: Sequence[ReconstructionRow]
+) -> dict[str, np.ndarray]:
     """Posterior means, deviations and interval ends, to be saved beside the draws."""
     result = {}
     for done, line in zip(finished, rows, strict=True):

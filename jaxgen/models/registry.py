@@ -135,7 +135,11 @@ ARCHITECTURES = {
     "mlp.ToyDiscriminator": Architecture(mlp.ToyDiscriminator, "discriminator", _plane),
     # They take tokens and are used by their methods: `network.call("sample", key, 8, 20)`.
     "sequences.Writer": Architecture(
-        language_models.Writer, "writer", _tokens, jnp.int32, lambda module, x: module.log_probs(x)
+        language_models.LanguageModel,
+        "writer",
+        _tokens,
+        jnp.int32,
+        lambda module, x: module.log_probs(x),
     ),
     "infillers.Infiller": Architecture(
         infillers.Infiller, "infiller", _tokens, jnp.int32, _infilled

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from jaxgen.core.errors import expected
 
 __all__ = [
-    "Reconstruction",
+    "ReconstructionRow",
     "class_grid",
     "grid_cells",
     "heat",
@@ -34,7 +34,7 @@ _GAP = 3
 _FINER = 4
 
 
-class Reconstruction(NamedTuple):
+class ReconstructionRow(NamedTuple):
     """One row of `reconstructions`; images `[H, W, channels]`.
 
     Attributes:
@@ -98,7 +98,11 @@ def class_grid(
 
 
 def reconstructions(
-    rows: Sequence[Reconstruction], *, title: str = "", observed: str = "observed", scale: int = 3
+    rows: Sequence[ReconstructionRow],
+    *,
+    title: str = "",
+    observed: str = "observed",
+    scale: int = 3,
 ) -> Image.Image:
     """Return a row for each image: truth, what was observed, posterior mean, draws, deviation.
 

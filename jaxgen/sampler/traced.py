@@ -106,7 +106,7 @@ class _Structure(NamedTuple):
     run_length: RunLength
 
 
-class _Progress(NamedTuple):
+class _RunCarry(NamedTuple):
     """The carry of the loop over segments.
 
     Attributes:
@@ -224,7 +224,7 @@ class _Run:
             chosen += [Segment.WARM_UP, Segment.DRAW, Segment.REST]
         return chosen
 
-    def _first(self, key: PRNGKey) -> _Progress:
+    def _first(self, key: PRNGKey) -> _RunCarry:
         """Return the start of the run: blank buffers, and chains that may not be drawn yet."""
         data, structure, two_stages = self.data, self.structure, self.two_stages
         state = program.blank_state(
@@ -260,7 +260,7 @@ class _Run:
                 beta=top.astype(state.beta.dtype), log_weight=jnp.zeros_like(state.log_weight)
             )
         carry = Carry(state, buffer, nothing, kept, nothing, nothing)
-        return _Progress(carry, evidence, jnp.array(False))
+        return _RunCarry(carry, evidence, jnp.array(False))
 
     def _init_stage(
         self, state: SamplerState, stage: Stage
@@ -275,7 +275,7 @@ class _Run:
             layout=self.layout,
         )
 
-    def _enter(self, segment: Segment, progress: _Progress) -> _Progress:
+    def _enter(self, segment: Segment, progress: _RunCarry) -> _RunCarry:
         """Do what comes before the first iteration of a segment."""
         carry, evidence, arrived = progress
         data, state = self.data, carry.state
@@ -304,7 +304,7 @@ class _Run:
             carry = check_moving(carry, data.rule, data.kernel)
             carry = carry._replace(state=program.finish_warm_up(carry.state, data.rule))
         carry = carry._replace(iteration=jnp.zeros((), jnp.int32))
-        return _Progress(carry, evidence, arrived)
+        return _RunCarry(carry, evidence, arrived)
 
     def _finish_annealing(
         self, carry: Carry, evidence: AnnealingEvidence
@@ -323,7 +323,7 @@ class _Run:
         )
         return carry._replace(state=state), evidence
 
-    def _segment(self, i: Array, progress: _Progress) -> _Progress:
+    def _segment(self, i: Array, progress: _RunCarry) -> _RunCarry:
         """Run the segment of this number."""
         branches = [functools.partial(self._enter, segment) for segment in self.segments]
         carry, evidence, arrived = jax.lax.switch(i, branches, progress)
@@ -356,7 +356,7 @@ class _Run:
         lost = ~alive(carry.state)
         failure = jnp.where(stuck, jnp.where(lost, 1, 2), 0)
         carry = carry._replace(failure=first_failure(carry.failure, failure))
-        return _Progress(carry, evidence, arrived)
+        return _RunCarry(carry, evidence, arrived)
 
     def _iteration(self, i: Array, spec: ChunkSpec) -> Callable[[Carry], Carry]:
         """Return the function that runs one iteration of segment i."""

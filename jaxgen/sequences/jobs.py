@@ -23,7 +23,7 @@ from jaxgen.core.errors import expected
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.models.registry import SEQUENCE, load
 from jaxgen.models.text.infillers import FilledReader, Infiller
-from jaxgen.models.text.language_models import ORACLE_FILTERS, Reader, Writer
+from jaxgen.models.text.language_models import ORACLE_FILTERS, LanguageModel, TextCNN
 from jaxgen.sequences import maskgan, seqgan, text
 from jaxgen.sequences.configs import InfillerConfig, TextConfig, WriterConfig
 from jaxgen.sequences.corpus import Corpus, corpus, vocabulary
@@ -81,8 +81,10 @@ def _save(
     found: Corpus,
     measured: Callable[[Network], dict[str, float]],
 ) -> Path:
-    kind = "sequences.Writer" if isinstance(module, Writer) else "infillers.Infiller"
-    given = "" if isinstance(module, Writer) else "; true where one is given, false at blanks"
+    kind = "sequences.Writer" if isinstance(module, LanguageModel) else "infillers.Infiller"
+    given = (
+        "" if isinstance(module, LanguageModel) else "; true where one is given, false at blanks"
+    )
     size = {
         "vocabulary": len(found.words.words),
         "embedding": config.embedding,
@@ -113,7 +115,7 @@ def _writer(job: Job) -> Iterator[Path]:
         lr_reader=config.lr_reader,
     )
     size = len(found.words.words)
-    writer = Writer(size, config.embedding, config.hidden, rngs=nnx.Rngs(keys[0]))
+    writer = LanguageModel(size, config.embedding, config.hidden, rngs=nnx.Rngs(keys[0]))
     graph = nnx.split(writer)[0]
 
     def save(name: str, params: ArrayTree) -> Path:
@@ -136,7 +138,7 @@ def _writer(job: Job) -> Iterator[Path]:
         return
     yield save(f"{job.name}-likelihood", params)
     filters = [(width, n // config.narrow) for width, n in ORACLE_FILTERS if n >= config.narrow]
-    reader = Reader(size, filters=filters, rngs=nnx.Rngs(keys[2]))
+    reader = TextCNN(size, filters=filters, rngs=nnx.Rngs(keys[2]))
     data = jnp.asarray(found.learned)
     state = job.loop(
         keys[3],

@@ -20,7 +20,7 @@ import optax
 from flax import nnx
 
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
-from jaxgen.models.text.language_models import Reader, Writer
+from jaxgen.models.text.language_models import LanguageModel, TextCNN
 from jaxgen.train.loop import Step
 
 __all__ = [
@@ -82,13 +82,13 @@ class AdversarialState(NamedTuple):
     opt_reader: optax.OptState
 
 
-def begin_likelihood(writer: Writer, config: SeqGANConfig) -> LikelihoodState:
+def begin_likelihood(writer: LanguageModel, config: SeqGANConfig) -> LikelihoodState:
     """Return the state before the first update."""
     params = jax.tree.map(jnp.array, nnx.split(writer)[1])
     return LikelihoodState(params, _writer_optimiser(config).init(params))
 
 
-def begin_adversarial(writer: ArrayTree, reader: Reader, config: SeqGANConfig) -> AdversarialState:
+def begin_adversarial(writer: ArrayTree, reader: TextCNN, config: SeqGANConfig) -> AdversarialState:
     """From a pre-trained writer's parameters and a fresh reader."""
     params = jax.tree.map(jnp.array, nnx.split(reader)[1])
     return AdversarialState(
@@ -100,7 +100,7 @@ def begin_adversarial(writer: ArrayTree, reader: Reader, config: SeqGANConfig) -
     )
 
 
-def likelihood_step(writer: Writer, config: SeqGANConfig) -> Step:
+def likelihood_step(writer: LanguageModel, config: SeqGANConfig) -> Step:
     """One update by maximum likelihood on tokens `[B, T]`."""
     graph, optimiser = nnx.split(writer)[0], _writer_optimiser(config)
 
@@ -116,7 +116,7 @@ def likelihood_step(writer: Writer, config: SeqGANConfig) -> Step:
     return step  # type: ignore[return-value]
 
 
-def discriminate_step(writer: Writer, reader: Reader, config: SeqGANConfig) -> Step:
+def discriminate_step(writer: LanguageModel, reader: TextCNN, config: SeqGANConfig) -> Step:
     """One update of the reader: real tokens `[B, T]` against as many of the writer's."""
     w_graph, r_graph = nnx.split(writer)[0], nnx.split(reader)[0]
     optimiser = _reader_optimiser(config)
@@ -145,7 +145,7 @@ def discriminate_step(writer: Writer, reader: Reader, config: SeqGANConfig) -> S
     return step  # type: ignore[return-value]
 
 
-def policy_step(writer: Writer, reader: Reader, config: SeqGANConfig) -> Step:
+def policy_step(writer: LanguageModel, reader: TextCNN, config: SeqGANConfig) -> Step:
     """One policy-gradient update of the writer; its batch is ignored."""
     w_graph, r_graph = nnx.split(writer)[0], nnx.split(reader)[0]
     optimiser = _writer_optimiser(config)
@@ -177,7 +177,7 @@ def policy_step(writer: Writer, reader: Reader, config: SeqGANConfig) -> Step:
     return step  # type: ignore[return-value]
 
 
-def round_step(writer: Writer, reader: Reader, config: SeqGANConfig) -> Step:
+def round_step(writer: LanguageModel, reader: TextCNN, config: SeqGANConfig) -> Step:
     """One round of the game: the writer's policy step, then the reader's updates.
 
     Its batch is real tokens `[K, B, T]`: an update of the reader for each of K batches.
@@ -197,7 +197,9 @@ def round_step(writer: Writer, reader: Reader, config: SeqGANConfig) -> Step:
     return step  # type: ignore[return-value]
 
 
-def action_values(key: PRNGKey, policy: Writer, score: Any, tokens: Array, rollouts: int) -> Array:
+def action_values(
+    key: PRNGKey, policy: LanguageModel, score: Any, tokens: Array, rollouts: int
+) -> Array:
     """Q of every token, `[B, T]`: see the module. The key is consumed.
 
     Args:
@@ -219,7 +221,7 @@ def action_values(key: PRNGKey, policy: Writer, score: Any, tokens: Array, rollo
     return jnp.concatenate([before, score(tokens)[None]]).T
 
 
-def policy_loss(writer: Writer, tokens: Array, values: Array) -> Array:
+def policy_loss(writer: LanguageModel, tokens: Array, values: Array) -> Array:
     """-sum over tokens and sequences of Q log p: its gradient is REINFORCE's.
 
     The sum over the batch, as in the authors' code: their clipping of the norm counts on it.
@@ -227,7 +229,7 @@ def policy_loss(writer: Writer, tokens: Array, values: Array) -> Array:
     return -jnp.sum(writer.log_probs(tokens) * jax.lax.stop_gradient(values))
 
 
-def negative_log_likelihood(writer: Writer, tokens: Array) -> Array:
+def negative_log_likelihood(writer: LanguageModel, tokens: Array) -> Array:
     """Mean over sequences and tokens of -log p, in nats a token.
 
     Under the oracle, of a generator's sequences, it is SeqGAN's measure of the generator.

@@ -7,7 +7,10 @@ import pytest
 
 import jaxgen
 from jaxgen import kernels
+from jaxgen.models.text import language_models
 from jaxgen.sampler.results import SampleResult
+from jaxgen.sequences import infilling
+from jaxgen.target.conditions import regularizers
 from tests.toys import LinearGaussian
 
 
@@ -18,6 +21,10 @@ from tests.toys import LinearGaussian
         (jaxgen.ppgn, "Rule", "PPGNUpdate"),
         (jaxgen.ppgn, "Walk", "PPGNResult"),
         (jaxgen.ppgn, "walk", "run_chains"),
+        (regularizers, "GaussianBlur", "BlurPenalty"),
+        (infilling, "Redraw", "BlockMH"),
+        (language_models, "Writer", "LanguageModel"),
+        (language_models, "Reader", "TextCNN"),
     ],
 )
 def test_a_former_name_is_the_present_one_and_says_so(module, old, new):

@@ -24,7 +24,7 @@ def find(sheet, cell):
 
 def row_of(seed, truth=True):
     images = random_images(6, 6, 6, 1, seed=seed)
-    return pictures.Reconstruction(
+    return pictures.ReconstructionRow(
         label=f"image {seed}",
         note="half hidden",
         truth=images[0] if truth else None,

@@ -12,22 +12,22 @@ from scipy.stats import chi2
 from jaxgen import InputError, schedules
 from jaxgen.core.pytree import pytree
 from jaxgen.models.text.infillers import Infiller
-from jaxgen.models.text.language_models import Reader, Writer
+from jaxgen.models.text.language_models import LanguageModel, TextCNN
 from jaxgen.sequences.infilling import (
+    BlockMH,
     Gibbs,
     MaskedProposal,
     ParticleGibbs,
-    Redraw,
     TokenPosterior,
     full_conditional,
     infill,
 )
-from jaxgen.sequences.infilling.moves import Written
+from jaxgen.sequences.infilling.moves import SequenceState
 from jaxgen.sequences.infilling.particles import block_starts
 
 V, T, C = 4, 5, 256
 ALL = np.asarray(list(itertools.product(range(V), repeat=T)))
-WRITER = Writer(V, 5, 6, scale=2.0, rngs=nnx.Rngs(1))
+WRITER = LanguageModel(V, 5, 6, scale=2.0, rngs=nnx.Rngs(1))
 LOG_P = np.asarray(WRITER.log_probs(jnp.asarray(ALL)).sum(axis=1), np.float64)
 # Hidden tokens before an observed one, in a row, and at the end.
 SEEN = np.array([False, False, True, False, False])
@@ -159,7 +159,7 @@ def many_sweeps(kernel, keys, start, beta):
 def from_rows(kernel, rows, beta):
     """One sweep from the sequences of these numbers: where it leads."""
     tokens = jnp.asarray(ALL[rows], jnp.int32)
-    start = Written(tokens, WRITER.log_probs(tokens), jax.vmap(WISHES)(tokens))
+    start = SequenceState(tokens, WRITER.log_probs(tokens), jax.vmap(WISHES)(tokens))
     return many_sweeps(kernel, jax.random.split(KEY, len(rows)), start, jnp.float32(beta))
 
 
@@ -172,8 +172,8 @@ def transition(kernel, beta):
 
 KERNELS = {
     "gibbs": Gibbs(),
-    "redraw one": Redraw(1),
-    "redraw": Redraw(3),
+    "redraw one": BlockMH(1),
+    "redraw": BlockMH(3),
     "particles": ParticleGibbs(4, block=4),
     "particles, a token at a time": ParticleGibbs(4, block=1),
 }
@@ -239,7 +239,7 @@ def test_blocks_end_at_observed_tokens_and_when_full():
 # The settings of several tests, which then share what is compiled.
 CHAINS = {
     "gibbs": {"kernel": Gibbs(), "resample": None, "betas": schedules.linear(4)},
-    "redraw": {"kernel": Redraw(3), "betas": schedules.Adaptive(0.8)},
+    "redraw": {"kernel": BlockMH(3), "betas": schedules.Adaptive(0.8)},
     "particles": {
         "kernel": ParticleGibbs(3),
         "resample": None,
@@ -297,14 +297,14 @@ def test_new_tokens_masks_and_weights_compile_nothing():
     with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
         seen = []
         patch.setattr("logging.Logger.warning", lambda self, text, *args: seen.append(text % args))
-        other = Writer(V, 5, 6, rngs=nnx.Rngs(9))
+        other = LanguageModel(V, 5, 6, rngs=nnx.Rngs(9))
         infill(KEY, TokenPosterior(other, GIVEN + 1, ~SEEN), num_chains=C, resample=None)
     assert not [line for line in seen if "forward" in line and "ompil" in line]
 
 
 def test_a_discriminator_s_odds_are_a_likelihood():
     """SeqGAN's reader: its logit is log D / (1 - D), the log density ratio of data to model."""
-    reader = Reader(V, 3, ((1, 4), (2, 5)), rngs=nnx.Rngs(3))
+    reader = TextCNN(V, 3, ((1, 4), (2, 5)), rngs=nnx.Rngs(3))
 
     @pytree
     class Odds:
@@ -349,11 +349,15 @@ MISTAKES = [
     ({}, {"betas": [0, 1]}, "betas: expected None where there is no log_likelihood"),
     ({"log_likelihood": WISHES}, {"betas": [0, 2]}, "betas: expected numbers in"),
     ({}, {"proposal": 3}, "proposal: expected a model with start"),
-    ({}, {"proposal": Writer(V + 1, 3, 3, rngs=nnx.Rngs(0))}, "proposal: expected a model of 4"),
-    ({}, {"kernel": "gibbs"}, "kernel: expected Gibbs, Redraw or ParticleGibbs"),
+    (
+        {},
+        {"proposal": LanguageModel(V + 1, 3, 3, rngs=nnx.Rngs(0))},
+        "proposal: expected a model of 4",
+    ),
+    ({}, {"kernel": "gibbs"}, "kernel: expected Gibbs, BlockMH or ParticleGibbs"),
     ({}, {"kernel": ParticleGibbs(1)}, "num_particles: expected an integer of at least 2"),
     ({}, {"kernel": ParticleGibbs(2, block=0)}, "block: expected an integer of at least 1"),
-    ({}, {"kernel": Redraw(0)}, "block: expected a positive integer"),
+    ({}, {"kernel": BlockMH(0)}, "block: expected a positive integer"),
     ({}, {"kernel": Gibbs(1.5)}, "chunk: expected a positive integer"),
     ({}, {"num_chains": 0}, "num_chains: expected an integer of at least 1"),
     ({}, {"lookahead": -1}, "lookahead: expected an integer of at least 0"),

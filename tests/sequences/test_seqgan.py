@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxgen.models.text.language_models import Reader, Writer
+from jaxgen.models.text.language_models import LanguageModel, TextCNN
 from jaxgen.sequences import seqgan
 from jaxgen.train.loop import train_loop
 
 V, T = 3, 3
 ALL = jnp.asarray(list(itertools.product(range(V), repeat=T)))
 REWARD = jnp.sin(jnp.arange(len(ALL)) * 1.7) ** 2  # of each sequence
-WRITER = Writer(V, 4, 5, scale=0.7, rngs=nnx.Rngs(0))
+WRITER = LanguageModel(V, 4, 5, scale=0.7, rngs=nnx.Rngs(0))
 GRAPH, PARAMS = nnx.split(WRITER)
 
 
@@ -109,7 +109,7 @@ def test_maximum_likelihood_reaches_the_data_s_entropy():
 
 
 def adversarial(data, steps, path=None):
-    reader = Reader(V, 4, ((1, 8), (2, 8), (3, 8)), rngs=nnx.Rngs(2))
+    reader = TextCNN(V, 4, ((1, 8), (2, 8), (3, 8)), rngs=nnx.Rngs(2))
     state = seqgan.begin_adversarial(PARAMS, reader, CONFIG)
     return train_loop(
         jax.random.key(3),

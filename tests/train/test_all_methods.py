@@ -18,7 +18,7 @@ from flax import nnx
 from jaxgen.core.errors import InputError
 from jaxgen.models.fashion_mnist.cnn import Classifier
 from jaxgen.models.fashion_mnist.mlp import MLP
-from jaxgen.models.text.language_models import Reader, Writer
+from jaxgen.models.text.language_models import LanguageModel, TextCNN
 from jaxgen.sequences import seqgan
 from jaxgen.train import autoencoder, began, bgan, classifier, gan, realism, toy, vae
 from jaxgen.train.loop import train_loop
@@ -82,9 +82,9 @@ SEQGAN = seqgan.SeqGANConfig(batch=BATCH, length=3, rollouts=2)
 
 
 def language():
-    writer = Writer(5, 4, 4, rngs=nnx.Rngs(0))
+    writer = LanguageModel(5, 4, 4, rngs=nnx.Rngs(0))
     tokens = jax.random.randint(jax.random.key(0), (40, 3), 0, 5)
-    return writer, Reader(5, 4, ((1, 3), (2, 3)), rngs=nnx.Rngs(1)), tokens
+    return writer, TextCNN(5, 4, ((1, 3), (2, 3)), rngs=nnx.Rngs(1)), tokens
 
 
 def of_likelihood():

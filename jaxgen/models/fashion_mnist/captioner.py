@@ -22,7 +22,7 @@ from flax import nnx
 from jaxgen.core.errors import expected
 from jaxgen.core.types import Array
 from jaxgen.models.fashion_mnist.cnn import Classifier
-from jaxgen.models.text.language_models import Writer, WriterState
+from jaxgen.models.text.language_models import LanguageModel, LanguageModelState
 
 __all__ = ["END", "Captioner", "tokens_of", "until_end", "words_of"]
 
@@ -54,7 +54,7 @@ class Captioner(Classifier):
         super().__init__(1, width, 1, rngs=rngs)
         del self.hidden, self.logits
         self.words, self.length = tuple(words), length
-        self.writer = Writer(len(self.words), embedding, hidden, start=END, rngs=rngs)
+        self.writer = LanguageModel(len(self.words), embedding, hidden, start=END, rngs=rngs)
         self.context = nnx.Linear(49 * 2 * width, embedding, rngs=rngs)
         # Without it an update of thousands of weights at once saturates the LSTM's gates.
         self.norm = nnx.LayerNorm(embedding, rngs=rngs)
@@ -81,8 +81,8 @@ class Captioner(Classifier):
         context = self.look(image)
 
         def step(
-            carry: tuple[WriterState, Array, Array], _: None
-        ) -> tuple[tuple[WriterState, Array, Array], Array]:
+            carry: tuple[LanguageModelState, Array, Array], _: None
+        ) -> tuple[tuple[LanguageModelState, Array, Array], Array]:
             state, last, ended = carry
             state = self.writer.advance(state, last, context)
             token = jnp.argmax(self.writer.logits(state), axis=-1).astype(jnp.int32)

@@ -23,7 +23,7 @@ from flax import nnx
 
 from jaxgen.core.errors import expected
 from jaxgen.core.types import Array, PRNGKey
-from jaxgen.models.text.language_models import Writer, WriterState, draw_token
+from jaxgen.models.text.language_models import LanguageModel, LanguageModelState, draw_token
 
 __all__ = ["FilledReader", "Infiller", "Memory", "Recurrence", "Seq2Seq"]
 
@@ -32,11 +32,11 @@ class Memory(NamedTuple):
     """The encoding of a masked sequence: states `[B, T, H]`, and the last of them."""
 
     states: Array
-    last: WriterState
+    last: LanguageModelState
 
 
-class Recurrence(Writer):
-    """A `Writer`'s LSTM alone: tokens in, nothing out."""
+class Recurrence(LanguageModel):
+    """A `LanguageModel`'s LSTM alone: tokens in, nothing out."""
 
     def __init__(
         self, vocabulary: int, embedding: int, hidden: int, *, scale: float, rngs: nnx.Rngs
@@ -44,10 +44,10 @@ class Recurrence(Writer):
         super().__init__(vocabulary, embedding, hidden, scale=scale, rngs=rngs)
         del self.w_out, self.b_out
 
-    def read(self, tokens: Array, state: WriterState) -> tuple[Array, WriterState]:
+    def read(self, tokens: Array, state: LanguageModelState) -> tuple[Array, LanguageModelState]:
         """Hidden states `[B, T, H]` after each of the tokens `[B, T]`, and the last state."""
 
-        def step(state: WriterState, token: Array) -> tuple[WriterState, Array]:
+        def step(state: LanguageModelState, token: Array) -> tuple[LanguageModelState, Array]:
             state = self.advance(state, token)
             return state, state.hidden
 
@@ -162,8 +162,8 @@ class Infiller(Seq2Seq):
         memory = self.encode(tokens, present)
 
         def step(
-            carry: tuple[WriterState, Array], given: tuple[Array, Array, Array]
-        ) -> tuple[tuple[WriterState, Array], Array]:
+            carry: tuple[LanguageModelState, Array], given: tuple[Array, Array, Array]
+        ) -> tuple[tuple[LanguageModelState, Array], Array]:
             state, before = carry
             t, token, known = given
             state = self.decoder.advance(state, before)

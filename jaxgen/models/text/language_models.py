@@ -20,9 +20,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxgen.core.deprecation import former_names
 from jaxgen.core.types import Array, PRNGKey
 
-__all__ = ["ORACLE_FILTERS", "Reader", "Writer", "WriterState", "draw_token"]
+__all__ = ["ORACLE_FILTERS", "LanguageModel", "LanguageModelState", "TextCNN", "draw_token"]
+
+__getattr__ = former_names(__name__, {"Reader": "TextCNN", "Writer": "LanguageModel"})
 
 # SeqGAN's filters for sequences of 20 tokens: (width, how many).
 ORACLE_FILTERS = (
@@ -31,14 +34,14 @@ ORACLE_FILTERS = (
 )
 
 
-class WriterState(NamedTuple):
+class LanguageModelState(NamedTuple):
     """The LSTM's between two tokens: hidden and cell, `[..., H]` each."""
 
     hidden: Array
     cell: Array
 
 
-class Writer(nnx.Module):
+class LanguageModel(nnx.Module):
     """An LSTM language model over V tokens.
 
     Args:
@@ -75,23 +78,23 @@ class Writer(nnx.Module):
         """V."""
         return self.b_out.shape[0]
 
-    def first(self, *batch: int) -> WriterState:
+    def first(self, *batch: int) -> LanguageModelState:
         """Return the state before the first token."""
         zero = jnp.zeros((*batch, self.u.shape[0]))
-        return WriterState(zero, zero)
+        return LanguageModelState(zero, zero)
 
     def advance(
-        self, state: WriterState, token: Array, context: Array | float = 0.0
-    ) -> WriterState:
+        self, state: LanguageModelState, token: Array, context: Array | float = 0.0
+    ) -> LanguageModelState:
         """Return the state after a token `[...]`; a context `[..., E]` joins its embedding."""
         x = self.embedding[...][token] + context
         z = x @ self.w[...] + state.hidden @ self.u[...]
         z = z + self.b[...].reshape((1,) * (z.ndim - 1) + (-1,))
         i, f, o, candidate = jnp.split(z, 4, axis=-1)
         cell = nnx.sigmoid(f) * state.cell + nnx.sigmoid(i) * jnp.tanh(candidate)
-        return WriterState(nnx.sigmoid(o) * jnp.tanh(cell), cell)
+        return LanguageModelState(nnx.sigmoid(o) * jnp.tanh(cell), cell)
 
-    def logits(self, state: WriterState) -> Array:
+    def logits(self, state: LanguageModelState) -> Array:
         """Return the logits of the next token, `[..., V]`."""
         out = state.hidden @ self.w_out[...]
         return out + self.b_out[...].reshape((1,) * (out.ndim - 1) + (-1,))
@@ -102,7 +105,9 @@ class Writer(nnx.Module):
             [jnp.full_like(tokens[..., :1], self.start), tokens[..., :-1]], axis=-1
         )
 
-        def step(state: WriterState, pair: tuple[Array, Array]) -> tuple[WriterState, Array]:
+        def step(
+            state: LanguageModelState, pair: tuple[Array, Array]
+        ) -> tuple[LanguageModelState, Array]:
             last, token = pair
             state = self.advance(state, last, context)
             log_p = jax.nn.log_softmax(self.logits(state))
@@ -127,8 +132,8 @@ class Writer(nnx.Module):
         """
 
         def step(
-            carry: tuple[WriterState, Array], given: tuple[Array, Array]
-        ) -> tuple[tuple[WriterState, Array], Array]:
+            carry: tuple[LanguageModelState, Array], given: tuple[Array, Array]
+        ) -> tuple[tuple[LanguageModelState, Array], Array]:
             state, last = carry
             t, token = given
             state = self.advance(state, last)
@@ -153,7 +158,7 @@ def draw_token(key: PRNGKey, logits: Array) -> Array:
     return jnp.sum(mass <= u, axis=-1).astype(jnp.int32)
 
 
-class Reader(nnx.Module):
+class TextCNN(nnx.Module):
     """Tokens `[N, T]` to a logit `[N]` of being real: filters, maxima over time, highway.
 
     Args:

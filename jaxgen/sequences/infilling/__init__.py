@@ -7,7 +7,8 @@ vocabulary: log weights, log Z and its standard error, ESS, acceptance, exactnes
 means what it says: weights are unbiased and moves leave the posterior invariant, up to float32.
 """
 
-from jaxgen.sequences.infilling.moves import Gibbs, Redraw, full_conditional
+from jaxgen.core.deprecation import former_names
+from jaxgen.sequences.infilling.moves import BlockMH, Gibbs, full_conditional
 from jaxgen.sequences.infilling.particles import ParticleGibbs
 from jaxgen.sequences.infilling.proposals import MaskedProposal
 from jaxgen.sequences.infilling.results import InfillingHistory, InfillingResult
@@ -16,13 +17,15 @@ from jaxgen.sequences.infilling.target import Autoregressive, TokenPosterior
 
 __all__ = [
     "Autoregressive",
+    "BlockMH",
     "Gibbs",
     "InfillingHistory",
     "InfillingResult",
     "MaskedProposal",
     "ParticleGibbs",
-    "Redraw",
     "TokenPosterior",
     "full_conditional",
     "infill",
 ]
+
+__getattr__ = former_names(__name__, {"Redraw": "BlockMH"})

@@ -29,17 +29,17 @@ import jax.numpy as jnp
 from jaxgen.core.types import Array, ArrayTree, PRNGKey, Resampling
 from jaxgen.models.text.language_models import draw_token
 from jaxgen.sampler.sharding import over_chains
-from jaxgen.sequences.infilling.moves import Written, chunk_of
+from jaxgen.sequences.infilling.moves import SequenceState, chunk_of
 from jaxgen.sequences.infilling.target import TokenPosterior, opening
 from jaxgen.tempering.resampling import effective_sample_size, log_mean_exp, scheme
 
-__all__ = ["SHARED", "Cloud", "forward", "log_evidence", "resample_cloud"]
+__all__ = ["SHARED", "ParticleState", "forward", "log_evidence", "resample_cloud"]
 
 # Folded into the run's key for what belongs to no single chain.
 SHARED = 0xFFFFFFFF
 
 
-class Cloud(NamedTuple):
+class ParticleState(NamedTuple):
     """C weighted sequences.
 
     Attributes:
@@ -49,7 +49,7 @@ class Cloud(NamedTuple):
       ancestor: `[C]` index of the first sequence that each descends from.
     """
 
-    written: Written
+    written: SequenceState
     log_weight: Array
     log_z: Array
     ancestor: Array
@@ -63,12 +63,14 @@ class Rows(NamedTuple):
     resampled: Array
 
 
-def log_evidence(cloud: Cloud) -> Array:
+def log_evidence(cloud: ParticleState) -> Array:
     """Return the estimate of log Z."""
     return cloud.log_z + log_mean_exp(cloud.log_weight)
 
 
-def resample_cloud(key: PRNGKey, cloud: Cloud, name: str, extra: object = ()) -> tuple[Cloud, Any]:
+def resample_cloud(
+    key: PRNGKey, cloud: ParticleState, name: str, extra: object = ()
+) -> tuple[ParticleState, Any]:
     """Copy by weight, which is then equal; `extra` leaves `[C, ...]` are copied along."""
     count = cloud.log_weight.shape[0]
     index = scheme(name)(key, jax.nn.softmax(cloud.log_weight), count)
@@ -76,7 +78,7 @@ def resample_cloud(key: PRNGKey, cloud: Cloud, name: str, extra: object = ()) ->
         lambda x: x[index], (cloud.written, cloud.ancestor, extra)
     )
     log_z = log_evidence(cloud)
-    return Cloud(written, jnp.zeros_like(cloud.log_weight), log_z, ancestor), extra
+    return ParticleState(written, jnp.zeros_like(cloud.log_weight), log_z, ancestor), extra
 
 
 def forward(
@@ -89,7 +91,7 @@ def forward(
     resample: Resampling | None,
     lookahead: int,
     tile: int,
-) -> tuple[Cloud, Rows]:
+) -> tuple[ParticleState, Rows]:
     """C sequences that agree with what was observed, weighted for p(y) 1[y agrees with o].
 
     The likelihood is not yet in the weights; it is in `written`.
@@ -135,7 +137,7 @@ def forward(
         state = posterior.writer.advance(state, token)
         return (state, guess), token, log_p[token], weight, promise
 
-    def step(carry: tuple[Cloud, Any], t: Array) -> tuple[tuple[Cloud, Any], Rows]:
+    def step(carry: tuple[ParticleState, Any], t: Array) -> tuple[tuple[ParticleState, Any], Rows]:
         cloud, (state, promised) = carry
         state, token, log_p, weight, promised = over_chains(
             lambda key, state, promised: one(key, state, promised, t),
@@ -163,10 +165,10 @@ def forward(
 
     openings = (posterior.opening(), () if proposal is None else opening(proposal))
     state = jax.tree.map(lambda x: jnp.broadcast_to(x[None], (count, *x.shape)), openings)
-    blank = Written(
+    blank = SequenceState(
         jnp.zeros((count, length), jnp.int32), jnp.zeros((count, length)), jnp.zeros(count)
     )
-    start = Cloud(blank, jnp.zeros(count), jnp.zeros(()), jnp.arange(count))
+    start = ParticleState(blank, jnp.zeros(count), jnp.zeros(()), jnp.arange(count))
     carry = (start, (state, jnp.zeros(count)))
     (cloud, _), rows = jax.lax.scan(step, carry, jnp.arange(length))
     odds = over_chains(posterior.log_odds, (cloud.written.tokens,), tile)

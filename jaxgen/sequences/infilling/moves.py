@@ -3,7 +3,7 @@
 Both visit the hidden tokens from left to right and are exact whatever the model:
 
 - `Gibbs` draws each token from its full conditional, by trying the whole vocabulary;
-- `Redraw` lets the model rewrite a few hidden tokens, and accepts by Metropolis and Hastings.
+- `BlockMH` lets the model rewrite a few hidden tokens, and accepts by Metropolis and Hastings.
 
 A third, `jaxgen.sequences.infilling.particles.ParticleGibbs`, writes whole sequences.
 
@@ -24,14 +24,14 @@ from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.models.text.language_models import draw_token
 from jaxgen.sequences.infilling.target import TokenPosterior, tempered
 
-__all__ = ["TILE", "Gibbs", "Redraw", "Written", "chunk_of", "full_conditional", "sweep"]
+__all__ = ["TILE", "BlockMH", "Gibbs", "SequenceState", "chunk_of", "full_conditional", "sweep"]
 
 # Chains in one batch, and bytes of logits that a chunk of the vocabulary may fill for them.
 TILE = 32
 _BUDGET = 32 << 20
 
 
-class Written(NamedTuple):
+class SequenceState(NamedTuple):
     """A chain's sequence and what is known of it.
 
     Attributes:
@@ -74,9 +74,9 @@ class Gibbs:
         posterior: TokenPosterior,
         t: Array,
         state: ArrayTree,
-        now: Written,
+        now: SequenceState,
         beta: Array,
-    ) -> tuple[Written, Array]:
+    ) -> tuple[SequenceState, Array]:
         """Return a new token at t, and 1: the move is always accepted. The key is consumed."""
         log_p = full_conditional(posterior, state, now.tokens, t, beta, self.chunk)
         drawn = draw_token(key, log_p)
@@ -85,17 +85,17 @@ class Gibbs:
         tokens = now.tokens.at[t].set(drawn)
         log_probs = posterior.continuation(state, tokens, t)
         log_probs = jnp.where(jnp.arange(posterior.length) < t, now.log_probs, log_probs)
-        return Written(tokens, log_probs, posterior.log_odds(tokens)), jnp.ones(())
+        return SequenceState(tokens, log_probs, posterior.log_odds(tokens)), jnp.ones(())
 
     def sweep(
-        self, key: PRNGKey, posterior: TokenPosterior, now: Written, beta: Array
-    ) -> tuple[Written, Array]:
+        self, key: PRNGKey, posterior: TokenPosterior, now: SequenceState, beta: Array
+    ) -> tuple[SequenceState, Array]:
         """`sweep` with this move."""
         return sweep(self, key, posterior, now, beta)
 
 
 @pytree
-class Redraw:
+class BlockMH:
     """The model rewrites the next n hidden tokens, n uniform in 1 .. block; M-H accepts.
 
     The proposal draws hidden tokens t_1 .. t_n from p(y_s | y_<s), left to right, with what was
@@ -126,9 +126,9 @@ class Redraw:
         posterior: TokenPosterior,
         t: Array,
         state: ArrayTree,
-        now: Written,
+        now: SequenceState,
         beta: Array,
-    ) -> tuple[Written, Array]:
+    ) -> tuple[SequenceState, Array]:
         """Return the sequence after one move from t on, and whether it moved; consume the key."""
         draw_key, size_key, accept_key = jax.random.split(key, 3)
         hidden = ~jnp.asarray(posterior.observed)
@@ -146,7 +146,7 @@ class Redraw:
 
         start = (state, now.tokens, now.log_probs)
         _, tokens, log_probs = jax.lax.fori_loop(t, posterior.length, step, start)
-        new = Written(tokens, log_probs, posterior.log_odds(tokens))
+        new = SequenceState(tokens, log_probs, posterior.log_odds(tokens))
         # Tokens before t are in both sums, and cancel.
         kept = jnp.where(drawn, 0.0, new.log_probs - now.log_probs).sum()
         gain = tempered(beta, new.log_likelihood) - tempered(beta, now.log_likelihood)
@@ -156,8 +156,8 @@ class Redraw:
         return chosen, accept.astype(jnp.float32)
 
     def sweep(
-        self, key: PRNGKey, posterior: TokenPosterior, now: Written, beta: Array
-    ) -> tuple[Written, Array]:
+        self, key: PRNGKey, posterior: TokenPosterior, now: SequenceState, beta: Array
+    ) -> tuple[SequenceState, Array]:
         """`sweep` with this move."""
         return sweep(self, key, posterior, now, beta)
 
@@ -196,12 +196,12 @@ def full_conditional(
 
 
 def sweep(
-    kernel: Gibbs | Redraw,
+    kernel: Gibbs | BlockMH,
     key: PRNGKey,
     posterior: TokenPosterior,
-    now: Written,
+    now: SequenceState,
     beta: Array,
-) -> tuple[Written, Array]:
+) -> tuple[SequenceState, Array]:
     """One update of every hidden token, left to right, and the share of accepted ones.
 
     The key is consumed; the update of token t uses `fold_in(key, t)`.
@@ -209,8 +209,8 @@ def sweep(
     hidden = ~jnp.asarray(posterior.observed)
 
     def site(
-        carry: tuple[ArrayTree, Written, Array], t: Array
-    ) -> tuple[tuple[ArrayTree, Written, Array], None]:
+        carry: tuple[ArrayTree, SequenceState, Array], t: Array
+    ) -> tuple[tuple[ArrayTree, SequenceState, Array], None]:
         state, now, accepted = carry
         now, moved = jax.lax.cond(
             hidden[t],

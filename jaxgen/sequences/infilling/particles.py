@@ -25,7 +25,7 @@ from jaxgen.core.errors import check_integer
 from jaxgen.core.pytree import pytree, static
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.models.text.language_models import draw_token
-from jaxgen.sequences.infilling.moves import Written
+from jaxgen.sequences.infilling.moves import SequenceState
 from jaxgen.sequences.infilling.target import TokenPosterior, tempered
 
 __all__ = ["ParticleGibbs", "block_starts"]
@@ -79,8 +79,8 @@ class ParticleGibbs:
         return self.num_particles * (length + int(np.sum(length - starts)))
 
     def sweep(
-        self, key: PRNGKey, posterior: TokenPosterior, now: Written, beta: Array
-    ) -> tuple[Written, Array]:
+        self, key: PRNGKey, posterior: TokenPosterior, now: SequenceState, beta: Array
+    ) -> tuple[SequenceState, Array]:
         """Return a sequence after one pass, and the share of its hidden tokens that are new.
 
         The key is consumed; token t uses `fold_in(key, t)`, the choice at the end
@@ -140,7 +140,7 @@ class ParticleGibbs:
         chosen = _choose(
             jax.random.fold_in(key, length), particles.log_weight + tempered(beta, odds)
         )[0]
-        written = Written(particles.tokens[chosen], particles.log_probs[chosen], odds[chosen])
+        written = SequenceState(particles.tokens[chosen], particles.log_probs[chosen], odds[chosen])
         return written, particles.fresh[chosen].sum() / hidden.sum()
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxgen.core.pytree import pytree
 from jaxgen.core.types import Array
 from jaxgen.models.text.infillers import Memory
-from jaxgen.models.text.language_models import WriterState
+from jaxgen.models.text.language_models import LanguageModelState
 
 __all__ = ["MaskedProposal"]
 
@@ -38,18 +38,22 @@ class MaskedProposal:
         """The blank, which the decoder starts from."""
         return self.infiller.vocabulary
 
-    def first(self, *batch: int) -> tuple[Array, WriterState]:
+    def first(self, *batch: int) -> tuple[Array, LanguageModelState]:
         """Return what the encoder has found, `[..., T, H]`, and the decoder's first state."""
         tokens, observed = jnp.asarray(self.tokens), jnp.asarray(self.observed)
         states, last = self.infiller.encode(tokens[None], observed[None])
         states = jnp.broadcast_to(states[0], (*batch, *states.shape[1:]))
-        return states, WriterState(*(jnp.broadcast_to(x[0], (*batch, x.shape[1])) for x in last))
+        return states, LanguageModelState(
+            *(jnp.broadcast_to(x[0], (*batch, x.shape[1])) for x in last)
+        )
 
-    def advance(self, state: tuple[Array, WriterState], token: Array) -> tuple[Array, WriterState]:
+    def advance(
+        self, state: tuple[Array, LanguageModelState], token: Array
+    ) -> tuple[Array, LanguageModelState]:
         """Return the state after one more token."""
         return state[0], self.infiller.decoder.advance(state[1], token)
 
-    def logits(self, state: tuple[Array, WriterState]) -> Array:
+    def logits(self, state: tuple[Array, LanguageModelState]) -> Array:
         """Return the logits of the next token, `[..., V]`."""
         states, last = state
         batch = last.hidden.shape[:-1]

@@ -16,13 +16,13 @@ from jaxgen.core.types import Array, PRNGKey, Resampling
 from jaxgen.sampler.sharding import over_chains
 from jaxgen.sequences.infilling.forward import (
     SHARED,
-    Cloud,
+    ParticleState,
     Rows,
     forward,
     log_evidence,
     resample_cloud,
 )
-from jaxgen.sequences.infilling.moves import TILE, Gibbs, Redraw
+from jaxgen.sequences.infilling.moves import TILE, BlockMH, Gibbs
 from jaxgen.sequences.infilling.particles import ParticleGibbs
 from jaxgen.sequences.infilling.results import InfillingHistory, InfillingResult, infilling_notes
 from jaxgen.sequences.infilling.target import TokenPosterior, check_model, tempered, vocabulary_of
@@ -31,7 +31,7 @@ from jaxgen.tempering.resampling import effective_sample_size, relative_standard
 
 __all__ = ["infill"]
 
-Kernel = Gibbs | Redraw | ParticleGibbs
+Kernel = Gibbs | BlockMH | ParticleGibbs
 
 # Up to this vocabulary, trying every token costs less than the moves that it saves.
 _SMALL = 64
@@ -64,7 +64,7 @@ def infill(
     Args:
       key: the run's key; it is consumed. Chain i uses `fold_in(key, i)` alone.
       posterior: what was observed, and under which model.
-      kernel: `Gibbs()`, `Redraw()` or `ParticleGibbs()`; None for the first with at most 64
+      kernel: `Gibbs()`, `BlockMH()` or `ParticleGibbs()`; None for the first with at most 64
         different tokens, for the second with more.
       num_chains: C.
       lookahead: how many tokens are tried for a hidden place before an observed one, each at
@@ -92,9 +92,9 @@ def infill(
     check_integer("num_steps", num_steps, 0)
     check_integer("thin", thin, 1)
     _check(posterior, proposal, lookahead, moves, resample, resample_threshold, tile)
-    kernel = kernel or (Gibbs() if posterior.vocabulary <= _SMALL else Redraw())
+    kernel = kernel or (Gibbs() if posterior.vocabulary <= _SMALL else BlockMH())
     if not isinstance(kernel, Kernel):
-        raise expected("kernel", "Gibbs, Redraw or ParticleGibbs", type(kernel).__name__)
+        raise expected("kernel", "Gibbs, BlockMH or ParticleGibbs", type(kernel).__name__)
     kernel.check()
     if betas is not None and posterior.log_likelihood is None:
         raise expected("betas", "None where there is no log_likelihood", betas)
@@ -189,13 +189,15 @@ class _Run(NamedTuple):
     moves: int
     tile: int
 
-    def move(self, cloud: Cloud, beta: float, step: int) -> tuple[Cloud, Array]:
+    def move(self, cloud: ParticleState, beta: float, step: int) -> tuple[ParticleState, Array]:
         """One sweep of every chain, and the shares accepted `[C]`."""
         keys, now = self.chain_keys, (jnp.float32(beta), jnp.int32(step))
         return _move(keys, self.posterior, self.kernel, cloud, *now, tile=self.tile)
 
 
-def _anneal(run: _Run, cloud: Cloud, schedule: Any) -> tuple[Cloud, float, list[InfillingHistory]]:
+def _anneal(
+    run: _Run, cloud: ParticleState, schedule: Any
+) -> tuple[ParticleState, float, list[InfillingHistory]]:
     """Anneal; return the cloud at the last beta, that beta, and a row for each temperature."""
     adaptive, history, beta = isinstance(schedule, Adaptive), [], 0.0
     last = 1.0 if adaptive else float(np.float32(schedule[-1]))
@@ -223,7 +225,7 @@ _forward = jax.jit(forward, static_argnames=("resample", "lookahead", "tile"))
 
 
 @functools.partial(jax.jit, static_argnames="name")
-def _resample(key: PRNGKey, cloud: Cloud, *, name: str) -> tuple[Cloud, Any]:
+def _resample(key: PRNGKey, cloud: ParticleState, *, name: str) -> tuple[ParticleState, Any]:
     return resample_cloud(key, cloud, name)
 
 
@@ -232,12 +234,12 @@ def _move(
     chain_keys: Array,
     posterior: TokenPosterior,
     kernel: Kernel,
-    cloud: Cloud,
+    cloud: ParticleState,
     beta: Array,
     step: Array,
     *,
     tile: int,
-) -> tuple[Cloud, Array]:
+) -> tuple[ParticleState, Array]:
     """One sweep of every chain with `fold_in(chain_key, step)`, and the shares accepted `[C]`."""
     written, rate = over_chains(
         lambda key, now: kernel.sweep(jax.random.fold_in(key, step), posterior, now, beta),
@@ -250,13 +252,13 @@ def _move(
 @functools.partial(jax.jit, static_argnames="resample")
 def _reweigh(
     key: PRNGKey,
-    cloud: Cloud,
+    cloud: ParticleState,
     beta: Array,
     rule: Any,
     threshold: Array,
     *,
     resample: Resampling | None,
-) -> tuple[Cloud, Array, Rows]:
+) -> tuple[ParticleState, Array, Rows]:
     """To the next temperature, given or for the `Adaptive` rule to find; resampling."""
     tilt = cloud.written.log_likelihood
     new = rule.next_beta(beta, cloud.log_weight, tilt) if isinstance(rule, Adaptive) else rule

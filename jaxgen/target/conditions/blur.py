@@ -1,4 +1,4 @@
-"""Gaussian blur of images, for the operator `GaussianBlur` and the regularizer of that name.
+"""Gaussian blur of images, for the operator `GaussianBlur` and the regularizer `BlurPenalty`.
 
     y[h, w] = sum_k sum_l g_k g_l x[h + k, w + l],  g_k proportional to exp(-k^2 / (2 sigma^2))
 

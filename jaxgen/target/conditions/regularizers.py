@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.deprecation import former_names
 from jaxgen.core.errors import expected
 from jaxgen.core.pytree import pytree, static
 from jaxgen.core.types import Array, PRNGKey, Scalar
@@ -30,13 +31,15 @@ from jaxgen.target.conditions.blur import gaussian_window, separable
 from jaxgen.target.conditions.precision import like
 
 __all__ = [
+    "BlurPenalty",
     "CentreBias",
-    "GaussianBlur",
     "Jitter",
     "L2Decay",
     "TotalVariation",
     "gaussian_blur",
 ]
+
+__getattr__ = former_names(__name__, {"GaussianBlur": "BlurPenalty"})
 
 
 @pytree
@@ -81,7 +84,7 @@ class TotalVariation(Condition):
 
 
 @pytree
-class GaussianBlur(Condition):
+class BlurPenalty(Condition):
     """Distance to one's own blurred image: `-weight * ||x - blur_sigma(x)||^2`.
 
     It takes energy from the high frequencies only. Source: the blur of Yosinski et al.,

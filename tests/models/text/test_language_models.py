@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxgen.models.text.language_models import Reader, Writer, draw_token
+from jaxgen.models.text.language_models import LanguageModel, TextCNN, draw_token
 
 V, T = 4, 3
 ALL = jnp.asarray(list(itertools.product(range(V), repeat=T)))
-WRITER = Writer(V, 5, 6, scale=0.8, rngs=nnx.Rngs(0))
+WRITER = LanguageModel(V, 5, 6, scale=0.8, rngs=nnx.Rngs(0))
 
 
 def transcription(writer, tokens):
@@ -71,7 +71,7 @@ def test_tokens_of_large_vocabularies_are_drawn_right():
 
 
 def test_a_reader_is_kim_s_network():
-    reader = Reader(V, 3, ((1, 4), (2, 5)), rngs=nnx.Rngs(3))
+    reader = TextCNN(V, 3, ((1, 4), (2, 5)), rngs=nnx.Rngs(3))
     got = reader(ALL[:7])
     for row in range(7):
         x = np.asarray(reader.embedding[...])[np.asarray(ALL[row])]
@@ -92,7 +92,7 @@ def test_a_reader_is_kim_s_network():
 
 
 def test_units_are_dropped_in_training_only():
-    reader = Reader(V, 3, ((1, 40),), 0.5, rngs=nnx.Rngs(3))
+    reader = TextCNN(V, 3, ((1, 40),), 0.5, rngs=nnx.Rngs(3))
     np.testing.assert_array_equal(reader(ALL), reader(ALL))
     one, two = reader(ALL, jax.random.key(0)), reader(ALL, jax.random.key(1))
     assert not np.allclose(one, two)

@@ -10,8 +10,8 @@ from scipy import ndimage
 from jaxgen.core.errors import InputError
 from jaxgen.target.conditions import ClassLogSoftmax
 from jaxgen.target.conditions.regularizers import (
+    BlurPenalty,
     CentreBias,
-    GaussianBlur,
     Jitter,
     L2Decay,
     TotalVariation,
@@ -20,7 +20,7 @@ from jaxgen.target.conditions.regularizers import (
 
 PENALTIES = [
     TotalVariation(0.7, eps=0.02),
-    GaussianBlur(0.7, sigma=1.3),
+    BlurPenalty(0.7, sigma=1.3),
     CentreBias(0.7, sigma=0.4, mean=0.3),
     L2Decay(0.7, mean=jnp.array([0.1, 0.5, 0.9])),
 ]
@@ -90,7 +90,7 @@ def test_blur_penalty_is_the_distance_to_the_blurred_image():
     image = image_of(3)
     blurred = ndimage.gaussian_filter(image.astype(float), (1.3, 1.3, 0))
     np.testing.assert_allclose(
-        GaussianBlur(0.4, 1.3)(image), -0.4 * np.sum((image - blurred) ** 2), rtol=1e-5
+        BlurPenalty(0.4, 1.3)(image), -0.4 * np.sum((image - blurred) ** 2), rtol=1e-5
     )
 
 
@@ -191,13 +191,13 @@ def test_penalties_add_to_conditions(penalty):
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf"), np.float32(-0.5)])
-@pytest.mark.parametrize("kind", [TotalVariation, GaussianBlur, CentreBias, L2Decay])
+@pytest.mark.parametrize("kind", [TotalVariation, BlurPenalty, CentreBias, L2Decay])
 def test_bad_weights_are_refused_when_built(kind, weight):
     with pytest.raises(InputError, match="weight"):
         kind(weight)
 
 
-@pytest.mark.parametrize("kind", [TotalVariation, GaussianBlur, CentreBias, L2Decay])
+@pytest.mark.parametrize("kind", [TotalVariation, BlurPenalty, CentreBias, L2Decay])
 def test_bad_arrays_are_refused_by_check(kind):
     with pytest.raises(InputError, match="weight"):
         kind(jnp.float32(-1.0)).check((8, 8, 3))
@@ -214,9 +214,9 @@ def test_bad_settings_are_refused():
     with pytest.raises(InputError, match="sigma"):
         CentreBias(1.0, sigma=0.0)
     with pytest.raises(InputError, match="sigma"):
-        GaussianBlur(1.0, sigma=-1.0)
+        BlurPenalty(1.0, sigma=-1.0)
     with pytest.raises(InputError, match="sigma"):
-        GaussianBlur(1.0, sigma=100.0).check((8, 8, 3))
+        BlurPenalty(1.0, sigma=100.0).check((8, 8, 3))
     with pytest.raises(InputError, match="sigma"):
         gaussian_blur(np.zeros((8, 8, 3), np.float32), 9.0)
     with pytest.raises(InputError, match="mean"):
