@@ -103,7 +103,7 @@ def _only_asks(arguments: Sequence[str]) -> bool:
 
 def _how_to_go_on(run: Path) -> str:
     out = os.path.relpath(str(run.parent).removesuffix(".partial"))
-    return f"the same command with --out {out} --resume goes on from here"
+    return f"the same command with --out {out} --resume resumes from here"
 
 
 def _use_every_core() -> None:

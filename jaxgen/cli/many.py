@@ -1,6 +1,6 @@
 """Many posteriors from one command: a folder for each item below --out, resumed item by item.
 
-    OUT.partial/items.json   what the command was, and on what: another one does not go on with it
+    OUT.partial/items.json   what the command was, and on what: another command cannot resume it
     OUT.partial/ITEM/        a run's folder, written whole or not at all when the item is done
     OUT/                     takes the place of OUT.partial at the end, with one summary.json
 

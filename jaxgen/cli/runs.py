@@ -315,7 +315,7 @@ def print_table(entries: Sequence[Mapping[str, Any]]) -> None:
         console.width = 140
     table = Table(box=None, pad_edge=False, header_style="bold")
     columns = {"posterior": "left", "log Z": "right", "ESS": "right", "acceptance": "right"}
-    columns |= {"gradients": "right", "refused": "right", "s": "right", "label": "left"}
+    columns |= {"gradients": "right", "divergent": "right", "s": "right", "label": "left"}
     extra = {"judge": "judge_agreement", "hidden MSE": "hidden_mse", "MSE": "mse"}
     extra = {k: v for k, v in extra.items() if any(v in entry for entry in entries)}
     for name, justify in columns.items():

@@ -19,7 +19,7 @@ def add(commands: Commands, name: str) -> None:
         name,
         help="train a network again from its recipe",
         description="Train a network of `jaxgen models` from its recipe. A run that was stopped "
-        "goes on from its checkpoint in --out.",
+        "resumes from its checkpoint in --out.",
         epilog="Example: jaxgen train fashion-mnist/cnn --out weights",
     )
     parser.add_argument("name", metavar="NAME", help="as in `jaxgen models`")
@@ -105,7 +105,7 @@ def _run(options: Namespace) -> int:
         )
     except (KeyboardInterrupt, Preempted) as stop:
         word, code = ("terminated", 143) if isinstance(stop, Preempted) else ("interrupted", 130)
-        print(f"{word}: the same command goes on from its checkpoint", file=sys.stderr)
+        print(f"{word}: the same command resumes from its checkpoint", file=sys.stderr)
         return code
     if options.json:
         print(json.dumps({"name": options.name, "files": [str(path) for path in paths]}))

@@ -41,7 +41,7 @@ def to_arviz(
         carry the chains' weights, which are equal unless `resample=None`: see `chain_weight`.
       - sample_stats: `acceptance_rate`, `step_size`, `diverging` and `num_divergent`, one
         value a chain repeated for its draws (a run does not keep them by draw), and `lp`.
-        `diverging` is False throughout: a proposal that diverges is refused, and no draw is
+        `diverging` is False throughout: a proposal that diverges is rejected, and no draw is
         one.
       - log_likelihood: `condition`, the log likelihood of all that was observed: one number
         a draw.

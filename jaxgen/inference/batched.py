@@ -52,7 +52,7 @@ class BatchedEvidence(NamedTuple):
       position: `[N, C, ...]`, weighted draws.
       acceptance_rate: `[N]`.
       num_gradients: `[N]` for one chain.
-      num_divergent: `[N]` refused proposals, over chains.
+      num_divergent: `[N]` rejected proposals that were divergent or not finite, over chains.
     """
 
     log_z: np.ndarray

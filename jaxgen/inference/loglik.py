@@ -338,7 +338,7 @@ def _notes(
         )
     lost = int(found.num_divergent.sum())
     if lost:
-        notes.append(f"{lost} proposals were divergent or not finite, and were refused")
+        notes.append(f"{lost} proposals were divergent or not finite, and were rejected")
     grey = bool(jnp.any((images != 0) & (images != 1)))
     if getattr(observation, "discrete", False) and grey:
         notes.append(

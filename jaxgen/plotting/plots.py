@@ -176,7 +176,7 @@ def comparison(results: Mapping[str, SampleResult | AISResult]) -> Any:
     """Compare runs in a table: log Z, ESS, acceptance, gradients, divergences, exactness."""
     if not results:
         raise expected("results", "at least one", "none")
-    headings = ["log Z", "ESS", "acceptance", "gradients / chain", "refused", "exactness"]
+    headings = ["log Z", "ESS", "acceptance", "gradients / chain", "divergent", "exactness"]
     rows = []
     for result in results.values():
         gradients = np.asarray(result.num_gradients)

@@ -98,7 +98,7 @@ def reserve(path: str | Path, *, resume: bool = False, force: bool = False) -> N
 
     Args:
       path: where the run will be written; it lives in `partial(path)` until then.
-      resume: go on with the run that waits there, if there is one.
+      resume: whether to resume the run that waits there, if there is one.
       force: give that run up, and replace the finished one at `path`.
 
     Raises:
@@ -125,7 +125,7 @@ def reserve(path: str | Path, *, resume: bool = False, force: bool = False) -> N
                 "--out",
                 "a new folder",
                 f"{path}, whose run was interrupted and waits in {waiting}",
-                "Give --resume to go on with it, or --force to start again",
+                "Give --resume to resume it, or --force to start again",
             ) from None
         try:
             handle = acquire(waiting / "lock")

@@ -112,7 +112,7 @@ def _finite(figures: Figures) -> list[Verdict]:
     if not figures.not_finite:
         return []
     count = f"{figures.not_finite:,} numbers among latents and pixels are NaN or infinite"
-    reason = "such draws should have been refused; the file may be damaged"
+    reason = "such draws should have been rejected; the file may be damaged"
     return [Verdict("bad", count, reason, "finite")]
 
 
@@ -271,17 +271,17 @@ def _acceptance(entry: Entry, hint: Hint) -> list[Verdict]:
     rate = number(entry, "acceptance_rate")
     found = []
     if rate < 0.2:
-        reason = f"acceptance {rate:.2f}: most proposals are refused. Take a smaller step"
+        reason = f"acceptance {rate:.2f}: most proposals are rejected. Take a smaller step"
         words = "the step is too large"
         found.append(Verdict("unsure", words, reason, "step", hint("large step")))
     if 0.99 < rate <= 1:
         reason = f"acceptance {rate:.3f}: a larger step would go further at the same cost"
         words = "the step is small"
         found.append(Verdict("unsure", words, reason, "step", hint("small step")))
-    refused = number(entry, "num_divergent")
-    if refused > 0:
-        reason = "they were refused and never returned, but mark regions that chains cannot enter"
-        words = f"{refused:,.0f} divergent proposals"
+    divergent = number(entry, "num_divergent")
+    if divergent > 0:
+        reason = "they were rejected and never returned, but show regions that chains cannot enter"
+        words = f"{divergent:,.0f} divergent proposals"
         found.append(Verdict("unsure", words, reason, "divergent"))
     return found
 

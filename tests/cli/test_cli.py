@@ -246,7 +246,7 @@ def test_a_stopped_training_says_how_to_go_on(tmp_path, capsys, monkeypatch, sto
 
     monkeypatch.setattr(jaxgen.train, "run", stopped)
     assert main(["train", "toy2d/gan", "--out", str(tmp_path)]) == code
-    told = f"{word}: the same command goes on from its checkpoint\n"
+    told = f"{word}: the same command resumes from its checkpoint\n"
     assert capsys.readouterr() == ("", told)
 
 

@@ -202,7 +202,7 @@ def test_every_weight_of_a_network_counts():
 
 def test_a_taken_folder_and_one_in_use_are_refused(posterior, tmp_path):
     draw(posterior, tmp_path / "run")
-    with pytest.raises(InputError, match="resume=True to go on"):
+    with pytest.raises(InputError, match="resume=True to resume it"):
         draw(posterior, tmp_path / "run")
     with (
         store.process.locked(tmp_path / "run"),

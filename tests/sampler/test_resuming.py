@@ -337,7 +337,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(posterior, whole, tmp
     newest.write_bytes(damaged(newest.read_bytes(), "bit", 4321))
     with pytest.warns(UserWarning, match=r"09\.safetensors: expected a file with SHA-256"):
         resumed = draw(posterior, tmp_path, resume=True)
-    assert "went on from the one before" in resumed.notes[-1]
+    assert "resumed from the one before" in resumed.notes[-1]
     assert same(resumed._replace(notes=whole.notes), whole)
 
 

@@ -47,7 +47,7 @@ class SequenceState(NamedTuple):
 
 @pytree
 class Gibbs:
-    """Each hidden token from its full conditional: no move is ever refused.
+    """Each hidden token from its full conditional: no move is ever rejected.
 
         p(y_t = v | the rest) proportional to p(v | y_<t) prod_{s > t} p(y_s | y_<s) L(y)^beta
 
@@ -150,7 +150,7 @@ class BlockMH:
         # Tokens before t are in both sums, and cancel.
         kept = jnp.where(drawn, 0.0, new.log_probs - now.log_probs).sum()
         gain = tempered(beta, new.log_likelihood) - tempered(beta, now.log_likelihood)
-        # NaN, as from two impossible sequences, is a refusal.
+        # NaN, as from two impossible sequences, is a rejection.
         accept = jnp.log(jax.random.uniform(accept_key)) < kept + gain
         chosen = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, now)
         return chosen, accept.astype(jnp.float32)

@@ -32,8 +32,8 @@ __all__ = [
 class Autoregressive(Protocol):
     """A model that writes tokens one after another, as a pytree of its weights.
 
-    `jaxgen.models.text.language_models.LanguageModel` is one. `start` is the token after which every
-    sequence begins; it is not part of the sequence.
+    `jaxgen.models.text.language_models.LanguageModel` is one. `start` is the token after which
+    every sequence begins; it is not part of the sequence.
     """
 
     start: Any
