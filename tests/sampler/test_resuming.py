@@ -70,13 +70,13 @@ class _Device:
 _HIDDEN = _Device()
 
 
-Phase.ANNEAL = {"num_chains": 8, "betas": jaxgen.schedules.linear(6), "checkpoint_every": 0}
+ANNEAL = {"num_chains": 8, "betas": jaxgen.schedules.linear(6), "checkpoint_every": 0}
 
 
 def anneal(tilt, folder, **more):
     start = jaxgen.Gaussian.standard(5)
     target = AnnealedPath(LogProb(start), as_data(tilt), start)
-    return jaxgen.ais(jax.random.key(0), target, folder=folder, **Phase.ANNEAL, **more)
+    return jaxgen.ais(jax.random.key(0), target, folder=folder, **ANNEAL, **more)
 
 
 def bumps(y):
