@@ -96,9 +96,7 @@ def prepare(
         raise expected("reduce", "a function of an accumulator and a chunk of draws", reduce)
     rule = _rule_of(step_size, mover)
     few = num_chains < LEAST_TO_LEARN
-    if few and (betas is None or (isinstance(betas, str) and betas == "adaptive")):
-        betas = geometric(*_FEW_CHAINS)
-    schedule = _schedule(betas)
+    schedule = _schedule(betas, few)
     if few and precondition is True:
         precondition = False
 
@@ -113,16 +111,11 @@ def prepare(
     # Inside a transformation whoever jits the whole decides where arrays lie.
     traced = is_traced(path, mover, schedule, rule, start)
     tile, mesh = _layout(path, position, num_chains, execution, traced)
-    wide = (
-        isinstance(schedule, Adaptive)
-        and (hasattr(path.start, "log_prob") and mover.exactness != "approximate")
-        and (resample is not None and not few)
-    )
+    learns = resample is not None and not few
+    wide = learns and _can_have_a_pool(schedule, path, mover)
     pool = _pool_of(pool, wide)
     pilot = _pilot_of(pilot, wide and pool > 1, mover, dimension, num_chains)
-    first = None
-    if pilot and isinstance(schedule, Adaptive):
-        first = Adaptive(jnp.minimum(_PILOT_CESS, schedule.cess), schedule.max_temperatures)
+    first = _pilot_schedule(schedule) if pilot else None
     if moves is None:
         moves = 1 if few else 2 if pilot else 3
     islands = choose_islands(num_chains) if num_islands is None else num_islands
@@ -201,9 +194,12 @@ def _rule_of(step_size: StepSize, kernel: Kernel) -> StepRule:
     return rule
 
 
-def _schedule(betas: Betas) -> Schedule:
+def _schedule(betas: Betas, few: bool) -> Schedule:
+    """Return the schedule; without betas, one that suits the number of chains."""
     if betas is None or (isinstance(betas, str) and betas == "adaptive"):
-        return Adaptive()
+        if not few:
+            return Adaptive()
+        betas = geometric(*_FEW_CHAINS)
     if isinstance(betas, str):
         hint = "jaxgen.schedules.by_name(...) makes the papers' lists"
         raise expected("betas", 'inverse temperatures, Adaptive() or "adaptive"', repr(betas), hint)
@@ -257,6 +253,19 @@ def _layout(
         with compiling_for(where or platform_of(devices)):
             tile = choose_tile(density, position, num_chains, execution.memory, len(devices))
     return int(tile), None if traced else mesh_for(devices, num_chains, tile)
+
+
+def _can_have_a_pool(schedule: Schedule, path: AnnealedPath, kernel: Kernel) -> bool:
+    """Return whether first states can be weighted, and the first temperature chosen."""
+    weighted = hasattr(path.start, "log_prob") and kernel.exactness != "approximate"
+    return isinstance(schedule, Adaptive) and weighted
+
+
+def _pilot_schedule(schedule: Schedule) -> Adaptive | None:
+    """Return the schedule of the pilot, which visits fewer temperatures."""
+    if not isinstance(schedule, Adaptive):
+        return None
+    return Adaptive(jnp.minimum(_PILOT_CESS, schedule.cess), schedule.max_temperatures)
 
 
 def _pool_of(pool: int | None, possible: bool) -> int:

@@ -129,6 +129,59 @@ def train_loop(
     mesh = None if devices is None else Mesh(np.asarray(devices), ("batch",))
     everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
 
+    done, watch, measured = 0, None, set[int]()
+    if early is not None:
+        for name in ("every", "patience"):
+            if getattr(early, name) < 1:
+                raise expected(f"early.{name}", "at least 1", getattr(early, name))
+        watch = _Watch(state, jnp.asarray(jnp.inf), jnp.asarray(0))
+        measured = {*range(early.every, steps, early.every), steps}
+    with training_lock(checkpoint), _noted(checkpoint) as pending:
+        if checkpoint is not None and newest(checkpoint) is not None:
+            done, (state, watch) = load_state(checkpoint, (state, watch), fingerprint)
+        if everywhere is not None:
+            state, data = jax.device_put((state, data), everywhere)
+        advance = _advancing(key, step, batcher, data, mesh, scan=scan, pending=pending)
+        ends = {*range(chunk, steps, chunk), *(s for s in stops if s < steps), *measured, steps}
+        ended = _waited(watch, early)
+        for count, end in enumerate(sorted(e for e in ends if e > done)):
+            if ended:
+                break
+            done, state, metrics = advance(state, done, end)
+            if progress is not None:
+                progress(done, {name: float(value) for name, value in metrics.items()})
+            if early is not None and watch is not None and done in measured:
+                watch = _watched(watch, state, early)
+            ended = done == steps or _waited(watch, early)
+            # Before the checkpoint: a run stopped in between visits again rather than never.
+            if visit is not None and (done in stops or ended):
+                visit(done, state)
+            asked = pending()
+            if checkpoint is not None and ((count + 1) % every == 0 or ended or asked):
+                save_state(checkpoint, done, (state, watch), fingerprint)
+            if checkpoint is not None and asked:
+                stop = Interrupted if asked == signal.SIGINT else Preempted
+                raise stop(Path(checkpoint).absolute())
+        return state if watch is None else watch.best
+
+
+def _advancing(
+    key: PRNGKey,
+    step: Step,
+    batcher: Batcher,
+    data: ArrayTree,
+    mesh: Mesh | None,
+    *,
+    scan: bool,
+    pending: Callable[[], int],
+) -> Callable[[ArrayTree, int, int], tuple[int, ArrayTree, Metrics]]:
+    """Return the function that runs updates start .. end - 1 from a state.
+
+    It returns the number of updates done, the state and the mean metrics. Without `scan` it stops
+    earlier where `pending` says that a signal has come.
+    """
+    everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+
     def body(state: ArrayTree, data: ArrayTree, t: Array) -> tuple[ArrayTree, Metrics]:
         batch_key, step_key = jax.random.split(jax.random.fold_in(key, t))
         batch = batcher(data, batch_key)
@@ -148,9 +201,7 @@ def train_loop(
 
     one = jax.jit(body)
 
-    def advance(
-        state: ArrayTree, start: int, end: int, pending: Callable[[], int]
-    ) -> tuple[int, ArrayTree, Metrics]:
+    def advance(state: ArrayTree, start: int, end: int) -> tuple[int, ArrayTree, Metrics]:
         if scan:
             return end, *scanned(state, data, jnp.asarray(start), end - start)
         metrics: list[Metrics] = []
@@ -162,39 +213,7 @@ def train_loop(
                 break
         return end, state, jax.tree.map(lambda *v: jnp.mean(jnp.stack(v)), *metrics)
 
-    done, watch, measured = 0, None, set[int]()
-    if early is not None:
-        for name in ("every", "patience"):
-            if getattr(early, name) < 1:
-                raise expected(f"early.{name}", "at least 1", getattr(early, name))
-        watch = _Watch(state, jnp.asarray(jnp.inf), jnp.asarray(0))
-        measured = {*range(early.every, steps, early.every), steps}
-    with training_lock(checkpoint), _noted(checkpoint) as pending:
-        if checkpoint is not None and newest(checkpoint) is not None:
-            done, (state, watch) = load_state(checkpoint, (state, watch), fingerprint)
-        if everywhere is not None:
-            state, data = jax.device_put((state, data), everywhere)
-        ends = {*range(chunk, steps, chunk), *(s for s in stops if s < steps), *measured, steps}
-        ended = _waited(watch, early)
-        for count, end in enumerate(sorted(e for e in ends if e > done)):
-            if ended:
-                break
-            done, state, metrics = advance(state, done, end, pending)
-            if progress is not None:
-                progress(done, {name: float(value) for name, value in metrics.items()})
-            if early is not None and watch is not None and done in measured:
-                watch = _watched(watch, state, early)
-            ended = done == steps or _waited(watch, early)
-            # Before the checkpoint: a run stopped in between visits again rather than never.
-            if visit is not None and (done in stops or ended):
-                visit(done, state)
-            asked = pending()
-            if checkpoint is not None and ((count + 1) % every == 0 or ended or asked):
-                save_state(checkpoint, done, (state, watch), fingerprint)
-            if checkpoint is not None and asked:
-                stop = Interrupted if asked == signal.SIGINT else Preempted
-                raise stop(Path(checkpoint).absolute())
-        return state if watch is None else watch.best
+    return advance
 
 
 def _noted(

@@ -16,7 +16,7 @@ import jaxgen
 from jaxgen import InputError, kernels, schedules
 from jaxgen.core import fingerprint
 from jaxgen.sampler import checkpoint as store
-from jaxgen.sampler import config, loop
+from jaxgen.sampler import loop, prepare
 from tests.toys import LinearGaussian
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def whole(posterior):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(config, "_MOST_SLOTS", 3)
+    monkeypatch.setattr(prepare, "_MOST_ITERATIONS", 3)
 
 
 def draw(posterior, folder, **changes):

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from jaxgen import InputError
 from jaxgen.core import atomic
 from jaxgen.core.pytree import as_data
 from jaxgen.sampler import checkpoint as store
-from jaxgen.sampler import config, loop, sharding
+from jaxgen.sampler import loop, prepare, sharding
 from jaxgen.sampler.state import Phase
 from jaxgen.target.path import AnnealedPath, LogProb
 from tests.sampler.test_checkpoint import Stopped, same, stop_after
@@ -39,7 +40,7 @@ def whole(posterior):
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
-    monkeypatch.setattr(config, "_MOST_SLOTS", 3)
+    monkeypatch.setattr(prepare, "_MOST_ITERATIONS", 3)
 
 
 def draw(posterior, folder, **changes):
@@ -70,6 +71,8 @@ class _Device:
 _HIDDEN = _Device()
 
 
+# The package has a function of that name.
+RECORDING = importlib.import_module("jaxgen.sampler.checkpoint.recording")
 ANNEAL = {"num_chains": 8, "betas": jaxgen.schedules.linear(6), "checkpoint_every": 0}
 
 
@@ -385,13 +388,13 @@ def test_after_ctrl_c_the_draws_so_far_come_back(posterior, whole, reduce):
 
 
 def test_draws_that_will_not_fit_are_told_of_before_the_run(posterior, whole, monkeypatch):
-    monkeypatch.setattr(store.recording, "_free_memory", lambda: 2 * whole.draws.nbytes - 1)
+    monkeypatch.setattr(RECORDING, "_free_memory", lambda: 2 * whole.draws.nbytes - 1)
     with pytest.warns(UserWarning, match=r"give a folder, reduce=") as caught:
         result = draw(posterior, None)
     assert len(caught) == 1
     np.testing.assert_array_equal(result.draws, whole.draws)
     draw(posterior, None, reduce=highest)  # keeps none of them
-    monkeypatch.setattr(store.recording, "_free_memory", lambda: 2 * whole.draws.nbytes)
+    monkeypatch.setattr(RECORDING, "_free_memory", lambda: 2 * whole.draws.nbytes)
     draw(posterior, None)
 
 
