@@ -137,7 +137,7 @@ from jaxgen.sampler import loop
 from tests.toys import LinearGaussian
 sizes, step = [], loop.step_chunk
 def watched(checkpoint, config, run_length, iterations):
-    sizes.append(slots)
+    sizes.append(iterations)
     return step(checkpoint, config, run_length, iterations)
 loop.step_chunk = watched
 # The second process would never make a chunk larger by its own clock.
