@@ -98,7 +98,7 @@ def test_stopped_after_any_chunk_it_goes_on_to_the_same_bits(
             got = found.draws["draws"]
             np.testing.assert_array_equal(got, whole.draws[:, : found.num_draws])
         with monkeypatch.context() as patch:
-            patch.delattr(loop, "begin")  # it does not start again
+            patch.delattr(loop, "init")  # it does not start again
             resumed = draw(posterior, folder, resume=True)
         assert same(resumed, whole)
         phases.add(found.num_draws)

@@ -147,7 +147,7 @@ def test_another_environment_is_noted_and_another_python_named(posterior, tmp_pa
 def test_any_name_of_a_folder_works(posterior, whole, tmp_path, monkeypatch, name):
     folder = begun(posterior, tmp_path / name, monkeypatch)
     with monkeypatch.context() as patch:
-        patch.delattr(loop, "begin")  # it does not start again
+        patch.delattr(loop, "init")  # it does not start again
         assert same(draw(posterior, folder, resume=True), whole)
     assert sorted(p.name for p in tmp_path.iterdir()) == [name]
 
