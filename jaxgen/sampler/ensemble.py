@@ -42,7 +42,7 @@ def log_evidence(state: SamplerState, pool: int = 1) -> Evidence:
 
     Args:
       state: while annealing or at its end.
-      pool: how many candidates each chain was chosen from, as given to `begin_stage`.
+      pool: how many candidates each chain was chosen from, as given to `init_stage`.
     """
     count = state.log_weight.shape[0]
     found = evidence(state.log_weight, state.log_z, state.lineage, count * pool)
