@@ -105,7 +105,7 @@ class Study:
             return batched(self.generator, batched(self.encode, images))
         noise = np.asarray(jax.random.normal(key, (len(labels), 128)))
         # Of every width, so that optima and draws are both within what it has met.
-        noise *= np.asarray(jax.random.uniform(jax.random.fold_in(key, 1), (len(labels), 1)))
+        noise = noise * np.asarray(jax.random.uniform(jax.random.fold_in(key, 1), (len(labels), 1)))
         if kind == "codes about zero":
             return batched(self.generator, 1.25 * self.rms * noise)
         mean = np.stack([self.codes[self.labels == c].mean(0) for c in range(10)])
