@@ -99,13 +99,13 @@ def _run(options: Namespace) -> int:
             title = f"{task.label}, {task.note}"
             done = runs.run(key, target, pixels, reporter, name, title, path)
             done = reconstruct.finish(done, task)
-            done, interval = reconstruct.judge(done, target, condition)
+            done, interval = reconstruct.add_misfit(done, target, condition)
             done.facts["mask"] = hidden  # as --mask takes it, for `jaxgen report`
             completed.append(done)
             lines.append(reconstruct.row(done, task, interval))
             masks[f"{name}/mask"] = 1 - task.hidden
 
-    sampled = runs.judged(sampled, labels, names)
+    sampled = runs.with_judge_agreement(sampled, labels, names)
     columns = min(_COLUMNS, classes.chains)
     grid = class_grid(
         [reconstruct.pick(done, columns) for done in sampled],

@@ -31,10 +31,10 @@ __all__ = [
     "Posteriors",
     "Task",
     "add_class_term",
+    "add_misfit",
     "arrays",
     "finish",
     "heading_of",
-    "judge",
     "pick",
     "pick_of",
     "pixel_condition",
@@ -156,7 +156,9 @@ def pixel_condition(image: np.ndarray, mask: np.ndarray, noise: float | str) -> 
     return tasks.learned(condition, noise)
 
 
-def judge(done: Finished, target: Posterior, condition: Condition) -> tuple[Finished, Interval]:
+def add_misfit(
+    done: Finished, target: Posterior, condition: Condition
+) -> tuple[Finished, Interval]:
     """Add credible intervals and whether the generator can show what was seen, and say so."""
     found = tasks.summarise(done.result, target, condition)
     result = done.result._replace(notes=found.notes)
@@ -180,7 +182,7 @@ def saved(
     from jaxgen.cli.many import Saved
     from jaxgen.plotting.pictures import reconstructions
 
-    done, interval = judge(finish(done, task), target, condition)
+    done, interval = add_misfit(finish(done, task), target, condition)
     line = row(done, task, interval)
     stored = {f"{done.name}/{key}": np.asarray(value) for key, value in view.items()}
     return Saved(

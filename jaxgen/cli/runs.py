@@ -40,7 +40,6 @@ __all__ = [
     "draws",
     "identity",
     "image_shape",
-    "judged",
     "kept",
     "label_array",
     "load",
@@ -50,6 +49,7 @@ __all__ = [
     "run",
     "save",
     "summary",
+    "with_judge_agreement",
 ]
 
 
@@ -191,7 +191,9 @@ def draws(done: Finished) -> tuple[np.ndarray, np.ndarray]:
     return images.reshape(-1, *images.shape[2:]), weights / weights.sum()
 
 
-def judged(finished: Sequence[Finished], labels: Sequence[int], names: Any) -> list[Finished]:
+def with_judge_agreement(
+    finished: Sequence[Finished], labels: Sequence[int], names: Any
+) -> list[Finished]:
     """Add the share of draws that the judge gives their class, where it knows the classes.
 
     The judge is another classifier than the one conditioned on, of another architecture and

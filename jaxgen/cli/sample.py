@@ -76,7 +76,7 @@ def _run(options: Namespace) -> int:
         target = runs.posterior(generator, condition)
         chain_key, name = runs.class_key(key, label), f"class_{label}"
         done = runs.run(chain_key, target, settings, reporter, name, names[label], path)
-    finished = runs.judged([done], [label], names)
+    finished = runs.with_judge_agreement([done], [label], names)
     columns = min(_COLUMNS, settings.chains)
     grid = class_grid([pick(done, columns) for done in finished], [d.label for d in finished])
     data = runs.summary("sample", vars(options), [generator, classifier], finished)
@@ -103,7 +103,7 @@ def _each(options: Namespace, settings: Any, generator: runs.Model, classifier: 
     items = [many.Item(f, names[k], k) for f, k in zip(folders, labels, strict=True)]
 
     def save(item: many.Item, done: runs.Finished) -> many.Saved:
-        (found,) = runs.judged([done], [item.number], names)
+        (found,) = runs.with_judge_agreement([done], [item.number], names)
         return many.Saved(
             found, {"samples.png": class_grid([pick(found, columns)], [item.label])}, {}
         )
