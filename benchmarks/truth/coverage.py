@@ -13,6 +13,9 @@ differ by more than they state. `--gap T` bounds log Z from both sides, too (hal
 temperatures from the mixture that the run has fitted to the posterior, and the same path backwards
 from the latent that the image was drawn from, which is an exact draw of the posterior.
 
+`--sample-args '{"noise": "learn"}'` gives no level: `noise_levels` are the least and the largest
+that are learned.
+
 A row for each task, image and key goes into `--rows`; what is there already is not run again.
 """
 
@@ -172,6 +175,7 @@ def one(
         "ancestors": result.num_lineages,
         "annealed": meter.annealed,
         "gradients": float(np.mean(result.num_gradients)),
+        "level": float(found.noise),
         "misfit": found.misfit,
         "notes": list(found.notes),
         "seconds": round(time.perf_counter() - begun, 1),
@@ -204,6 +208,9 @@ def summarised(task: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "low_with_a_note": float(noted[low].mean()) if low.any() else None,
         "seconds": float(np.mean([row["seconds"] for row in rows])),
     }
+    levels = [row["level"] for row in rows if "level" in row]
+    if levels:
+        line["noise_levels"] = [round(min(levels), 4), round(max(levels), 4)]
     bounded = np.array([row["bounds"] for row in rows if row.get("bounds")])
     if len(bounded):
         gaps = bounded[:, 2] - bounded[:, 0]
