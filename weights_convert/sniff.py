@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxgen.core.errors import InputError
+from weights_convert.report import plain
 
 __all__ = ["Kind", "check_directory", "refuse", "sniff"]
 
@@ -40,8 +42,9 @@ _MAGIC: tuple[tuple[bytes, Kind], ...] = (
         b"\x89HDF\r\n\x1a\n",
         Kind(
             "an HDF5 file (Keras or Caffe)",
-            "Keras: model.export to ONNX, or write the weights by numpy.savez; Caffe: save with "
-            "snapshot_format: BINARYPROTO",
+            "Keras: in Python, keras.models.load_model(FILE).export('net.onnx', format='onnx'), "
+            "then python -m weights_convert onnx net.onnx; Caffe: save with snapshot_format: "
+            "BINARYPROTO",
         ),
     ),
     (b"\x93NUMPY", Kind("one NumPy array (.npy)", "Several arrays by name are a state dict")),
@@ -69,8 +72,26 @@ _INDEX = Kind(
 )
 _ONNX = Kind(
     "an ONNX graph",
-    "Graphs are converted by their own command, where `weights_convert --help` lists one; or "
-    f"take the PyTorch weights it was exported from, and {_STATE}",
+    "Convert it by `python -m weights_convert onnx FILE`",
+)
+_TFLITE = Kind(
+    "a TensorFlow Lite model",
+    "Turn it into ONNX, python -m tf2onnx.convert --tflite FILE --output net.onnx, then "
+    "python -m weights_convert onnx net.onnx",
+)
+_OPENVINO = Kind(
+    "an OpenVINO network (.xml)",
+    "Convert it, its .bin beside it, by `python -m weights_convert openvino FILE.xml`",
+)
+_SAVED_MODEL = Kind(
+    "a TensorFlow SavedModel",
+    "Turn its folder into ONNX, python -m tf2onnx.convert --saved-model FOLDER --output net.onnx, "
+    "then python -m weights_convert onnx net.onnx",
+)
+_KERAS = Kind(
+    "a Keras model (.keras)",
+    "In Python, keras.models.load_model(FILE).export('net.onnx', format='onnx'), then "
+    "python -m weights_convert onnx net.onnx; or save its weights as npz",
 )
 _TAR = Kind(
     "a tar archive",
@@ -84,6 +105,10 @@ def sniff(path: Path) -> Kind | None:
     Raises:
       InputError: if it cannot be read.
     """
+    if path.is_dir():
+        return _SAVED_MODEL if (path / "saved_model.pb").is_file() else _folder(path)
+    if path.name == "saved_model.pb":
+        return _SAVED_MODEL
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
@@ -100,18 +125,32 @@ def sniff(path: Path) -> Kind | None:
     if head[257:262] == b"ustar":
         return _TAR
     if head[4:8] == b"TFL3":
-        return Kind("a TensorFlow Lite model", "Take the model it was made from")
+        return _TFLITE
     if head.startswith(b"PK"):
         return _zip(path)
     return _text(head) or _protobuf(head)
 
 
-def refuse(path: Path, wanted: str) -> InputError | None:
-    """Return the error for a file that is something known; None if nothing is known of it."""
+def refuse(path: Path, wanted: str, besides: str = "") -> InputError | None:
+    """Return the error for a file that is something known; None if nothing is known of it.
+
+    Args:
+      path: a file, or a folder.
+      wanted: what it should have been, with its article.
+      besides: the name of a kind that is not refused here: that of the reader itself.
+    """
     kind = sniff(path)
-    if kind is None:
+    if kind is None or kind.name == besides:
         return None
     return InputError(f"{path}: expected {wanted}; got {kind.name}. {kind.hint}")
+
+
+def _folder(path: Path) -> Kind:
+    """Return what a folder is: one of the files in it may be the one that was meant."""
+    known = (".onnx", ".xml", ".pth", ".pt", ".safetensors", ".caffemodel", "model.json")
+    names = sorted(f.name for f in islice(path.iterdir(), 1000) if f.name.endswith(known))
+    hint = f"Give one of its files: {', '.join(names[:5])}" if names else "Give a file"
+    return Kind("a folder", plain(hint, 300))
 
 
 _PICKLE = re.compile(rb"\((d|l|c|S|V|I|i|\()|c[\w.]+\n[\w.]+\n")
@@ -156,7 +195,7 @@ def _zip(path: Path) -> Kind | None:
     if "data.pkl" in last:
         return None
     if "model.weights.h5" in last:
-        return Kind("a Keras model (.keras)", "model.export to ONNX, or save its weights as npz")
+        return _KERAS
     if names and all(name.endswith(".npy") for name in names):
         return Kind("an npz of NumPy arrays", "Only `tfjs` reads ProGAN's; save a state dict")
     inner = [name for name in names if name.endswith((".pth", ".pt", ".ckpt", ".safetensors"))]
@@ -171,7 +210,9 @@ def _text(head: bytes) -> Kind | None:
     if lower.startswith((b"<!doctype", b"<html", b"<head")) or b"<html" in lower:
         return _HTML
     if stripped.startswith(b"<?xml"):
-        return Kind("an XML document", "OpenVINO's .xml goes with its .bin; a page goes nowhere")
+        if b"<net " in head or b"<net\n" in head:
+            return _OPENVINO
+        return Kind("an XML document", "OpenVINO's .xml begins with <net; a page goes nowhere")
     if stripped.startswith((b"{", b"[")):
         if b'"weight_map"' in head:
             return _INDEX

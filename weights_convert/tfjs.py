@@ -27,7 +27,7 @@ from jaxgen.models.weights import fill
 from weights_convert.archives import read_npz
 from weights_convert.report import plain
 from weights_convert.rules import Rule, apply_rules
-from weights_convert.sniff import sniff
+from weights_convert.sniff import refuse, sniff
 from weights_convert.writing import destination, write_new
 
 __all__ = ["NETWORKS", "add_arguments", "convert_tfjs", "read_manifest", "read_npz", "run"]
@@ -151,6 +151,8 @@ def convert_tfjs(
         raise expected("network", f"one of {', '.join(NETWORKS)}", repr(network))
     source = Path(source)
     if not source.is_file():
+        if source.is_dir() and (other := refuse(source, "a TensorFlow.js model")) is not None:
+            raise other
         raise InputError(f"{source}: no such file")
     if out is not None:
         destination(out, sources=_read_files(source), force=force)

@@ -133,6 +133,8 @@ def _size(path: Path) -> int:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     if not path.is_file():
+        if path.is_dir() and (other := refuse(path, "a file of PyTorch or safetensors")):
+            raise other
         raise InputError(f"{path}: expected a file")
     if size == 0:
         raise InputError(f"{path}: the file is empty")

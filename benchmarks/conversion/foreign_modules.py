@@ -31,6 +31,7 @@ class Attention(nn.Module):
         self.image = nn.Conv2d(width, 3 * 16, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
+        """Return the network's output."""
         x = self.start(z).unflatten(1, (-1, 8, 8))
         n, c, h, w = x.shape
         parts = self.qkv(self.norm(x)).view(n, 3, self.heads, c // self.heads, h * w)
@@ -61,6 +62,7 @@ class Transposed(nn.Module):
         self.image = nn.Conv2d(width, 3, 3, dilation=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the network's output."""
         x = self.first(x)
         x = self.up(x + self.inner(x))
         return torch.sigmoid(self.image(self.last(self.odd(F.softplus(x)))))
@@ -76,7 +78,7 @@ _STAGES = (
 class _Same(nn.Conv2d):
     """A convolution padded as TensorFlow's "same": what is odd goes behind."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
+    def forward(self, input: Tensor) -> Tensor:
         pads: list[int] = []
         for n, k, s in zip(input.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1],
                            strict=True):  # fmt: skip
@@ -100,6 +102,7 @@ class _Block(nn.Module):
         self._bn2 = nn.BatchNorm2d(outputs, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the network's output."""
         h = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
         h = F.relu6(self._bn1(self._depthwise_conv(h)))
         h = self._bn2(self._project_conv(h))
@@ -124,14 +127,17 @@ class EfficientNetLite0(nn.Module):
         self._fc = nn.Linear(1280, 1000)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the network's output."""
         x = F.relu6(self._bn0(self._conv_stem(x)))
         for block in self._blocks:
             x = block(x)
         return self._fc(F.relu6(self._bn1(self._conv_head(x))).mean((2, 3)))
 
 
-def dcgan(state: dict[str, Any], steps: list[int], last: int, dropouts: tuple[int, ...] = ()) -> Any:
-    """A DCGAN generator as a list of layers `main`, from a state dict with such names.
+def dcgan(
+    state: dict[str, Any], steps: list[int], last: int, dropouts: tuple[int, ...] = ()
+) -> Any:
+    """Return a DCGAN generator: layers `main`, from a state dict with such names.
 
     Args:
       state: name -> tensor.

@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxgen.core.errors import InputError, expected
 from weights_convert.report import plain
+from weights_convert.sniff import refuse
 from weights_convert.tensor_graph.folding import ONNX_TYPES
 from weights_convert.tensor_graph.program import (
     MOST_NODES,
@@ -103,6 +104,8 @@ def parse(path: Path) -> Any:
     from google.protobuf.message import DecodeError
 
     if not path.is_file():
+        if path.is_dir() and (other := refuse(path, "an ONNX file")) is not None:
+            raise other
         raise expected("FILE", "an ONNX file that exists", str(path))
     size = path.stat().st_size
     if size > _MOST_BYTES:
@@ -111,8 +114,13 @@ def parse(path: Path) -> Any:
     try:
         model.ParseFromString(path.read_bytes())
     except (DecodeError, ValueError, RuntimeError) as error:
+        other = refuse(path, "an ONNX model", besides="an ONNX graph")
+        if other is not None:
+            raise other from None
         raise expected(str(path), "an ONNX model", f"not one ({str(error)[:120]})") from error
     if not model.HasField("graph") or not len(model.opset_import):
+        if (other := refuse(path, "an ONNX model", besides="an ONNX graph")) is not None:
+            raise other
         raise expected(str(path), "an ONNX model with a graph and opsets", "neither")
     if len(model.functions):
         _check_functions(model, path)

@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxgen.core.errors import InputError, expected
 from weights_convert.report import plain
+from weights_convert.sniff import refuse
 from weights_convert.tensor_graph.program import (
     MOST_NODES,
     Node,
@@ -171,6 +172,9 @@ class _Numbers:
             offset, size = int(layer.data["offset"]), int(layer.data["size"])
         except (KeyError, ValueError) as error:
             raise expected(f"{where}: shape, offset, size", "whole numbers", str(error)) from error
+        if size and not self.path.is_file():
+            hint = "It comes with the XML; if it lies elsewhere, give --weights FILE"
+            raise expected("FILE", f"the network's numbers, {self.path}", "no such file", hint)
         count = math.prod(shape)
         if any(n < 0 for n in shape) or len(shape) > 8 or count > _MOST_ELEMENTS:
             raise expected(f"{where}: shape", f"at most {_MOST_ELEMENTS} numbers", str(shape)[:120])
@@ -195,7 +199,12 @@ class _Numbers:
 def _parse(path: Path) -> tuple[str, list[Layer], list[tuple[tuple[str, str], tuple[str, str]]]]:
     """Return the network's name, its layers and edges ((layer, port) to (layer, port))."""
     if not path.is_file():
+        if path.is_dir() and (other := refuse(path, "an OpenVINO XML")) is not None:
+            raise other
         raise expected("FILE", "an OpenVINO XML that exists", str(path))
+    if path.suffix == ".bin" and path.with_suffix(".xml").is_file():
+        hint = f"Give {path.with_suffix('.xml').name}: it finds its numbers beside it"
+        raise expected(str(path), "the network's XML", "its numbers", hint)
     size = path.stat().st_size
     if size > _MOST_XML:
         raise expected(str(path), f"at most {_MOST_XML} bytes", size)
@@ -209,6 +218,10 @@ def _parse(path: Path) -> tuple[str, list[Layer], list[tuple[tuple[str, str], tu
     try:
         parser.Parse(path.read_bytes(), True)
     except expat.ExpatError as error:
+        if (
+            other := refuse(path, "an OpenVINO XML", besides="an OpenVINO network (.xml)")
+        ) is not None:
+            raise other from None
         raise expected(str(path), "an OpenVINO XML", f"no XML ({error})") from error
     if not found.seen_net:
         raise expected(str(path), "an OpenVINO XML", "another document")
