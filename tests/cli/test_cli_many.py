@@ -89,7 +89,7 @@ def test_what_is_done_is_not_done_again(classes, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(runs, "save", save)
         assert main(command) == 130
-    assert "--out run --resume goes on" in capsys.readouterr().err
+    assert "--out run --resume resumes" in capsys.readouterr().err
     assert (tmp_path / "run.partial" / "sneaker" / "summary.json").is_file()
     assert not (tmp_path / "run").exists()
     assert main([*command, "--resume", "--moves", "2"]) == 2
