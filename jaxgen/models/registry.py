@@ -27,6 +27,7 @@ from jaxgen.data import CLASS_NAMES
 from jaxgen.models.catalogue import FETCHABLE, PARTS, SHIPPED, TRAINABLE
 from jaxgen.models.fashion_mnist import autoencoders, began, captioner, cnn, dcgan, judge, mlp, vae
 from jaxgen.models.fetched import cached
+from jaxgen.models.hub import PREFIX, obtained
 from jaxgen.models.ported import PORTED
 from jaxgen.models.text import infillers, language_models
 from jaxgen.models.weights import fill, load_weights, read_metadata
@@ -182,8 +183,10 @@ def load(name: str | Path) -> Network:
     """Return a pretrained network, ready to sample with.
 
     Args:
-      name: one of `available()`, one of `FETCHABLE` once `jaxgen fetch` has obtained it, or
-        the path of a `.safetensors` file that jaxgen or `weights_convert` wrote.
+      name: one of `available()`, one of `FETCHABLE` once `jaxgen fetch` has obtained it,
+        the path of a `.safetensors` file that jaxgen or `weights_convert` wrote, or such a file
+        on the Hugging Face Hub at a commit: "hf://owner/name/file.safetensors@" and 40 hex
+        digits, with `huggingface_hub` installed.
 
     Returns:
       A `Network` that takes one sample or a batch. Of those that are shipped, images are
@@ -346,6 +349,8 @@ def _part(metadata: dict[str, Any], part: str) -> dict[str, Any]:
 
 def _place(name: str | Path) -> tuple[Path, str | None]:
     """Return the file of a name, and which part of it, where it holds several networks."""
+    if str(name).startswith(PREFIX):
+        return obtained(str(name)), None
     if str(name) in SHIPPED:
         path = Path(str(files("jaxgen") / "shipped" / f"{SHIPPED[str(name)]}.safetensors"))
         if not path.is_file():

