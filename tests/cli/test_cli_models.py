@@ -45,7 +45,7 @@ def test_a_card_of_a_fetchable_model_has_its_pinned_package(capsys, name, monkey
     assert f"jaxgen fetch {name}" in text
     # Against what it was compared, how near it is, and how to see it again.
     parity = card["published"]["parity"]
-    assert 0 < parity["worst relative error of the outputs"] <= 1e-5
+    assert 0 < parity["worst relative error of the outputs"] <= 2e-5
     assert parity["against"] in text
     assert f"benchmarks/conversion/fetched.py --names {name}" in text
 
