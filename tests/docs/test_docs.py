@@ -81,7 +81,7 @@ def test_code_runs_as_printed(page, tmp_path, monkeypatch):
 
 def test_what_is_not_run_says_why():
     reasons = [reason for page in PAGES for _, reason in blocks(page) if reason is not None]
-    assert len(reasons) == 12
+    assert len(reasons) == 13
     assert all(len(reason) > 20 for reason in reasons)
 
 
