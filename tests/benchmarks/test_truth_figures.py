@@ -62,5 +62,6 @@ def test_what_is_hidden(script):
     module = script("coverage")
     sizes = {task: int(module.hidden_pixels(task).sum()) for task in module.TASKS}
     assert sizes == {"half": 392, "hole": 100, "4x": 784}
-    truth, seen, _ = module.drawn(0, 0.05)
+    z, truth, seen, _ = module.drawn(0, 0.05)
+    np.testing.assert_allclose(module.jaxgen.load(module.NAME)(z), truth, atol=1e-5)
     assert np.std(seen - truth) == pytest.approx(0.05, rel=0.1)
