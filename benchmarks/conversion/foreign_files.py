@@ -156,7 +156,7 @@ def explained(kind: str, path: Path, seed: int, count: int = 4) -> list[dict[str
 
     from weights_convert.onnx.judge import onnx_tensors
     from weights_convert.onnx.reader import read_onnx
-    from weights_convert.openvino import operators, shaping  # noqa: F401  (register rewrites)
+    from weights_convert.openvino import operators  # noqa: F401  (register rewrites)
     from weights_convert.openvino.judge import openvino_tensors
     from weights_convert.openvino.reader import read_openvino
     from weights_convert.parity import relative_error

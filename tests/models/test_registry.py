@@ -91,7 +91,7 @@ def test_shipped_metadata_says_what_it_must(name):
 def _shipped(name):
     from jaxgen.models import registry
 
-    return registry._path(name)
+    return registry._place(name)[0]
 
 
 def test_two_loads_and_other_weights_do_not_compile_again():

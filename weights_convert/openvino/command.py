@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carry out the command; the exit status. InputError is for the caller to print."""
     # Importing the rewrites registers them.
-    from weights_convert.openvino import operators, shaping  # noqa: F401
+    from weights_convert.openvino import operators  # noqa: F401
     from weights_convert.openvino.judge import openvino_tensors
     from weights_convert.openvino.reader import read_openvino
 

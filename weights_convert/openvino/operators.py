@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from jaxgen.core.errors import InputError
+from weights_convert.openvino import shaping as _shaping  # noqa: F401  (registers its operators)
 from weights_convert.openvino.reader import PREFIX
 from weights_convert.openvino.rewriting import (
     as_node,

@@ -218,9 +218,10 @@ def _parse(path: Path) -> tuple[str, list[Layer], list[tuple[tuple[str, str], tu
     try:
         parser.Parse(path.read_bytes(), True)
     except expat.ExpatError as error:
-        if (
-            other := refuse(path, "an OpenVINO XML", besides="an OpenVINO network (.xml)")
-        ) is not None:
+        # What begins as XML does is one that was cut off, not another kind of file.
+        kind = "an OpenVINO network (.xml)"
+        begins = path.read_bytes()[:64].lstrip().startswith(b"<")
+        if not begins and (other := refuse(path, "an OpenVINO XML", besides=kind)) is not None:
             raise other from None
         raise expected(str(path), "an OpenVINO XML", f"no XML ({error})") from error
     if not found.seen_net:
