@@ -57,6 +57,8 @@ def as_goal(until: Any, num_steps: int) -> Converged:
     goal = Converged() if isinstance(until, str) and until == "converged" else until
     if not isinstance(goal, Converged):
         raise expected("until", '"converged" or a jaxgen.Converged', until)
+    if num_steps < 1:
+        raise expected("num_steps", "at least 1 where until is given", num_steps)
     if not goal.rhat > 1:
         raise expected("until.rhat", "a number above 1, where R-hat tends to", goal.rhat)
     if not goal.ess > 0:
@@ -117,7 +119,10 @@ def draw_until(
     most = max(int(goal.most_steps or 0) // length.thin, length.draws)
     result = draw(length, state, resume)
     total = length.draws
-    while (missing := lacking(result.draws, target, goal)) is not None:
+    # A run that Ctrl-C has stopped has fewer draws, and ends.
+    while _count(result.draws) == total:
+        if (missing := lacking(result.draws, target, goal)) is None:
+            return result
         more = min(total, most - total)
         if more <= 0:
             note = (
@@ -134,12 +139,25 @@ def draw_until(
     return result
 
 
+def _count(draws: Any) -> int:
+    """Return how many draws of each chain there are."""
+    leaves = jax.tree.leaves(draws)
+    if not leaves:
+        raise expected(
+            "until",
+            "draws in memory to look at",
+            "none: collect kept none, or more than a GiB is in the folder",
+            "Use collect=jaxgen.positions, or a larger thin",
+        )
+    return int(leaves[0].shape[1])
+
+
 def _joined(first: SampleResult, then: SampleResult) -> SampleResult:
     """Return the result of both parts of a run: the annealing of the first, the draws of both."""
     draws = jax.tree.map(lambda a, b: np.concatenate([a, b], axis=1), first.draws, then.draws)
     of_parts = {*sample_notes(first), *sample_notes(then)}
     kept = tuple(note for note in first.notes if note not in of_parts)
-    before, new = (jax.tree.leaves(x.draws)[0].shape[1] for x in (first, then))
+    before, new = _count(first.draws), _count(then.draws)
     share = new / (before + new)
     joined = first._replace(
         draws=draws,

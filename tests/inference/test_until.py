@@ -1,5 +1,7 @@
 """Runs that go on until their chains agree."""
 
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -73,6 +75,21 @@ def test_an_interrupted_run_goes_on_where_it_was(posterior, found, tmp_path, mon
     assert len(asked) == 3
 
 
+def test_ctrl_c_ends_it_with_the_draws_so_far(posterior):
+    told = []
+
+    def stop(progress):
+        if progress.phase == "draw" and progress.done < progress.total and not told:
+            told.append(progress)
+            signal.raise_signal(signal.SIGINT)
+
+    options = {**OPTIONS, "num_steps": 4000, "thin": 1}
+    goal = jaxgen.Converged(ess=1e9)
+    result = jaxgen.sample(jax.random.key(3), posterior, until=goal, progress=stop, **options)
+    assert 0 < result.draws.shape[1] < 4000
+    assert any("interrupted by Ctrl-C" in note for note in result.notes)
+
+
 def test_the_limit_ends_it_with_a_note(posterior):
     goal = jaxgen.Converged(ess=1e9, most_steps=20)
     result = jaxgen.sample(jax.random.key(0), posterior, until=goal, **OPTIONS)
@@ -99,7 +116,8 @@ def test_of_a_path_it_looks_at_the_latents(posterior):
             {"until": "converged", "reduce": lambda total, kept: kept},
             "until: expected None where draws are reduced",
         ),
-        ({"until": "converged", "collect": None}, "result: expected one with positions kept"),
+        ({"until": "converged", "collect": None}, "until: expected draws in memory to look at"),
+        ({"until": "converged", "num_steps": 0}, "num_steps: expected at least 1 where until"),
     ],
 )
 def test_what_cannot_be_asked_for(posterior, options, words):
