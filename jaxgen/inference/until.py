@@ -52,11 +52,16 @@ def as_goal(until: Any, num_steps: int) -> Converged:
     """Return the criterion with its limit, from `sample`'s argument.
 
     Raises:
-      InputError: for anything but "converged" and a usable `Converged`.
+      InputError: for anything but "converged" and a usable `Converged`, and in a run of several
+        processes.
     """
     goal = Converged() if isinstance(until, str) and until == "converged" else until
     if not isinstance(goal, Converged):
         raise expected("until", '"converged" or a jaxgen.Converged', until)
+    if (processes := jax.process_count()) > 1:
+        # Each sees the draws of its own chains alone, and they would not stop together.
+        got = f"{processes} processes"
+        raise expected("until", "a run of one process", got, "Raise num_steps instead")
     if num_steps < 1:
         raise expected("num_steps", "at least 1 where until is given", num_steps)
     if not goal.rhat > 1:

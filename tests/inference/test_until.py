@@ -126,6 +126,12 @@ def test_what_cannot_be_asked_for(posterior, options, words):
     assert words in str(caught.value)
 
 
+def test_processes_that_would_not_stop_together_are_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(InputError, match="until: expected a run of one process; got 2 processes"):
+        until.as_goal("converged", 20)
+
+
 def test_it_is_refused_under_a_transformation(posterior):
     with pytest.raises(InputError, match="until"):
         jax.jit(lambda key: jaxgen.sample(key, posterior, until="converged", **OPTIONS))(
