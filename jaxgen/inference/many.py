@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,8 @@ from jaxgen.core.pytree import as_data
 from jaxgen.core.types import ArrayTree, PRNGKey
 from jaxgen.inference.sample import sample
 from jaxgen.sampler.results import SampleResult
+from jaxgen.sampler.tile import items_that_fit
+from jaxgen.target.path import likelihood_path
 from jaxgen.target.posterior import Posterior
 
 __all__ = ["sample_each"]
@@ -61,7 +64,8 @@ def sample_each(
         pytree.
       items: a tree of arrays `[N, ...]`: labels, observations, masks, noise levels.
       kernel: as in `sample`.
-      batch: items in one program, at most: by default 1 on a CPU, 16 elsewhere.
+      batch: items in one program, at most: by default 1 on a CPU, and elsewhere as many as
+        fill `memory` (4 GiB unless it is given) with their tiles of chains, 16 at most.
       progress: called with (items done, how many there are to do) after each batch.
       which: the numbers of the items to sample, all by default: what is left after some have
         been done. An item has the same key, and so the same draws, whichever others there are.
@@ -82,18 +86,17 @@ def sample_each(
     if len(lengths) != 1 or 0 in lengths:
         raise expected("items", "arrays [N, ...] of one length N", f"lengths {sorted(lengths)}")
     count = lengths.pop()
-    if batch is None:
-        batch = 1 if platform() == "cpu" else _BATCH
-    check_integer("batch", batch, 1)
+    if batch is not None:
+        check_integer("batch", batch, 1)
     todo = _chosen(which, count)
     if not len(todo):
         return []
-    size = min(batch, len(todo))
     make = as_data(make)
     first = jax.tree.map(lambda x: x[int(todo[0])], items)
     target = make(first)
     if isinstance(target, Posterior):
         target.check()
+    size = min(batch or _items_at_once(target, settings), len(todo))
     frozen = tuple(sorted((name, _hashable(value)) for name, value in settings.items()))
 
     def run(start: int) -> list[SampleResult | InputError]:
@@ -133,6 +136,19 @@ def sample_each(
             pool.shutdown(cancel_futures=True)
             raise
     return results
+
+
+def _items_at_once(target: Any, settings: dict[str, Any]) -> int:
+    """Return how many items make a batch: one on a CPU, elsewhere what the memory holds."""
+    if platform() == "cpu":
+        return 1
+    path = likelihood_path(target) if isinstance(target, Posterior) else target
+    position = jax.eval_shape(path.start.sample, jax.random.key(0))
+    density = path if hasattr(path.start, "log_prob") else path.tilt
+    asked = inspect.signature(sample).parameters["num_chains"].default
+    chains = settings.get("num_chains", asked)
+    tile, memory = settings.get("tile"), settings.get("memory")
+    return min(_BATCH, items_that_fit(density, position, chains, tile, memory))
 
 
 def _tell(progress: Callable[[int, int], None] | None, done: int, count: int) -> None:

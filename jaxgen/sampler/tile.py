@@ -10,7 +10,7 @@ import jax
 from jaxgen.core.platform import platform
 from jaxgen.core.types import ArrayTree
 
-__all__ = ["bytes_per_chain", "choose_tile"]
+__all__ = ["bytes_per_chain", "choose_tile", "items_that_fit"]
 
 # Bytes of activations that a tile may fill. On CPU this is a cache, not a limit: products
 # whose operands have left the second-level cache run at the speed of memory. Constants, not
@@ -48,8 +48,7 @@ def choose_tile(
     """
     where = platform()
     cpu = where == "cpu"
-    budget = memory or (_BUDGET["cpu"] if cpu else _ACCELERATOR_BUDGET)
-    most = max(1, budget // max(1, bytes_per_chain(function, position)))
+    most = max(1, _budget(memory) // max(1, bytes_per_chain(function, position)))
     if cpu:
         most = min(most, _MOST_ON_CPU)
         # Products are computed in blocks of rows: whole powers of two waste none.
@@ -63,6 +62,31 @@ def choose_tile(
     if where == "tpu" and num_chains >= _LANES <= most:
         tile = _round_up(tile, _LANES)
     return tile
+
+
+def items_that_fit(
+    function: Any, position: ArrayTree, num_chains: int, tile: int | None, memory: int | None
+) -> int:
+    """Return how many posteriors of one kind may run at once: each has a tile in memory.
+
+    The memory is that of `choose_tile`: where one posterior's tile fills it, the answer is 1.
+
+    Args:
+      function: scalar function of one chain's position, whose gradient is taken.
+      position: a position, or its shapes.
+      num_chains: C, of each posterior.
+      tile: chains in a tile; None for what `choose_tile` chooses on one device.
+      memory: bytes that all tiles may take; None for the default of the platform.
+    """
+    if tile is None:
+        tile = choose_tile(function, position, num_chains, memory, 1)
+    each = min(tile, num_chains) * bytes_per_chain(function, position)
+    return max(1, _budget(memory) // max(1, each))
+
+
+def _budget(memory: int | None) -> int:
+    default = _BUDGET["cpu"] if platform() == "cpu" else _ACCELERATOR_BUDGET
+    return default if memory is None else memory
 
 
 def bytes_per_chain(function: Any, position: ArrayTree) -> int:
