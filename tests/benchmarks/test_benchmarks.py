@@ -26,6 +26,7 @@ SCRIPTS = [
     "expressions",
     "faces",
     "fetched",
+    "first_call",
     "foreign_files",
     "gradient",
     "hundred_gradients",
