@@ -1,8 +1,11 @@
-"""Ten generators by name, four draws of each: `python docs/scripts/ten_generators.py OUT.png`.
+"""Ten generators by name, four draws of each: `python docs/scripts/ten_generators.py OUT.jpg`.
 
-Five are shipped, five fetched first: jaxgen fetch progan-celeba128, mobilestylegan-ffhq,
-digiface-dcgan, omniart-eyes. A network takes standard normal latents, but for `fashion-mnist/ppgn`,
-which takes codes of the shipped classifier.
+Five are shipped. The others are fetched first, which takes a minute:
+
+    jaxgen fetch digiface-dcgan omniart-eyes progan-celeba128 mobilestylegan-ffhq
+
+A network takes standard normal latents, but for `fashion-mnist/ppgn`, which takes codes of the
+shipped classifier.
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ def main(path: str) -> None:
             row[0].scatter(*drawn(name, 2000).T, s=0.5)
             row[0].set_aspect("equal")
         print(name, flush=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, pil_kwargs={"quality": 90} if path.endswith(".jpg") else None)
 
 
 if __name__ == "__main__":
