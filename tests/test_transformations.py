@@ -66,7 +66,7 @@ def test_a_new_observation_compiles_nothing(jitted):
 @pytest.mark.parametrize("options", [{"betas": jaxgen.schedules.geometric(6, 0.01)}, {}])
 def test_jit_of_ais_gives_the_same_bits(options):
     def function(key, target):
-        return jaxgen.ais(key, target, num_chains=16, step_size=0.2, moves=2, **options)
+        return jaxgen.ais(key, target, num_chains=16, step_size=0.2, num_mcmc_steps=2, **options)
 
     plain, jitted = function(KEY, TOY.posterior), jax.jit(function)(KEY, TOY.posterior).settled()
     same_bits(plain, jitted, NUMBERS)
@@ -330,7 +330,7 @@ def test_items_must_have_one_length(items, got):
 
 
 def test_annealing_step_by_step_in_a_loop_of_ones_own():
-    algorithm = jaxgen.annealed(TOY.posterior, num_chains=32, moves=2)
+    algorithm = jaxgen.annealed(TOY.posterior, num_chains=32, num_mcmc_steps=2)
 
     @jax.jit
     def whole(key):
@@ -357,7 +357,7 @@ def test_annealing_step_by_step_in_a_loop_of_ones_own():
 
 def test_annealed_with_a_list_of_betas_is_ais():
     betas = jaxgen.schedules.linear(6)
-    options = {"num_chains": 16, "moves": 1, "step_size": 0.2, "resample": None}
+    options = {"num_chains": 16, "num_mcmc_steps": 1, "step_size": 0.2, "resample": None}
     algorithm = jaxgen.annealed(TOY.posterior, None, betas, precondition=False, **options)
     state, rows = jax.lax.scan(lambda s, _: algorithm.step(s), algorithm.init(KEY), None, length=6)
     reference = jaxgen.ais(KEY, TOY.posterior, betas=betas, **options)

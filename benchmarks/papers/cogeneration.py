@@ -127,7 +127,7 @@ def solve(method, key, generator, truth, seen, task, rate, args):
             "num_chains": 8 if args.smoke else CHAINS,
             "kernel": kernels.HMC(args.length, jitter=True),
             "betas": schedules.Adaptive(cess=0.5 if args.smoke else args.cess),
-            "moves": 1,
+            "num_mcmc_steps": 1,
             "warmup": 2 if args.smoke else 10,
             "num_steps": 2 if args.smoke else 20,
             "thin": 1,

@@ -138,7 +138,7 @@ def solve(method, key, posterior, args):
         num_chains=args.chains,
         pilot=False,
         pool=args.pool,
-        moves=1,
+        num_mcmc_steps=1,
         warmup=steps // 3,
         num_steps=steps - steps // 3,
         thin=steps - steps // 3,

@@ -101,7 +101,7 @@ def rows(args, model, code, bounds, key):
         def one(c):
             done = jaxgen.sample(
                 key, posterior[c], kernel, num_chains=args.chains, num_steps=count - 1,
-                thin=count - 1, warmup=0, betas=np.array([0.0, 1.0]), moves=1, tile=1,
+                thin=count - 1, warmup=0, betas=np.array([0.0, 1.0]), num_mcmc_steps=1, tile=1,
                 step_size=adapt.Scheduled(decay), resample=None, precondition=False, collect=None,
             )  # fmt: skip
             return done.position, int(np.max(done.num_gradients))

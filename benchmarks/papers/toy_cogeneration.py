@@ -106,7 +106,7 @@ def no_annealing(posterior, key, steps):
         kernels.HMC(10),
         [0.0, 1.0],
         num_chains=CHAINS,
-        moves=steps,
+        num_mcmc_steps=steps,
         step_size=adapt.CoGeneration(),
     )
     return result.position, int(result.num_gradients.max())

@@ -197,7 +197,7 @@ def run(study, key, method, prior, label, k):
             thin=max(steps - 1, 1),
             warmup=0,
             betas=np.array([0.0, 1.0]),
-            moves=1,
+            num_mcmc_steps=1,
             step_size=rule,
             resample=None,
             precondition=False,

@@ -85,15 +85,16 @@ def run(method, key, networks, label, budget, chains):
         )
         return result.position, result.num_gradients
     if method.startswith("default"):
-        # About 5 temperatures of `moves` trajectories of 10 leapfrogs, warm-up, then draws.
+        # About 5 temperatures, each of `num_mcmc_steps` trajectories of 10 leapfrogs, then a
+        # warm-up, then draws.
         few = budget < 400
-        moves, warmup = (1, 5) if few else (3, 10)
-        steps = max((budget - 10 * (6 * moves + warmup)) // 10, 1)
+        num_mcmc_steps, warmup = (1, 5) if few else (3, 10)
+        steps = max((budget - 10 * (6 * num_mcmc_steps + warmup)) // 10, 1)
         result = jaxgen.sample(
             key,
             posterior,
             num_chains=chains,
-            moves=moves,
+            num_mcmc_steps=num_mcmc_steps,
             warmup=warmup,
             num_steps=steps,
             thin=steps,
@@ -116,7 +117,7 @@ def run(method, key, networks, label, budget, chains):
         thin=max(steps - 1, 1),
         warmup=0,
         betas=np.array([0.0, 1.0]),  # no annealing: the whole posterior from the first step
-        moves=1,
+        num_mcmc_steps=1,
         step_size=rule,
         resample=None,
         precondition=False,

@@ -43,7 +43,7 @@ if network == "dcgan":
     posterior = jaxgen.Posterior(
         jaxgen.Gaussian.standard(64), jaxgen.load("fashion-mnist/dcgan"),
         jaxgen.ClassLogSoftmax(jaxgen.load("fashion-mnist/cnn"), 3))
-    settings = dict(kernel=kernels.HMC(5), betas=schedules.Adaptive(), moves=1)
+    settings = dict(kernel=kernels.HMC(5), betas=schedules.Adaptive(), num_mcmc_steps=1)
 else:
     def second(point):
         return point[1:]

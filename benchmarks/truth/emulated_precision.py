@@ -116,7 +116,7 @@ def row_of(
         kernels.HMC(5),
         schedules.Adaptive(0.5 if args.smoke else 0.9),
         num_chains=8 if args.smoke else args.chains,
-        moves=2,
+        num_mcmc_steps=2,
         resample="systematic",
         precision="fast",
         devices=jax.devices()[:1],

@@ -23,7 +23,7 @@ from jaxgen import posteriors
 
 NAME = "toy-15000"
 LARGE = 0.01
-OPTIONS = {"pilot": False, "moves": 1, "num_steps": 3, "thin": 3, "warmup": 1, "pool": 100}
+OPTIONS = {"pilot": False, "num_mcmc_steps": 1, "num_steps": 3, "thin": 3, "warmup": 1, "pool": 100}
 
 
 def main() -> None:

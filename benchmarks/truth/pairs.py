@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `common`
 import common
 from safetensors.numpy import load_file
 
-SAMPLE = ["sample", "--class", "7", "--chains", "2", "--moves", "1", "--warmup", "1"]
+SAMPLE = ["sample", "--class", "7", "--chains", "2", "--num-mcmc-steps", "1", "--warmup", "1"]
 SAMPLE += ["--steps", "2", "--thin", "1", "--quiet", "--checkpoint-every", "0.01"]
 TRAIN = ["train", "toy2d/gan", "--steps", "200", "--out", "A", "--quiet"]
 WEIGHTS = "toy2d_gan_200.safetensors"

@@ -31,7 +31,7 @@ posterior = jaxgen.Posterior(
 # The progress line is written over in a notebook.
 
 # %%
-with Reporter(1, moves=3, steps=30) as reporter:
+with Reporter(1, num_mcmc_steps=3, steps=30) as reporter:
     reporter.start("bags")
     result = jaxgen.sample(
         jax.random.key(0),

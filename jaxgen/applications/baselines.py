@@ -21,6 +21,7 @@ import jax
 import numpy as np
 import optax
 
+from jaxgen.core.deprecation import former_keyword
 from jaxgen.core.errors import expected
 from jaxgen.core.printing import prints_short
 from jaxgen.core.types import ArrayTree, PRNGKey
@@ -164,16 +165,16 @@ def cogeneration(
     """
     path = tempered_prior_path(posterior)
     schedule = by_name("cogen-images") if betas is None else np.asarray(betas)
-    moves = 1
+    num_mcmc_steps = 1
     if not annealed:
-        moves, schedule = len(schedule) - 1, np.asarray([0.0, schedule[-1]])
+        num_mcmc_steps, schedule = len(schedule) - 1, np.asarray([0.0, schedule[-1]])
     result = ais(
         key,
         path,
         HMC(num_leapfrog),
         schedule,
         num_chains=num_chains,
-        moves=moves,
+        num_mcmc_steps=num_mcmc_steps,
         step_size=CoGeneration(),
         resample=None,
         precondition=False,
@@ -182,6 +183,7 @@ def cogeneration(
     return _estimate(posterior, result.position, None, score, int(result.num_gradients.max()))
 
 
+@former_keyword("moves", "num_mcmc_steps")
 def tempered(key: PRNGKey, posterior: Posterior, **settings: Any) -> Estimate:
     """Sequential Monte Carlo: `ais` with resampling, and no steps after the last beta."""
     settings = {"resample": "systematic"} | settings

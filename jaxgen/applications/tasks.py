@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from jaxgen.applications.noise import learned, unit_noise
 from jaxgen.applications.reconstruction import Reconstruction
 from jaxgen.applications.summarise import residuals, summarise
+from jaxgen.core.deprecation import former_keyword
 from jaxgen.core.errors import expected
 from jaxgen.core.types import Array, Condition, Device, Generator, Prior, PRNGKey
 from jaxgen.diagnostics.streaming import folding
@@ -63,7 +64,7 @@ class SampleOptions(TypedDict, total=False):
     thin: int
     warmup: int
     betas: Betas
-    moves: int | None
+    num_mcmc_steps: int | None
     num_islands: int | None
     pool: int | None
     pilot: bool | None
@@ -115,13 +116,14 @@ class TaskOptions(SampleOptions, total=False):
 _SETTINGS: SampleOptions = {
     "num_chains": 64,
     "kernel": HMC(10, jitter=True),
-    "moves": 1,
+    "num_mcmc_steps": 1,
     "warmup": 10,
     "num_steps": 20,
     "thin": 1,
 }
 
 
+@former_keyword("moves", "num_mcmc_steps")
 def inpaint(
     key: PRNGKey,
     generator: Generator | str,
@@ -155,6 +157,7 @@ def inpaint(
     return _solve(key, generator, condition, noise=noise, task=("inpaint", maps), **more)
 
 
+@former_keyword("moves", "num_mcmc_steps")
 def super_resolve(
     key: PRNGKey,
     generator: Generator | str,
@@ -188,6 +191,7 @@ def super_resolve(
     return _solve(key, generator, condition, noise=noise, task=task, **more)
 
 
+@former_keyword("moves", "num_mcmc_steps")
 def reconstruct(
     key: PRNGKey,
     generator: Generator | str,
@@ -234,7 +238,7 @@ def cogen_settings(num_chains: int = 10, name: str = "cogen-images") -> SampleOp
         "kernel": HMC(20),
         "num_chains": num_chains,
         "betas": by_name(name),
-        "moves": 1,
+        "num_mcmc_steps": 1,
         "step_size": CoGeneration(),
         "resample": None,
         "precondition": False,

@@ -66,9 +66,10 @@ def with_file(
     if path is None:
         return typed
     settings = _read(path, command)
-    actions = {_key(action): action for action in _settable(parser)}
+    actions = {key: action for action in _settable(parser) for key in _keys(action)}
     options: list[str] = []
     words: list[str] = []
+    seen: dict[str, str] = {}
     for name, value in settings.items():
         key = name.replace("_", "-")
         if key not in actions:
@@ -76,6 +77,9 @@ def with_file(
             hint = f"Did you mean {near[0]!r}?" if near else ""
             raise expected(f"{path}: {name}", f"a setting of `jaxgen {command}`", "none", hint)
         action = actions[key]
+        before = seen.setdefault(action.dest, name)
+        if before != name:
+            raise expected(f"{path}: {name}", "each setting once", f"{before} as well")
         if _beaten(action, parser, given):
             continue
         found = _words(f"{path}: {name}", action, value)
@@ -155,6 +159,12 @@ def _key(action: argparse.Action) -> str:
     return max(action.option_strings, key=len).lstrip("-")
 
 
+def _keys(action: argparse.Action) -> list[str]:
+    """Return all the names of a setting, former ones included."""
+    long = [name.lstrip("-") for name in action.option_strings if name.startswith("--")]
+    return long or [_key(action)]
+
+
 def _relax(parser: argparse.ArgumentParser) -> None:
     for action in parser._actions:
         action.required = False
@@ -186,7 +196,7 @@ def _words(field: str, action: argparse.Action, value: Any) -> list[str]:
     if isinstance(value, list) and action.nargs == "+":
         return [_word(field, item) for item in value]
     text = _word(field, value)
-    return [f"{action.option_strings[-1]}={text}"] if action.option_strings else [text]
+    return [f"--{_key(action)}={text}"] if action.option_strings else [text]
 
 
 def _word(field: str, value: Any) -> str:

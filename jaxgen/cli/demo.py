@@ -68,10 +68,10 @@ def _run(options: Namespace) -> int:
     # Draws of every step or two: R-hat needs at least four of each chain.
     classes = runs.Settings(chains=32 if options.full else 16, warmup=6, steps=6, thin=1, **shared)
     pixels = runs.Settings(
-        chains=48 if options.full else 32, moves=2, warmup=8, steps=10, thin=1, **shared
+        chains=48 if options.full else 32, num_mcmc_steps=2, warmup=8, steps=10, thin=1, **shared
     )
     if options.quick:
-        small = {"chains": 8, "moves": 1, "warmup": 2, "steps": 2, "thin": 1}
+        small = {"chains": 8, "num_mcmc_steps": 1, "warmup": 2, "steps": 2, "thin": 1}
         classes, pixels = (dataclasses.replace(s, **small) for s in (classes, pixels))
     path = runs.out_folder(options, "demo")
     generator = runs.load("fashion-mnist/dcgan", "generator", "--model")
@@ -84,7 +84,10 @@ def _run(options: Namespace) -> int:
     sampled, completed, lines, masks = [], [], [], {}
     total = len(labels) + len(tasks)
     with Reporter(
-        total, quiet=options.quiet, moves=classes.moves or 2, steps=classes.warmup + classes.steps
+        total,
+        quiet=options.quiet,
+        num_mcmc_steps=classes.num_mcmc_steps or 2,
+        steps=classes.warmup + classes.steps,
     ) as reporter:
         for label in labels:
             target = runs.posterior(generator, _class(classifier, label))

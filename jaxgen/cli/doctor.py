@@ -142,7 +142,13 @@ def self_test() -> Check:
     begun = time.monotonic()
     posterior, exact, mean = _linear_gaussian()
     result = jaxgen.sample(
-        jax.random.key(0), posterior, num_chains=256, num_steps=20, thin=2, moves=2, warmup=10
+        jax.random.key(0),
+        posterior,
+        num_chains=256,
+        num_steps=20,
+        thin=2,
+        num_mcmc_steps=2,
+        warmup=10,
     )
     draws = np.asarray(result.draws, np.float64)
     deviation = draws.reshape(-1, draws.shape[-1]).std(axis=0)

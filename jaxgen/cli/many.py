@@ -29,7 +29,7 @@ from jaxgen.core.types import ArrayTree
 from jaxgen.report import output_folder
 from jaxgen.report.reading import Entry, read
 from jaxgen.sampler.checkpoint import Interrupted
-from jaxgen.sampler.finished import SUMMARY, read_summary, surroundings
+from jaxgen.sampler.finished import SUMMARY, present_arguments, read_summary, surroundings
 from jaxgen.target.posterior import Posterior
 
 __all__ = ["Item", "Job", "Saved", "finish", "folder_names", "pictures_in", "read_all", "run"]
@@ -284,8 +284,9 @@ def _same_command(job: Job) -> None:
         return
     try:
         was = json.loads(place.read_text(encoding="utf-8"))
+        was = present_arguments(was)
         changed = sorted(k for k in {*was, *now} if was.get(k) != now.get(k))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         hint = "Give --force to start again"
         raise expected("--resume", f"a readable {place}", "a damaged one", hint) from error
     if changed:

@@ -59,7 +59,8 @@ def one(
     target.check()
     path = runs.out_folder(options, command.name)
     steps = settings.warmup + settings.steps
-    with Reporter(1, quiet=options.quiet, moves=settings.moves or 2, steps=steps) as reporter:
+    each = settings.num_mcmc_steps or 2
+    with Reporter(1, quiet=options.quiet, num_mcmc_steps=each, steps=steps) as reporter:
         key = jax.random.key(settings.seed)
         done = runs.run(key, target, settings, reporter, "image", task.label, path)
     saved = reconstruct.saved(done, task, target, condition, command.picture, **view)

@@ -129,9 +129,12 @@ def add_sampling(parser: argparse.ArgumentParser, *, chains: int = 64) -> None:
         "cogen-toy-paper, cogen-images (default: %(default)s)",
     )
     group.add_argument(
+        "--num-mcmc-steps",
         "--moves",
         type=whole(1),
-        help="kernel steps at each temperature (default: 2, or 1 with fewer than 8 chains)",
+        metavar="N",
+        help="kernel steps at each temperature (default: 2, or 1 with fewer than 8 chains); "
+        "--moves is the former name",
     )
     group.add_argument(
         "--warmup",

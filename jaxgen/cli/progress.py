@@ -14,6 +14,7 @@ import sys
 import time
 from typing import Any
 
+from jaxgen.core.deprecation import former_keyword
 from jaxgen.sampler.results import Progress
 
 __all__ = ["Reporter"]
@@ -28,10 +29,13 @@ class Reporter:
         in logs and pipes, or "quiet".
     """
 
-    def __init__(self, jobs: int, *, quiet: bool = False, moves: int = 1, steps: int = 0) -> None:
+    @former_keyword("moves", "num_mcmc_steps")
+    def __init__(
+        self, jobs: int, *, quiet: bool = False, num_mcmc_steps: int = 1, steps: int = 0
+    ) -> None:
         self.jobs = jobs
         self.mode = "quiet" if quiet else _where()
-        self._moves, self._steps = moves, steps  # steps: warm-up and draws together
+        self._mcmc_steps, self._steps = num_mcmc_steps, steps  # steps: warm-up and draws together
         self._job, self._name = 0, ""
         self._begun = self._job_begun = time.monotonic()
         self._latest: Progress | None = None
@@ -161,8 +165,8 @@ class Reporter:
             if pace <= 0:
                 return None
             temperatures = at.done + math.log(1 / at.beta) / pace
-        total = temperatures * self._moves + self._steps
-        return max(at.done * self._moves / total, 1e-3)
+        total = temperatures * self._mcmc_steps + self._steps
+        return max(at.done * self._mcmc_steps / total, 1e-3)
 
 
 def _where() -> str:

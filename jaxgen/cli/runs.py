@@ -67,7 +67,7 @@ class Settings:
     chains: int = 64
     kernel: str = "hmc"
     betas: str = "adaptive"
-    moves: int | None = None
+    num_mcmc_steps: int | None = None
     warmup: int = 10
     steps: int = 20
     thin: int = 2
@@ -94,7 +94,7 @@ class Settings:
             "warmup": self.warmup,
             # By its name it is the same setting in every call, and compiles once.
             "betas": self.betas if self.betas == "adaptive" else texts.betas(self.betas),
-            "moves": self.moves,
+            "num_mcmc_steps": self.num_mcmc_steps,
             "step_size": None if self.step_size == "auto" else self.step_size,
             "resample": None if self.resample == "none" else self.resample,
             "collect": kept,

@@ -71,7 +71,8 @@ def _run(options: Namespace) -> int:
     key = jax.random.key(settings.seed)
 
     steps = settings.warmup + settings.steps
-    with Reporter(1, quiet=options.quiet, moves=settings.moves or 2, steps=steps) as reporter:
+    each = settings.num_mcmc_steps or 2
+    with Reporter(1, quiet=options.quiet, num_mcmc_steps=each, steps=steps) as reporter:
         condition = jaxgen.ClassLogSoftmax(classifier.network, runs.label_array(label))
         target = runs.posterior(generator, condition)
         chain_key, name = runs.class_key(key, label), f"class_{label}"

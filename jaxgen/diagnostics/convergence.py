@@ -229,7 +229,8 @@ def _verdict(rhat: dict[str, float], bulk: dict[str, float], result: Any, chains
     if spread > ISLANDS_APART:
         return (
             f"islands disagree: their log Z differ by {spread:.1f} (standard deviation); some "
-            "chains have missed what others found. Use more chains (num_chains) or moves"
+            "chains have missed what others found. Use more chains (num_chains) or "
+            "a larger num_mcmc_steps"
         )
     if all(np.isnan(value) for value in rhat.values()):
         if well:
@@ -265,7 +266,8 @@ def _verdict(rhat: dict[str, float], bulk: dict[str, float], result: Any, chains
     few = f" from {families} first states" if families < chains // 4 else ""
     return (
         f"stuck: R-hat {worst:.2f} ({where}): {chains} chains{few} have not met; intervals from "
-        "them are not calibrated. Use longer trajectories, more moves or preconditioning"
+        "them are not calibrated. Use longer trajectories, a larger num_mcmc_steps or "
+        "preconditioning"
     )
 
 

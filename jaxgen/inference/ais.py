@@ -16,6 +16,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.deprecation import former_keyword
 from jaxgen.core.errors import expected
 from jaxgen.core.keys import as_key
 from jaxgen.core.precision import at_precision
@@ -41,6 +42,7 @@ from jaxgen.tempering.step_size import StepSize
 __all__ = ["ais"]
 
 
+@former_keyword("moves", "num_mcmc_steps")
 @at_precision
 def ais(
     key: PRNGKey,
@@ -50,7 +52,7 @@ def ais(
     *,
     num_chains: int = 64,
     step_size: StepSize = None,
-    moves: int = 1,
+    num_mcmc_steps: int = 1,
     resample: str | None = None,
     resample_threshold: float = 0.5,
     precondition: bool | str = False,
@@ -76,7 +78,7 @@ def ais(
         chains are drawn, and counts as 0), or `schedules.Adaptive`, the default.
       num_chains: C. Fewer than 8 learn nothing from each other: betas are then fixed.
       step_size: a number, a rule of `jaxgen.adapt`, or None to follow the acceptance rate.
-      moves: kernel steps at each temperature.
+      num_mcmc_steps: kernel steps at each temperature.
       resample: None for importance weights alone (chains then stay independent where the
         schedule and the step are fixed), or "systematic", "stratified", "multinomial",
         "residual": resample when the ESS falls below `resample_threshold * C`.
@@ -114,7 +116,7 @@ def ais(
         kernel,
         betas,
         num_chains=num_chains,
-        moves=moves,
+        num_mcmc_steps=num_mcmc_steps,
         step_size=step_size,
         resample=resample,
         resample_threshold=resample_threshold,

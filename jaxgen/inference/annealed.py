@@ -2,8 +2,9 @@
 
     state = init(key);   state, info = step(state)
 
-One step is one temperature: weights, resampling where it is asked for, moves. They are for your
-own loops: under `jax.jit`, `jax.lax.scan` or `jax.lax.while_loop`, together with other work.
+One step is one temperature: weights, resampling where it is asked for, MCMC steps. The functions
+are for your own loops: under `jax.jit`, `jax.lax.scan` or `jax.lax.while_loop`, together with other
+work.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.deprecation import former_keyword
 from jaxgen.core.keys import as_key
 from jaxgen.core.precision import at_precision, matmul_precision
 from jaxgen.core.types import Array, PRNGKey
@@ -37,7 +39,7 @@ class Annealed(NamedTuple):
 
     Attributes:
       init: `key -> state`: chains at beta = 0.
-      step: `state -> (state, info)`: the next temperature and its moves. Once beta has reached
+      step: `state -> (state, info)`: the next temperature and its MCMC steps. Once beta has reached
         its last value, further steps move the chains there, with the step size as it is, and
         `info.active` is False.
       evidence: `state -> Evidence`: log Z, its standard error, and each island's log Z.
@@ -48,6 +50,7 @@ class Annealed(NamedTuple):
     evidence: Callable[[SamplerState], Evidence]
 
 
+@former_keyword("moves", "num_mcmc_steps")
 @at_precision
 def annealed(
     target: Posterior | AnnealedPath,
@@ -55,7 +58,7 @@ def annealed(
     schedule: Any = None,
     *,
     num_chains: int = 64,
-    moves: int = 3,
+    num_mcmc_steps: int = 3,
     step_size: StepSize = None,
     resample: str | None = "systematic",
     resample_threshold: float = 0.5,
@@ -73,7 +76,7 @@ def annealed(
       kernel: `HMC(10, jitter=True)` by default.
       schedule: inverse temperatures `[T + 1]`, or `schedules.Adaptive()`, the default.
       num_chains: C.
-      moves: kernel steps at each temperature.
+      num_mcmc_steps: kernel steps at each temperature.
       step_size: as in `ais`.
       resample: as in `ais`.
       resample_threshold: as in `ais`.
@@ -90,7 +93,7 @@ def annealed(
         kernel,
         schedule,
         num_chains=num_chains,
-        moves=moves,
+        num_mcmc_steps=num_mcmc_steps,
         step_size=step_size,
         resample=resample,
         resample_threshold=resample_threshold,
@@ -119,9 +122,9 @@ def annealed(
     def step(state: SamplerState) -> tuple[SamplerState, TemperatureInfo]:
         """Anneal by one temperature."""
         phase: Array = jnp.where(state.beta < last, Phase.ANNEAL, Phase.DRAW)
-        spec = ChunkSpec.of(Phase.ANNEAL, 1, config.moves, config.threshold, Stage.FINAL)._replace(
-            phase=phase
-        )
+        steps = config.num_mcmc_steps
+        spec = ChunkSpec.of(Phase.ANNEAL, 1, steps, config.threshold, Stage.FINAL)
+        spec = spec._replace(phase=phase)
         with matmul_precision(precision):
             state, rows, _ = program.advance(state, sampler, spec, options)
         info = jax.tree.map(lambda x: x[0], rows)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.deprecation import former_keyword
 from jaxgen.core.printing import prints_short
 from jaxgen.core.tracing import namespace
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
@@ -65,6 +66,7 @@ class BatchedEvidence(NamedTuple):
     num_divergent: np.ndarray
 
 
+@former_keyword("moves", "num_mcmc_steps")
 def anneal(
     key: PRNGKey,
     family: Family,
@@ -74,7 +76,7 @@ def anneal(
     step_sizes: np.ndarray,
     *,
     num_chains: int,
-    moves: int = 1,
+    num_mcmc_steps: int = 1,
     batch: int | None = None,
     progress: Progress | None = None,
 ) -> BatchedEvidence:
@@ -88,7 +90,7 @@ def anneal(
       betas: `[T + 1]`.
       step_sizes: `[N, T]`, a step for each item and temperature.
       num_chains: C, for each item.
-      moves: kernel steps at each temperature.
+      num_mcmc_steps: kernel steps at each temperature.
       batch: items in one program; None for all of them.
       progress: called with (temperatures done, in all), over all batches.
     """
@@ -104,7 +106,9 @@ def anneal(
         if progress is not None:
             before = len(parts) * temperatures
             told = functools.partial(_tell, progress, before, len(starts) * temperatures)
-        state, _ = _run(key, family, items, index, kernel, rules, betas, num_chains, moves, told)
+        state, _ = _run(
+            key, family, items, index, kernel, rules, betas, num_chains, num_mcmc_steps, told
+        )
         keep = slice(0, min(size, count - start))
         parts.append(jax.tree.map(lambda x, k=keep: x[k], _evidence(state)))
     xp = namespace(key, items)
@@ -166,7 +170,7 @@ def _run(
     rules: StepRule,
     betas: np.ndarray,
     num_chains: int,
-    moves: int,
+    num_mcmc_steps: int,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[SamplerState, Any]:
     """Chunks of the mapped program until the last temperature."""
@@ -179,7 +183,7 @@ def _run(
     # In a larger program nobody listens between two chunks.
     chunk = CHUNK if xp is np else temperatures
     for done in range(0, temperatures, chunk):
-        spec = ChunkSpec.of(Phase.ANNEAL, chunk, moves)
+        spec = ChunkSpec.of(Phase.ANNEAL, chunk, num_mcmc_steps)
         state, row = _advance(
             state, family, chosen, kernel, rules, schedule, spec, chunk_size=chunk
         )

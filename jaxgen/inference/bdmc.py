@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.deprecation import former_keyword
 from jaxgen.core.errors import expected
 from jaxgen.core.keys import as_key
 from jaxgen.core.precision import at_precision
@@ -122,6 +123,7 @@ def reverse_steps(step_sizes: Any) -> np.ndarray:
     return xp.concatenate([table[..., :-1][..., ::-1], table[..., :1]], axis=-1)
 
 
+@former_keyword("moves", "num_mcmc_steps")
 def reverse_ais(
     key: PRNGKey,
     path: AnnealedPath | Posterior,
@@ -218,8 +220,10 @@ class Reversed:
         return reverse_path(self.paths(item[0]), item[1])
 
 
-_APART = "the bounds are {:.1f} nats apart: use more temperatures or moves"
-_TRACED = "made under jax.jit or jax.vmap: a gap above 1 asks for more temperatures or moves"
+_APART = "the bounds are {:.1f} nats apart: use more temperatures or num_mcmc_steps"
+_TRACED = (
+    "made under jax.jit or jax.vmap: a gap above 1 asks for more temperatures or num_mcmc_steps"
+)
 
 
 @with_structure("notes")
@@ -289,6 +293,7 @@ def _simulate(keys: Array, paths: DecoderPaths) -> tuple[ArrayTree, Array]:
     return jax.vmap(one)(keys)
 
 
+@former_keyword("moves", "num_mcmc_steps")
 @at_precision
 def bdmc(
     key: PRNGKey,
@@ -301,7 +306,7 @@ def bdmc(
     encoder: Encoder | None = None,
     num_pairs: int = 16,
     num_chains: int = 16,
-    moves: int = 1,
+    num_mcmc_steps: int = 1,
     step_sizes: Any = None,
     batch: int | None = None,
     precision: str = "highest",
@@ -319,7 +324,7 @@ def bdmc(
       encoder: starts the path at q(z | x), see `DecoderPaths`.
       num_pairs: N.
       num_chains: C for each pair and direction.
-      moves: kernel steps at each temperature.
+      num_mcmc_steps: kernel steps at each temperature.
       step_sizes: a number, or a table `[T]` or `[N, T]`; None learns one in a pilot run and
         freezes it for both directions.
       batch: pairs in one program; None for all.
@@ -346,7 +351,12 @@ def bdmc(
     spent = 0.0
     if step_sizes is None:
         step_sizes, spent = many.pilot(key_pilot, paths, images, kernel, betas, batch=batch)
-    settings = {"num_chains": num_chains, "moves": moves, "batch": batch, "progress": progress}
+    settings = {
+        "num_chains": num_chains,
+        "num_mcmc_steps": num_mcmc_steps,
+        "batch": batch,
+        "progress": progress,
+    }
     xp = namespace(key, prior, generator, observation, encoder)
     table = xp.broadcast_to(xp.asarray(step_sizes, np.float32), (num_pairs, len(betas) - 1))
     forward = many.anneal(key_forward, paths, images, kernel, betas, table, **settings)
@@ -365,7 +375,7 @@ def bdmc(
     gap = xp.mean(gaps)
     # Backwards the base is a network: a gradient more for each step.
     spent = spent + forward.num_gradients.mean() + reverse.num_gradients.mean()
-    spent = spent + moves * (len(betas) - 1)
+    spent = spent + num_mcmc_steps * (len(betas) - 1)
     if xp is not np:
         notes: tuple[str, ...] = (_TRACED,)
     else:

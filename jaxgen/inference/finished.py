@@ -216,7 +216,7 @@ def _arguments(config: RunConfig, run_length: RunLength, target: Any) -> dict[st
         "warmup": run_length.warmup,
         "kernel": short(given["kernel"]),
         "betas": short(given["schedule"]),
-        "moves": config.moves,
+        "num_mcmc_steps": config.num_mcmc_steps,
         "num_islands": config.islands,
         "pool": config.pool,
         "pilot": config.pilot is not None,

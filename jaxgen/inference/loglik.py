@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.deprecation import former_keyword
 from jaxgen.core.errors import expected
 from jaxgen.core.keys import as_key
 from jaxgen.core.precision import at_precision
@@ -108,6 +109,7 @@ def _printed(found: LogLikelihood) -> tuple[str, list[tuple[str, str]], tuple[st
     return title, rows, found.notes
 
 
+@former_keyword("moves", "num_mcmc_steps")
 @at_precision
 def loglik(
     key: PRNGKey,
@@ -120,7 +122,7 @@ def loglik(
     kernel: Kernel | None = None,
     betas: Betas = None,
     num_chains: int | None = None,
-    moves: int | None = None,
+    num_mcmc_steps: int | None = None,
     check: int = 0,
     batch: int | None = 64,
     precision: str = "highest",
@@ -146,7 +148,7 @@ def loglik(
       betas: None, or `[T + 1]` from 0 to 1: linear(200) with an encoder and sigmoid(1000)
         without it are lists to begin with.
       num_chains: C for each image: by default 64, and 16 with a list of betas.
-      moves: kernel steps at each temperature: by default 2, and 1 with a list of betas.
+      num_mcmc_steps: kernel steps at each temperature: by default 2, and 1 with a list of betas.
       check: so many pairs (z, x) are drawn from the model. Their log p(x) is bounded from above
         by bidirectional Monte Carlo, and the gap is what the estimate lies below on average;
         0 for none.
@@ -178,7 +180,7 @@ def loglik(
         kernel = HMC(10, jitter=True) if kernel is None else kernel
         settings: dict[str, Any] = {
             "num_chains": num_chains or 64,
-            "moves": moves,
+            "num_mcmc_steps": num_mcmc_steps,
             "precision": precision,
         }
         found = _anneal_each(key_run, paths, images, kernel, progress=progress, **settings)
@@ -189,7 +191,11 @@ def loglik(
         betas = check_betas(betas)
         if betas[0] != 0 or abs(betas[-1] - 1) > 1e-9:
             raise expected("betas", "a schedule from 0 to 1", f"[{betas[0]}, {betas[-1]}]")
-        settings = {"num_chains": num_chains or 16, "moves": moves or 1, "batch": batch}
+        settings = {
+            "num_chains": num_chains or 16,
+            "num_mcmc_steps": num_mcmc_steps or 1,
+            "batch": batch,
+        }
         table, spent = many.pilot(key_pilot, paths, images, kernel, betas, batch=batch)
         found = many.anneal(
             key_run, paths, images, kernel, betas, table, progress=progress, **settings
@@ -207,7 +213,7 @@ def loglik(
             encoder=encoder,
             num_pairs=check,
             num_chains=16 if adaptive else count_chains,
-            moves=1 if adaptive else settings["moves"],
+            num_mcmc_steps=1 if adaptive else settings["num_mcmc_steps"],
             batch=batch,
             precision=precision,
         )
@@ -246,7 +252,7 @@ def loglik(
 
 _TRACED = (
     "made under jax.jit or jax.vmap: look at ess and standard_error; an ess near 1 asks for "
-    "more chains or moves"
+    "more chains or a larger num_mcmc_steps"
 )
 
 
@@ -257,14 +263,14 @@ def _anneal_each(
     kernel: Kernel,
     *,
     num_chains: int,
-    moves: int | None,
+    num_mcmc_steps: int | None,
     precision: str,
     progress: many.Progress | None = None,
 ) -> BatchedEvidence:
     """Anneal to each image's posterior in two stages; image i uses `fold_in(key, i)`."""
     settings: dict[str, Any] = {
         "num_chains": num_chains,
-        "moves": moves,
+        "num_mcmc_steps": num_mcmc_steps,
         "precision": precision,
         "num_steps": 0,
         "warmup": 0,
@@ -334,7 +340,7 @@ def _notes(
     if poor:
         notes.append(
             f"one chain holds most of the weight for {poor} of {len(found.ess)} images: "
-            "use more temperatures or moves"
+            "use more temperatures or a larger num_mcmc_steps"
         )
     lost = int(found.num_divergent.sum())
     if lost:
@@ -348,6 +354,6 @@ def _notes(
     if checked is not None and checked.gap > 1:
         notes.append(
             f"the bounds on the model's own images are {checked.gap:.1f} nats apart: "
-            "use more temperatures or moves"
+            "use more temperatures or a larger num_mcmc_steps"
         )
     return tuple(notes)

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.deprecation import former_keyword
 from jaxgen.core.errors import InputError, check_integer, expected
 from jaxgen.core.keys import as_key
 from jaxgen.core.platform import platform
@@ -42,6 +43,7 @@ __all__ = ["sample_each"]
 _BATCH = 16
 
 
+@former_keyword("moves", "num_mcmc_steps")
 def sample_each(
     key: PRNGKey,
     make: Any,

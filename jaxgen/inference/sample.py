@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.deprecation import former_keyword
 from jaxgen.core.errors import check_integer, expected
 from jaxgen.core.keys import as_key
 from jaxgen.core.precision import at_precision
@@ -63,6 +64,7 @@ def images(path: AnnealedPath, chain: ChainState) -> Any:
     return {"position": chain.position, "image": posterior.image(chain.position)}
 
 
+@former_keyword("moves", "num_mcmc_steps")
 @at_precision
 def sample(
     key: PRNGKey,
@@ -74,7 +76,7 @@ def sample(
     thin: int = 2,
     warmup: int = 10,
     betas: Betas = None,
-    moves: int | None = None,
+    num_mcmc_steps: int | None = None,
     num_islands: int | None = None,
     pool: int | None = None,
     pilot: bool | None = None,
@@ -114,8 +116,8 @@ def sample(
       thin: kernel steps per draw: S = num_steps // thin draws are kept for each chain.
       warmup: kernel steps at the last beta in which the step size still adapts.
       betas: as in `ais`; `schedules.Adaptive()`, or "adaptive", by default.
-      moves: kernel steps at each temperature: by default 2 where there is a pilot, 1 for fewer
-        than 8 chains, 3 otherwise.
+      num_mcmc_steps: kernel steps at each temperature: by default 2 where there is a pilot, 1
+        for fewer than 8 chains, 3 otherwise.
       num_islands: I, a divisor of C: blocks of chains that are never resampled from each
         other while annealing, so that their estimates of log Z tell its error. By default
         at most 4, of at least 8 chains each.
@@ -178,7 +180,7 @@ def sample(
         kernel,
         betas,
         num_chains=num_chains,
-        moves=moves,
+        num_mcmc_steps=num_mcmc_steps,
         num_islands=num_islands,
         pool=pool,
         pilot=pilot,

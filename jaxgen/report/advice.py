@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any, NamedTuple
 
 from jaxgen.report.reading import Entry, Run
+from jaxgen.sampler.finished import present_arguments
 
 __all__ = ["TOPICS", "Topic", "address_of", "documentation", "try_next"]
 
@@ -111,7 +112,7 @@ _NAMES = {
     "chains": ("num_chains={}", "--chains {}"),
     "steps": ("num_steps={}", "--steps {}"),
     "thin": ("thin={}", "--thin {}"),
-    "moves": ("moves={}", "--moves {}"),
+    "num_mcmc_steps": ("num_mcmc_steps={}", "--num-mcmc-steps {}"),
     "cess": ("betas=jaxgen.schedules.Adaptive(cess={})", "--betas adaptive:{}"),
     "leapfrogs": ("kernel=jaxgen.kernels.HMC({}, jitter=True)", "--kernel hmc:{}"),
     "step_size": ("step_size={:.3g}", "--step-size {:.3g}"),
@@ -168,7 +169,7 @@ def address_of(topic: Topic, base: str) -> str:
 def _settings(entry: Entry, run: Run) -> dict[str, float]:
     """Return what the run was: numbers, from its arguments or its draws."""
     given: Any = run.summary.get("arguments")
-    given = given if isinstance(given, Mapping) else {}
+    given = present_arguments(given) if isinstance(given, Mapping) else {}
     if run.summary.get("command") == "demo":
         given = {}
     chains, draws = entry.size
@@ -188,20 +189,21 @@ def _settings(entry: Entry, run: Run) -> dict[str, float]:
         "draws": draws,
         "thin": thin,
         "steps": one(("num_steps", "steps"), draws * thin),
-        "moves": one(("moves",), 2),
+        "num_mcmc_steps": one(("num_mcmc_steps",), 2),
         "step_size": step if good else math.nan,
     }
 
 
 def _wanted(kind: str, now: dict[str, float]) -> dict[str, float | str]:
     """Return the settings that answer a kind of trouble."""
-    chains, steps, moves = int(now["chains"]), int(now["steps"]), int(now["moves"])
+    chains, steps = int(now["chains"]), int(now["steps"])
+    twice = 2 * int(now["num_mcmc_steps"])
     if kind == "weights":
-        return {"cess": 0.95, "moves": 2 * moves}
+        return {"cess": 0.95, "num_mcmc_steps": twice}
     if kind in ("families", "evidence"):
-        return {"chains": max(2 * chains, 64), "moves": 2 * moves}
+        return {"chains": max(2 * chains, 64), "num_mcmc_steps": twice}
     if kind == "islands":
-        return {"chains": max(4 * chains, 128), "moves": 2 * moves}
+        return {"chains": max(4 * chains, 128), "num_mcmc_steps": twice}
     if kind == "few":  # draws of each chain, for R-hat
         return {"steps": max(steps, 20), "thin": 1}
     if kind in ("mixing", "slow"):

@@ -18,6 +18,7 @@ from jaxgen.report.reading import Run
 from jaxgen.report.sections import section
 from jaxgen.report.text import escape
 from jaxgen.report.verdicts import Part, examine, figure, number
+from jaxgen.sampler.finished import present_arguments
 
 __all__ = ["GENERATOR", "page"]
 
@@ -112,8 +113,8 @@ _PYTHON = {
     "jaxgen.tasks.reconstruct": "An image from a measurement",
 }
 # Arguments of Python that a summary holds as they are typed.
-_TYPED = ("noise", "num_chains", "num_steps", "thin", "warmup", "moves", "num_islands", "pool")
-_TYPED += ("pilot", "resample", "precondition", "precision", "tile")
+_TYPED = ("noise", "num_chains", "num_steps", "thin", "warmup", "num_mcmc_steps", "num_islands")
+_TYPED += ("pool", "pilot", "resample", "precondition", "precision", "tile")
 _BARE = ("image",)
 _NAMES = {"label": "class"}
 _OF_ONE_CALL = ("out", "force", "resume", "json", "quiet", "checkpoint_every")
@@ -155,7 +156,8 @@ def _python(command: str, arguments: dict[str, Any]) -> str:
 
 def _repeat(run: Run) -> str:
     """Return the command line that repeats this run, or the call where Python made it."""
-    command, arguments = run.summary.get("command"), _mapping(run.summary.get("arguments"))
+    command = run.summary.get("command")
+    arguments = present_arguments(_mapping(run.summary.get("arguments")))
     if command in _PYTHON:
         call = _python(str(command), arguments)
         if not call:

@@ -145,7 +145,8 @@ def _weights(entry: Entry, hint: Hint) -> list[Verdict]:
             Verdict(
                 "unsure",
                 f"all chains descend from {ancestors:.0f} first states",
-                "resampling kept few families: use more chains or moves, or a larger Adaptive.cess",
+                "resampling kept few families: use more chains, a larger num_mcmc_steps or a "
+                "larger Adaptive.cess",
                 "families",
                 hint("families"),
             )
@@ -158,14 +159,17 @@ def _weights(entry: Entry, hint: Hint) -> list[Verdict]:
                 "bad",
                 "groups of chains that never met disagree",
                 f"their log Z are {values}: some have missed what others found, and neither draws "
-                "nor intervals are to be trusted. Use more chains or moves",
+                "nor intervals are to be trusted. Use more chains or a larger num_mcmc_steps",
                 "islands",
                 hint("islands"),
             )
         )
     error = number(entry, "log_z_standard_error")
     if error > 0.5:
-        reason = f"its standard error is {error:.2f}: use more chains, temperatures or moves"
+        reason = (
+            f"its standard error is {error:.2f}: use more chains, more temperatures or a larger "
+            "num_mcmc_steps"
+        )
         words = "log Z is uncertain"
         found.append(Verdict("unsure", words, reason, "evidence", hint("evidence")))
     return found
@@ -231,7 +235,7 @@ def _mixing(entry: Entry, figures: Figures, hint: Hint) -> list[Verdict]:
             Verdict(
                 "bad",
                 "not converged: the chains have not met",
-                f"{of}{short}. Draw more, with longer trajectories or more moves",
+                f"{of}{short}. Draw more, with longer trajectories or a larger num_mcmc_steps",
                 "mixing",
                 hint("mixing"),
             )

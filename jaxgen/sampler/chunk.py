@@ -36,8 +36,8 @@ def _advance(
 
     All three phases are this one program, so that the kernel is compiled once:
 
-    - `Phase.ANNEAL`: an iteration is a temperature (weights, resampling, moves); the chunk ends
-      when beta has reached the schedule's last value;
+    - `Phase.ANNEAL`: an iteration is a temperature (weights, resampling, MCMC steps); the chunk
+      ends when beta has reached the schedule's last value;
     - `Phase.WARM_UP`: the step rule learns at the last beta;
     - `Phase.DRAW`: an iteration ends with a draw, which `options.collect` is given.
 

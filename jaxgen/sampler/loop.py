@@ -157,8 +157,8 @@ def _anneal(
             f"betas: after {most} temperatures beta is {float(state.beta):.3g} of 1. "
             "Lower Adaptive.cess, raise its max_temperatures, or raise the noise level"
         )
-    moves = config.moves_of(stage)
-    state, rows, _ = driver.advance(state, config, Phase.ANNEAL, iterations, moves, stage)
+    steps = config.mcmc_steps_of(stage)
+    state, rows, _ = driver.advance(state, config, Phase.ANNEAL, iterations, steps, stage)
     return checkpoint._replace(state=state, history=_joined(checkpoint.history, rows)), None
 
 

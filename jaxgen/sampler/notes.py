@@ -112,20 +112,24 @@ def annealing_notes(
     if worst < 0.1 * count:
         notes.append(
             f"weights collapsed: ESS {worst:.1f} of {count}; use more temperatures "
-            "(a larger Adaptive.cess) or moves"
+            "(a larger Adaptive.cess) or a larger num_mcmc_steps"
         )
     if error > 0.5:
-        notes.append(f"log Z is uncertain by {error:.2f}: use more chains, temperatures or moves")
+        notes.append(
+            f"log Z is uncertain by {error:.2f}: use more chains, more temperatures or a larger "
+            "num_mcmc_steps"
+        )
     if len(island_log_z) > 1 and np.std(island_log_z, ddof=1) > _ISLANDS_APART:
         values = ", ".join(f"{value:.1f}" for value in island_log_z)
         notes.append(
             f"islands of chains disagree on log Z ({values}): some have missed what others "
-            "found, and neither draws nor errors are to be trusted; use more chains or moves"
+            "found, and neither draws nor errors are to be trusted; use more chains or "
+            "a larger num_mcmc_steps"
         )
     if num_lineages < min(8, count):
         notes.append(
-            f"all chains descend from {num_lineages} first states: use more chains or moves, "
-            "or a larger Adaptive.cess"
+            f"all chains descend from {num_lineages} first states: use more chains, a larger "
+            "num_mcmc_steps or a larger Adaptive.cess"
         )
     return tuple(notes)
 

@@ -58,7 +58,7 @@ def prepare(
     betas: Betas,
     *,
     num_chains: int,
-    moves: int | None,
+    num_mcmc_steps: int | None,
     step_size: StepSize,
     resample: str | None,
     resample_threshold: float,
@@ -89,7 +89,7 @@ def prepare(
     if not isinstance(mover, Kernel):
         raise expected("kernel", "a kernel of jaxgen.kernels", type(kernel).__name__)
     mover.check(path)
-    _check_numbers(num_chains, moves, execution, num_islands, pool, resample_threshold)
+    _check_numbers(num_chains, num_mcmc_steps, execution, num_islands, pool, resample_threshold)
     if resample is not None:
         scheme(resample)
     if reduce is not None and not callable(reduce):
@@ -116,8 +116,8 @@ def prepare(
     pool = _pool_of(pool, wide)
     pilot = _pilot_of(pilot, wide and pool > 1, mover, dimension, num_chains)
     first = _pilot_schedule(schedule) if pilot else None
-    if moves is None:
-        moves = 1 if few else 2 if pilot else 3
+    if num_mcmc_steps is None:
+        num_mcmc_steps = 1 if few else 2 if pilot else 3
     islands = choose_islands(num_chains) if num_islands is None else num_islands
     if num_chains % islands:
         raise expected("num_islands", f"a divisor of num_chains, {num_chains}", islands)
@@ -134,8 +134,8 @@ def prepare(
         schedule=schedule,
         pilot=first,
         num_chains=num_chains,
-        moves=moves,
-        pilot_moves=moves,
+        num_mcmc_steps=num_mcmc_steps,
+        pilot_mcmc_steps=num_mcmc_steps,
         islands=islands,
         pool=pool,
         threshold=resample_threshold,
@@ -166,7 +166,7 @@ def _path_of(target: Posterior | AnnealedPath) -> AnnealedPath:
 
 def _check_numbers(
     num_chains: int,
-    moves: int | None,
+    num_mcmc_steps: int | None,
     execution: Execution,
     num_islands: int | None,
     pool: int | None,
@@ -174,7 +174,7 @@ def _check_numbers(
 ) -> None:
     check_integer("num_chains", num_chains, 1)
     for name, value in (
-        ("moves", moves),
+        ("num_mcmc_steps", num_mcmc_steps),
         ("tile", execution.tile),
         ("memory", execution.memory),
         ("num_islands", num_islands),

@@ -37,19 +37,19 @@ class Segment(enum.Enum):
         return Stage.PILOT if self in before else Stage.FINAL
 
 
-def counts_of(segment: Segment, moves: int, length: RunLength) -> tuple[int, int]:
+def counts_of(segment: Segment, num_mcmc_steps: int, length: RunLength) -> tuple[int, int]:
     """Return a segment's iterations (annealing ends by itself) and kernel steps in each.
 
     Args:
       segment: of the run.
-      moves: kernel steps at each temperature.
+      num_mcmc_steps: kernel steps at each temperature.
       length: the length of the run after annealing.
     """
     return {
-        Segment.PILOT: (0, moves),
+        Segment.PILOT: (0, num_mcmc_steps),
         Segment.SETTLE: (1, SETTLE),
         Segment.SCOUT: (scouts.MOST_ROUNDS, scouts.STEPS),
-        Segment.ANNEAL: (0, moves),
+        Segment.ANNEAL: (0, num_mcmc_steps),
         Segment.WARM_UP: (length.warmup, 1),
         Segment.DRAW: (length.draws, length.thin),
         Segment.REST: (int(length.rest > 0), max(length.rest, 1)),

@@ -96,7 +96,7 @@ class _Structure(NamedTuple):
     """The settings that decide what is compiled."""
 
     num_chains: int
-    moves: int
+    num_mcmc_steps: int
     islands: int
     pool: int
     resample: Resampling | None
@@ -140,7 +140,7 @@ def run(key: PRNGKey, config: RunConfig, run_length: RunLength) -> TracedRun:
     )
     structure = _Structure(
         config.num_chains,
-        config.moves,
+        config.num_mcmc_steps,
         config.islands,
         config.pool,
         config.resample,
@@ -329,8 +329,8 @@ class _Run:
         carry, evidence, arrived = jax.lax.switch(i, branches, progress)
         phase = jnp.asarray([segment.phase for segment in self.segments], jnp.int32)[i]
         stage = jnp.asarray([segment.stage for segment in self.segments], jnp.int32)[i]
-        moves, length = self.structure.moves, self.structure.run_length
-        counts = [counts_of(segment, moves, length) for segment in self.segments]
+        at_each, length = self.structure.num_mcmc_steps, self.structure.run_length
+        counts = [counts_of(segment, at_each, length) for segment in self.segments]
         iterations, steps = (jnp.asarray(x, jnp.int32)[i] for x in zip(*counts, strict=True))
         spec = ChunkSpec(
             phase,

@@ -28,7 +28,7 @@ MASK = np.ones((SIZE, SIZE), np.float32)
 MASK[2:] = 0
 PRIOR = jaxgen.Gaussian.standard(D)
 KERNEL = jaxgen.kernels.HMC(6, jitter=True)
-QUICK = {"num_chains": 64, "num_steps": 20, "kernel": KERNEL, "moves": 1}
+QUICK = {"num_chains": 64, "num_steps": 20, "kernel": KERNEL, "num_mcmc_steps": 1}
 
 
 @pytree

@@ -19,7 +19,7 @@ from jaxgen.sampler import program
 from jaxgen.sampler.checkpoint.folder import Interrupted
 from jaxgen.sampler.results import Progress
 
-TINY = ["--chains", "8", "--moves", "1", "--warmup", "2", "--steps", "2", "--thin", "1"]
+TINY = ["--chains", "8", "--num-mcmc-steps", "1", "--warmup", "2", "--steps", "2", "--thin", "1"]
 
 
 def programs():
@@ -382,7 +382,7 @@ def test_named_masks(name, hidden):
 def test_the_live_line_tells_time_left(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("jaxgen.cli.progress.time.monotonic", lambda: clock[0])
-    reporter = Reporter(2, moves=3, steps=30)
+    reporter = Reporter(2, num_mcmc_steps=3, steps=30)
     reporter.start("sneaker")
     assert "compiling" in reporter._words()
 

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from jaxgen.cli import main
 from jaxgen.diagnostics.moments import quantiles
 
-TINY = ["--chains", "4", "--moves", "1", "--warmup", "1", "--steps", "2", "--thin", "1"]
+TINY = ["--chains", "4", "--num-mcmc-steps", "1", "--warmup", "1", "--steps", "2", "--thin", "1"]
 TINY += ["--betas", "geometric:3", "--quiet", "--kernel", "hmc:2"]
 
 

@@ -5,6 +5,7 @@ import tomllib
 
 import pytest
 
+from jaxgen import InputError
 from jaxgen.cli import _parse, commands, main
 
 
@@ -42,6 +43,17 @@ def test_a_file_says_what_would_have_been_typed(tmp_path):
 def test_underscores_are_as_good_as_dashes(tmp_path):
     file = write(tmp_path / "a.toml", 'class = "1"\nstep_size = 0.5')
     assert parsed("sample", "--config", file)["step_size"] == 0.5
+
+
+def test_the_former_name_of_an_option_is_accepted(tmp_path):
+    assert parsed("sample", "--class", "1", "--moves", "3")["num_mcmc_steps"] == 3
+    file = write(tmp_path / "a.toml", 'class = "1"\nmoves = 3')
+    assert parsed("sample", "--config", file)["num_mcmc_steps"] == 3
+    assert parsed("sample", "--config", file, "--moves", "4")["num_mcmc_steps"] == 4
+    assert parsed("sample", "--config", file, "--num-mcmc-steps", "4")["num_mcmc_steps"] == 4
+    both = write(tmp_path / "b.toml", 'class = "1"\nmoves = 3\nnum-mcmc-steps = 3')
+    with pytest.raises(InputError, match="num-mcmc-steps: expected each setting once; got moves"):
+        parsed("sample", "--config", both)
 
 
 def test_what_is_typed_wins(tmp_path):

@@ -12,7 +12,7 @@ from jaxgen import InputError
 from jaxgen.cli import examples, main, many, runs
 from jaxgen.report import output_folder, read
 
-TINY = ["--chains", "8", "--moves", "1", "--warmup", "2", "--steps", "4", "--thin", "1"]
+TINY = ["--chains", "8", "--num-mcmc-steps", "1", "--warmup", "2", "--steps", "4", "--thin", "1"]
 CLASSES = ["sample", "--classes", "sneaker,0,bag", *TINY]
 
 
@@ -92,10 +92,15 @@ def test_what_is_done_is_not_done_again(classes, tmp_path, monkeypatch, capsys):
     assert "--out run --resume resumes" in capsys.readouterr().err
     assert (tmp_path / "run.partial" / "sneaker" / "summary.json").is_file()
     assert not (tmp_path / "run").exists()
-    assert main([*command, "--resume", "--moves", "2"]) == 2
-    assert "--resume: expected the command that was interrupted; got another moves" in (
+    assert main([*command, "--resume", "--num-mcmc-steps", "2"]) == 2
+    assert "--resume: expected the command that was interrupted; got another num_mcmc_steps" in (
         capsys.readouterr().err
     )
+    # What a former version wrote down has the former name of the setting.
+    items = tmp_path / "run.partial" / "items.json"
+    text = items.read_text()
+    assert text.count('"num_mcmc_steps"') == 1
+    items.write_text(text.replace('"num_mcmc_steps"', '"moves"'))
     assert main([*command, "--resume"]) == 0
     out, err = capsys.readouterr()
     assert "1 of 3 are done already" in err

@@ -25,7 +25,7 @@ STEPS = [
 
 
 def told(capsys):
-    with Reporter(1, moves=3, steps=30) as reporter:
+    with Reporter(1, num_mcmc_steps=3, steps=30) as reporter:
         reporter.start("bags")
         for step in STEPS:
             reporter.update(step)
@@ -69,7 +69,7 @@ def test_a_terminal_has_the_time_before_the_figures(monkeypatch):
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     console = Console(width=72, record=True, file=io.StringIO())
-    with Reporter(2, moves=3, steps=30) as reporter:
+    with Reporter(2, num_mcmc_steps=3, steps=30) as reporter:
         assert reporter.mode == "live"
         reporter.start("bags")
         console.print(reporter._lines())

@@ -1,4 +1,4 @@
-"""Former names and the former signature of a kernel's step: accepted, with a warning."""
+"""Former names, keywords and the former signature of a kernel's step: accepted, with a warning."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 import jaxgen
-from jaxgen import kernels
+from jaxgen import InputError, kernels
+from jaxgen.applications import baselines, tasks
+from jaxgen.cli.progress import Reporter
+from jaxgen.core.deprecation import former_keyword
+from jaxgen.inference.batched import anneal
+from jaxgen.inference.bdmc import reverse_ais
 from jaxgen.models.text import language_models
 from jaxgen.sampler.results import SampleResult
 from jaxgen.sequences import infilling
@@ -71,3 +76,73 @@ def test_a_kernel_with_the_former_step_moves_as_its_present_form():
         strict=True,
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+RENAMED = [
+    jaxgen.sample,
+    jaxgen.sample_each,
+    jaxgen.ais,
+    jaxgen.annealed,
+    jaxgen.bdmc,
+    jaxgen.loglik,
+    anneal,
+    baselines.tempered,
+    infilling.infill,
+    reverse_ais,
+    tasks.inpaint,
+    tasks.reconstruct,
+    tasks.super_resolve,
+]
+
+
+@pytest.mark.parametrize("function", RENAMED, ids=lambda function: function.__name__)
+def test_moves_is_the_former_name_of_num_mcmc_steps(function):
+    """The warning names the caller's line, and the call then goes on as if newly written."""
+    name = function.__name__
+    said = rf"{name}\(moves=\.\.\.\) is deprecated: use {name}\(num_mcmc_steps=\.\.\.\)"
+    # Without its first arguments the call ends at once.
+    with pytest.warns(DeprecationWarning, match=said) as found, pytest.raises(TypeError):
+        function(moves=2)
+    assert {warning.filename for warning in found} == {__file__}
+    with pytest.raises(
+        InputError, match="num_mcmc_steps: expected num_mcmc_steps alone; got moves"
+    ):
+        function(moves=2, num_mcmc_steps=2)
+
+
+def test_the_former_keyword_gives_the_same_bits():
+    posterior = LinearGaussian(3).posterior
+    settings = {"num_chains": 8, "betas": [0.0, 0.5, 1.0], "step_size": 0.1}
+    with pytest.warns(DeprecationWarning, match=r"ais\(moves=\.\.\.\) is deprecated"):
+        was = jaxgen.ais(jax.random.key(0), posterior, moves=3, **settings)
+    now = jaxgen.ais(jax.random.key(0), posterior, num_mcmc_steps=3, **settings)
+    np.testing.assert_array_equal(was.position, now.position)
+    assert was.log_z == now.log_z
+    other = jaxgen.ais(jax.random.key(0), posterior, num_mcmc_steps=1, **settings)
+    assert not np.array_equal(other.position, now.position)
+
+
+def test_a_task_takes_the_former_keyword_in_place_of_its_own_default():
+    image, prior = jnp.full((2, 2, 1), 0.5), jaxgen.Gaussian.standard(4)
+    given = (lambda z: jax.nn.sigmoid(z.reshape(2, 2, 1)), image, jnp.ones((2, 2)))
+    settings = {"prior": prior, "num_chains": 8, "num_steps": 4, "warmup": 1}
+    now = tasks.inpaint(jax.random.key(0), *given, num_mcmc_steps=2, **settings)
+    with pytest.warns(DeprecationWarning, match=r"inpaint\(moves=\.\.\.\) is deprecated"):
+        was = tasks.inpaint(jax.random.key(0), *given, moves=2, **settings)
+    np.testing.assert_array_equal(was.mean, now.mean)
+
+
+def test_a_method_is_named_by_its_class():
+    with pytest.warns(DeprecationWarning, match=r"^Reporter\(moves=\.\.\.\) is deprecated"):
+        Reporter(1, quiet=True, moves=3)
+
+
+def test_a_function_that_accepts_a_former_keyword_stays_what_it_was():
+    @former_keyword("old", "new")
+    def double(*, new: int) -> int:
+        """Double it."""
+        return 2 * new
+
+    assert (double.__name__, double.__doc__, double(new=3)) == ("double", "Double it.", 6)
+    with pytest.raises(TypeError, match="other"):
+        double(other=3)

@@ -37,7 +37,7 @@ def toy():
 @pytest.fixture(scope="module")
 def result(toy):
     return jaxgen.sample(
-        jax.random.key(0), toy.posterior, num_chains=16, num_steps=40, moves=1, warmup=5
+        jax.random.key(0), toy.posterior, num_chains=16, num_steps=40, num_mcmc_steps=1, warmup=5
     )
 
 

@@ -50,7 +50,7 @@ def test_weights_repair_a_skewed_target():
 def test_adaptive_betas_reach_one_and_agree(resample):
     problem = LinearGaussian(8, noise=0.5, seed=2)
     result = jaxgen.ais(
-        jax.random.key(2), problem.posterior, num_chains=512, resample=resample, moves=2
+        jax.random.key(2), problem.posterior, num_chains=512, resample=resample, num_mcmc_steps=2
     )
     assert result.exactness == "adapted"
     assert result.beta == 1.0
@@ -138,7 +138,7 @@ def test_collapsed_weights_are_noted():
     [
         ({"num_chains": 0}, "num_chains: expected an integer of at least 1; got 0"),
         ({"num_chains": 2.5}, "num_chains"),
-        ({"moves": 0}, "moves"),
+        ({"num_mcmc_steps": 0}, "num_mcmc_steps"),
         ({"tile": 0}, "tile"),
         ({"resample": "best"}, "resample"),
         ({"resample_threshold": 2.0}, "resample_threshold"),

@@ -159,7 +159,7 @@ def test_many_at_once_are_the_same_as_one_by_one(backwards):
     latents, images = simulate(jax.random.key(0), paths, 5)
     betas, key, kernel = schedules.linear(12), jax.random.key(3), kernels.HMC(3)
     steps = np.random.default_rng(0).uniform(0.2, 0.4, (5, 12))
-    settings = {"num_chains": 4, "moves": 2}
+    settings = {"num_chains": 4, "num_mcmc_steps": 2}
     calls = []
     family, items, size = (paths, images, None)
     if backwards:

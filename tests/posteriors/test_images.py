@@ -80,7 +80,7 @@ def test_the_gaussian_autoencoder_by_annealing_from_the_prior():
         jaxgen.kernels.HMC(10),
         betas,
         num_chains=16,
-        moves=4,
+        num_mcmc_steps=4,
         step_size=jaxgen.adapt.PerTemperature(jnp.asarray(steps, jnp.float32)),
     )
     # The weights of 16 chains: the best of them says most.

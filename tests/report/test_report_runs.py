@@ -16,9 +16,10 @@ from jaxgen import InputError
 from jaxgen.cli import _parse, main
 from jaxgen.inference.finished import draws_to_show
 from jaxgen.report import advice, examine, read, run_of, truth
+from jaxgen.report.page import _repeat
 from jaxgen.report.reading import Entry, Run
 
-SHORT = {"num_chains": 8, "num_steps": 8, "thin": 1, "warmup": 2, "moves": 1}
+SHORT = {"num_chains": 8, "num_steps": 8, "thin": 1, "warmup": 2, "num_mcmc_steps": 1}
 TRUTH = np.linspace(0.2, 0.8, 24, dtype=np.float32).reshape(6, 4, 1)
 
 
@@ -263,8 +264,22 @@ def test_a_summary_of_a_stranger_steers_no_command():
     evil = entry("example_5", mask="x; rm -rf /")
     run = Run(Path("x"), {"command": "demo", "arguments": "none"}, ())
     assert shlex.split(advice.try_next("weights", evil, run))[4] == "x; rm -rf /"
-    run = Run(Path("x"), {"command": "sample", "arguments": {"steps": 10**400, "moves": True}}, ())
+    run = Run(
+        Path("x"),
+        {"command": "sample", "arguments": {"steps": 10**400, "num_mcmc_steps": True}},
+        (),
+    )
     assert advice.try_next("mixing", evil, run) == "--steps 100 --kernel hmc:20"
+
+
+def test_a_summary_of_a_former_version_is_read_under_present_names():
+    arguments = {"num_chains": 8, "moves": 3}
+    run = Run(Path("x"), {"command": "jaxgen.sample", "arguments": arguments}, ())
+    assert advice.try_next("weights", entry(), run).endswith("num_mcmc_steps=6")
+    assert "sample(key, posterior, num_chains=8, num_mcmc_steps=3)" in _repeat(run)
+    run = Run(Path("x"), {"command": "sample", "arguments": {"label": "3", "moves": 3}}, ())
+    assert advice.try_next("weights", entry(), run).endswith("--num-mcmc-steps 6")
+    assert "jaxgen sample --class=3 --num-mcmc-steps=3" in _repeat(run)
 
 
 def test_every_topic_is_explained_by_a_page_that_exists(monkeypatch):

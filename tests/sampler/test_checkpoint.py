@@ -153,7 +153,7 @@ def test_annealing_is_kept_as_well(posterior, tmp_path, monkeypatch):
     [
         ({"num_chains": 13}, "num_chains was 12, is 13"),
         ({"kernel": kernels.MALA()}, r"kernel was HMC\(num_steps=10, jitter=True\), is MALA"),
-        ({"moves": 4}, "moves was 3, is 4"),
+        ({"num_mcmc_steps": 4}, "num_mcmc_steps was 3, is 4"),
         ({"tile": 5}, "tile was 12, is 5"),
         ({"collect": None}, "collect was jaxgen.positions"),
     ],

@@ -21,7 +21,7 @@ from jaxgen.diagnostics.convergence import Symmetries
 from jaxgen.inference.batched import BatchedEvidence
 from tests.toys import LinearGaussian
 
-SHORT = {"num_chains": 8, "num_steps": 8, "thin": 1, "warmup": 2, "moves": 1}
+SHORT = {"num_chains": 8, "num_steps": 8, "thin": 1, "warmup": 2, "num_mcmc_steps": 1}
 ARRAY = re.compile(r"\[\s*-?\d+\.\d*(e[+-]\d+)?[\s,]+-?\d")
 
 

@@ -50,7 +50,7 @@ def compiled(step_size, betas, **more):
         kernels.MALA(),
         betas,
         num_chains=CHAINS,
-        moves=2,
+        num_mcmc_steps=2,
         step_size=step_size,
         resample_threshold=0.5,
         execution=Execution(TILE, devices=jax.devices()[:2]),
@@ -128,11 +128,13 @@ shared = dict(num_chains=62, tile=4)
 resampled = dict(resample="systematic", resample_threshold=0.95)
 cases = {
     "adaptive": (jaxgen.ais, hard, dict(
-        kernel=kernels.MALA(), moves=2, precondition="diagonal", num_chains=64, **resampled)),
+        kernel=kernels.MALA(), num_mcmc_steps=2, precondition="diagonal", num_chains=64,
+        **resampled)),
 }
 if sys.argv[1] == "all":
     cases |= {
-        "fixed": (jaxgen.ais, easy, dict(betas=schedules.sigmoid(40), step_size=0.1, moves=3)),
+        "fixed": (jaxgen.ais, easy, dict(
+            betas=schedules.sigmoid(40), step_size=0.1, num_mcmc_steps=3)),
         "dense": (jaxgen.ais, hard, dict(precondition="dense", **resampled)),
         "score": (jaxgen.ais, hard, dict(precondition="score", num_chains=64, **resampled)),
         "sample": (jaxgen.sample, hard, dict(num_steps=4, thin=2, resample_threshold=0.9)),

@@ -40,3 +40,4 @@ def test_settings_have_the_names_of_format_3(tmp_path):
     assert settings["path.tilt"] == "LogLikelihood"
     assert settings["collect"].startswith("jaxgen.sampler.config._nothing sha256 ")
     assert {"moves", "plan.draws", "plan.thin", "plan.rest", "plan.warmup"} <= settings.keys()
+    assert "num_mcmc_steps" not in settings

@@ -19,7 +19,7 @@ from jaxgen.core.fingerprint import describe, difference, digest
 from jaxgen.core.types import PRNGKey
 from jaxgen.core.version import __version__
 from jaxgen.sampler.checkpoint.files import FORMAT, read_settings
-from jaxgen.sampler.checkpoint.names import stored_settings
+from jaxgen.sampler.checkpoint.names import present_settings, stored_settings
 from jaxgen.sampler.config import RunConfig
 from jaxgen.sampler.records import RunLength
 from jaxgen.sampler.state import SamplerState
@@ -42,8 +42,8 @@ def settings_of(
       key: the run's key.
       state: the state of another run that this one continues, or None.
     """
-    names = ("num_chains", "moves", "threshold", "resample", "precondition", "collect", "tile")
-    names = (*names, "islands", "pool", "pilot")
+    names = ("num_chains", "num_mcmc_steps", "threshold", "resample", "precondition", "collect")
+    names = (*names, "tile", "islands", "pool", "pilot")
     own = {name: getattr(config, name) for name in (*names, "reduce")}
     if config.precision != "highest":  # folders from before this setting ran at that precision
         own["precision"] = config.precision
@@ -127,8 +127,8 @@ def check_same(path: Path, found: dict[str, Any], settings: dict[str, str]) -> C
     allowed = Changes(found, settings)
     skipped = allowed.longer | set(allowed.lost_state)
     changes = difference(
-        {k: v for k, v in found["settings"].items() if k not in skipped},
-        {k: v for k, v in settings.items() if k not in skipped},
+        present_settings({k: v for k, v in found["settings"].items() if k not in skipped}),
+        present_settings({k: v for k, v in settings.items() if k not in skipped}),
     )
     if changes:
         raise _of_another_run(path, found, changes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["stored_field", "stored_settings"]
+__all__ = ["present_settings", "stored_field", "stored_settings"]
 
 # Field of a state or of an evidence -> its name in a checkpoint.
 _FIELDS = {
@@ -20,6 +20,8 @@ _FIELDS = {
 }
 # Part of a setting's name -> its name in `run.json`.
 _PARTS = {"untempered": "held"}
+# A setting -> its name in `run.json`, where the whole name has changed.
+_SETTINGS = {"num_mcmc_steps": "moves"}
 # First word of a setting's text -> the one in `run.json`.
 _WORDS = {
     "LikelihoodDensity": "LogLikelihood",
@@ -37,7 +39,16 @@ def stored_settings(settings: Mapping[str, str]) -> dict[str, str]:
     return {_stored_name(name): _stored_text(text) for name, text in settings.items()}
 
 
+def present_settings(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return settings of a `run.json` under the names that they have today, for messages."""
+    return {_PRESENT.get(name, name): text for name, text in settings.items()}
+
+
+_PRESENT = {stored: name for name, stored in _SETTINGS.items()}
+
+
 def _stored_name(name: str) -> str:
+    name = _SETTINGS.get(name, name)
     return ".".join(_PARTS.get(part, part) for part in name.split("."))
 
 

@@ -9,7 +9,7 @@ run goes on, and the command line beside its pictures. `jaxgen report`, `jaxgen.
 `jaxgen.load_run` read all of them.
 """
 
-from jaxgen.sampler.finished.reading import Arrays, read_summary
+from jaxgen.sampler.finished.reading import Arrays, present_arguments, read_summary
 from jaxgen.sampler.finished.writing import (
     DRAWS,
     FORMAT,
@@ -37,6 +37,7 @@ __all__ = [
     "figures_of",
     "kept_positions",
     "plain",
+    "present_arguments",
     "read_summary",
     "surroundings",
     "write",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ import numpy as np
 from jaxgen.core.errors import expected
 from jaxgen.sampler.finished.writing import FORMAT
 
-__all__ = ["Arrays", "read_summary", "short"]
+__all__ = ["Arrays", "present_arguments", "read_summary", "short"]
 
 _MOST_SUMMARY = 1 << 26
 _MOST_LEVELS = 40
 # Elements of one array, and of all that are looked at.
 _MOST_NUMBERS = 1 << 29
 _FLOATS = {"F16", "F32", "F64"}
+# An argument in files of former versions -> its name today.
+_ARGUMENTS = {"moves": "num_mcmc_steps"}
 
 
 def read_summary(path: Path, *formats: str) -> dict[str, Any]:
@@ -52,6 +55,11 @@ def read_summary(path: Path, *formats: str) -> dict[str, Any]:
     if not _shallow(data):
         raise expected(str(path), f"objects at most {_MOST_LEVELS} levels deep", "deeper ones")
     return data
+
+
+def present_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a stored call under the names that they have today."""
+    return {_ARGUMENTS.get(name, name): value for name, value in arguments.items()}
 
 
 def _regular(path: Path) -> None:

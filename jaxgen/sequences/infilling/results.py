@@ -93,9 +93,13 @@ def infilling_notes(
         way = "chains, lookahead or temperatures" + ("" if resample else ", or resampling")
         notes.append(f"weights collapsed: ESS {worst:.1f} of {count}; use more {way}")
     if error > 0.5:
-        notes.append(f"log Z is uncertain by {error:.2f}: use more chains, lookahead or moves")
+        notes.append(
+            f"log Z is uncertain by {error:.2f}: use more chains, more lookahead or a larger "
+            "num_mcmc_steps"
+        )
     if num_lineages < min(8, count):
         notes.append(
-            f"all chains descend from {num_lineages} first sequences: use more chains or moves"
+            f"all chains descend from {num_lineages} first sequences: use more chains or a larger "
+            "num_mcmc_steps"
         )
     return tuple(notes)

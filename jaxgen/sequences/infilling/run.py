@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.cache import keep_compiled
+from jaxgen.core.deprecation import former_keyword
 from jaxgen.core.errors import check_integer, expected
 from jaxgen.core.pytree import replace
 from jaxgen.core.types import Array, PRNGKey, Resampling
@@ -37,6 +38,7 @@ Kernel = Gibbs | BlockMH | ParticleGibbs
 _SMALL = 64
 
 
+@former_keyword("moves", "num_mcmc_steps")
 def infill(
     key: PRNGKey,
     posterior: TokenPosterior,
@@ -46,7 +48,7 @@ def infill(
     lookahead: int = 0,
     proposal: object = None,
     betas: Betas = None,
-    moves: int = 1,
+    num_mcmc_steps: int = 1,
     num_steps: int = 0,
     thin: int = 1,
     resample: Resampling | None = "systematic",
@@ -58,7 +60,7 @@ def infill(
     1. Tokens from left to right, weighted by the probability of the observed ones: sequential
        importance sampling with `resample=None`, a particle filter with resampling.
     2. With a likelihood, annealed importance sampling (Neal 2001) from there:
-       log w += (beta_t - beta_{t-1}) log L(y), resampling, and `moves` sweeps at beta_t.
+       log w += (beta_t - beta_{t-1}) log L(y), resampling, and `num_mcmc_steps` sweeps at beta_t.
     3. With `num_steps`, resampling to equal weights, and so many sweeps at the last beta.
 
     Args:
@@ -73,7 +75,7 @@ def infill(
         such as a `MaskedProposal`; weights make up for the difference. None for the model.
       betas: of the likelihood, `[T + 1]` from `jaxgen.schedules` (the first counts as 0) or
         `schedules.Adaptive`, the default; (0, 1) weights with the whole likelihood at once.
-      moves: sweeps at each temperature.
+      num_mcmc_steps: sweeps at each temperature.
       num_steps: sweeps at the last beta, after annealing.
       thin: sweeps between two draws: S = num_steps // thin are kept for each chain.
       resample: None for importance weights alone, or "systematic", "stratified",
@@ -91,7 +93,7 @@ def infill(
     check_integer("num_chains", num_chains, 1)
     check_integer("num_steps", num_steps, 0)
     check_integer("thin", thin, 1)
-    _check(posterior, proposal, lookahead, moves, resample, resample_threshold, tile)
+    _check(posterior, proposal, lookahead, num_mcmc_steps, resample, resample_threshold, tile)
     kernel = kernel or (Gibbs() if posterior.vocabulary <= _SMALL else BlockMH())
     if not isinstance(kernel, Kernel):
         raise expected("kernel", "Gibbs, BlockMH or ParticleGibbs", type(kernel).__name__)
@@ -126,7 +128,7 @@ def infill(
     if np.all(np.asarray(cloud.written.log_likelihood) == -np.inf):
         wanted, hint = "one that some sequence satisfies", "Use more chains, or a softer one"
         raise expected("log_likelihood", wanted, "-inf in every chain", hint)
-    run = _Run(chain_keys, shared, posterior, kernel, resample, threshold, moves, tile)
+    run = _Run(chain_keys, shared, posterior, kernel, resample, threshold, num_mcmc_steps, tile)
     blank = np.full(posterior.length, np.nan, np.float32)
     ess, log_z, resampled = map(np.asarray, rows)
     history = [InfillingHistory(np.zeros_like(blank), ess, log_z, resampled, blank)]
@@ -146,7 +148,7 @@ def infill(
         cloud, _ = _resample(again, cloud, name=resample)
     draws, rates = [], []
     for i in range(num_steps):
-        cloud, rate = run.move(cloud, beta, posterior.length + done * moves + i)
+        cloud, rate = run.move(cloud, beta, posterior.length + done * num_mcmc_steps + i)
         rates.append(np.asarray(rate))
         if i % thin == thin - 1:
             draws.append(np.asarray(cloud.written.tokens))
@@ -155,7 +157,7 @@ def infill(
     hidden = ~np.asarray(posterior.observed)
     size = posterior.vocabulary
     looks = int(np.sum(hidden[:-1] & ~hidden[1:])) * min(lookahead, size)
-    sweeps = (done * moves + num_steps) * kernel.steps(size, posterior.length, hidden)
+    sweeps = (done * num_mcmc_steps + num_steps) * kernel.steps(size, posterior.length, hidden)
     count = len(np.unique(np.asarray(cloud.ancestor)))
     return InfillingResult(
         draws=np.stack(draws, axis=1) if draws else empty,
@@ -186,7 +188,7 @@ class _Run(NamedTuple):
     kernel: Kernel
     resample: Resampling | None
     threshold: Array
-    moves: int
+    num_mcmc_steps: int
     tile: int
 
     def move(self, cloud: ParticleState, beta: float, step: int) -> tuple[ParticleState, Array]:
@@ -212,8 +214,8 @@ def _anneal(
         now = jnp.float32(beta)
         cloud, now, row = _reweigh(again, cloud, now, rule, run.threshold, resample=run.resample)
         beta, rates = float(now), []
-        for i in range(run.moves):
-            step = run.posterior.length + done * run.moves + i
+        for i in range(run.num_mcmc_steps):
+            step = run.posterior.length + done * run.num_mcmc_steps + i
             cloud, rate = run.move(cloud, beta, step)
             rates.append(np.mean(np.asarray(rate)))
         found = (np.float32(beta), *row, np.float32(np.mean(rates)))
@@ -277,7 +279,7 @@ def _check(
     posterior: object,
     proposal: object,
     lookahead: int,
-    moves: int,
+    num_mcmc_steps: int,
     resample: Resampling | None,
     resample_threshold: float,
     tile: int,
@@ -286,7 +288,7 @@ def _check(
         raise expected("posterior", "a TokenPosterior", type(posterior).__name__)
     posterior.check()
     check_integer("lookahead", lookahead, 0)
-    check_integer("moves", moves, 1)
+    check_integer("num_mcmc_steps", num_mcmc_steps, 1)
     check_integer("tile", tile, 1)
     if resample is not None:
         scheme(resample)
