@@ -67,7 +67,17 @@ OTHERS = {
 }
 ELSEWHERE = {"ppgn_imagenet"}  # has a test file of its own
 # Are imported by others, or run by them.
-MODULES = {"foreign_keras", "foreign_modules", "maskgan_judge", "reference_peers"}
+MODULES = {
+    "foreign_keras",
+    "foreign_modules",
+    "hostile_caffe",
+    "hostile_files",
+    "hostile_others",
+    "hostile_pytorch",
+    "hostile_tfjs",
+    "maskgan_judge",
+    "reference_peers",
+}
 
 
 def last_line(name, *arguments):
