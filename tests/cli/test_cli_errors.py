@@ -178,6 +178,7 @@ FILES = [
     ("sample --config large.toml", ["--config: expected at most 1 MiB"]),
     ("inpaint --config sample.toml", ["sample.toml: command: expected 'inpaint'; got 'sample'"]),
     ("sample --config key.toml", ["key.toml: chians: expected a setting", "'chains'?"]),
+    ("sample --config twice.toml", ["twice.toml: moves: expected each setting once; got num-mcmc"]),
     ("sample --config table.toml", ["table.toml: chains: expected a text or a number"]),
     ("sample --config flag.toml", ["flag.toml: force: expected true or false; got 'yes'"]),
     ("sample --config value.toml", ["value.toml: --chains: expected an integer", "got 0"]),
@@ -228,6 +229,7 @@ def fill(root):
         "sample": 'command = "sample"\nchains = 8\n',
         "key": 'class = "1"\nchians = 8\n',
         "table": 'class = "1"\nchains = {of = 8}\n',
+        "twice": 'class = "1"\nnum-mcmc-steps = 1\nmoves = 2\n',
         "flag": 'class = "1"\nforce = "yes"\n',
         "value": 'class = "1"\nchains = 0\n',
     }.items():
