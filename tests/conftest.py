@@ -18,6 +18,14 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 ).strip()
 
+# Nor is it worth while to optimise programs that run once or twice: without most of the passes of
+# LLVM and XLA the suite takes half as long. It holds in processes that tests start, too, whose bits
+# some tests compare with their own. The programs of a module with `pytest.mark.optimised` are
+# compiled as users' are; with JAXGEN_TEST_OPTIMISED=1 all are.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = (
+    "0" if os.environ.get("JAXGEN_TEST_OPTIMISED") == "1" else "1"
+)
+
 # Nothing that a test compiles outlives it, and no test depends on what an earlier one left.
 os.environ["JAXGEN_COMPILE_CACHE"] = "off"
 
@@ -26,9 +34,8 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+_OPTIMISED = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "0"
 
-# Large networks and updates that run once or twice: optimising them takes longer than they do.
-_HARDLY_OPTIMISED = ("convert", "train")
 # Linux allows a process 65,530 mappings of memory, every compiled program takes some, and XLA
 # dies where it gets no more.
 _MOST_MAPPINGS = 25_000
@@ -36,15 +43,17 @@ _MOST_MAPPINGS = 25_000
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiling(request):
-    """Forget all compiled programs if they have become many; choose how to compile others."""
+    """Choose how programs are compiled; forget those that were compiled otherwise, or too many."""
+    little = not _OPTIMISED and request.node.get_closest_marker("optimised") is None
     maps = Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPPINGS:
+    many = maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPPINGS
+    if many or little != jax.config.read("jax_disable_most_optimizations"):
         jax.clear_caches()
         gc.collect()
-    little = request.path.parent.name in _HARDLY_OPTIMISED
-    jax.config.update("jax_disable_most_optimizations", little)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(little)))
+        jax.config.update("jax_disable_most_optimizations", little)
+        yield
 
 
 def pytest_addoption(parser):

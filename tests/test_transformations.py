@@ -12,11 +12,7 @@ import jaxgen
 from jaxgen.core.errors import InputError
 from jaxgen.core.pytree import replace
 from tests.toys import LinearGaussian
-
-KEY = jax.random.key(5)
-TOY = LinearGaussian(4, noise=0.3, seed=1)
-NUMBERS = ("log_z", "log_z_standard_error", "log_weight", "position", "num_gradients")
-run = functools.partial(jaxgen.sample, num_chains=16, num_steps=4, warmup=3)
+from tests.transformed import KEY, TOY, observed, run, same_bits
 
 
 def anneal(key, target):
@@ -24,54 +20,9 @@ def anneal(key, target):
     return jaxgen.ais(key, target, betas=betas, num_chains=16, step_size=0.2)
 
 
-def observed(y):
-    """The toy with another observation."""
-    condition = TOY.posterior.condition
-    return jaxgen.Posterior(
-        TOY.posterior.prior, TOY.posterior.generator, replace(condition, observed=y)
-    )
-
-
-def same_bits(a, b, names):
-    for name in names:
-        np.testing.assert_array_equal(np.asarray(getattr(a, name)), np.asarray(getattr(b, name)))
-
-
 @pytest.fixture(scope="module")
 def plain():
     return run(KEY, TOY.posterior)
-
-
-@pytest.fixture(scope="module")
-def jitted():
-    return jax.jit(run)
-
-
-def test_jit_of_sample_gives_the_same_bits(plain, jitted):
-    result = jitted(KEY, TOY.posterior).settled()
-    same_bits(plain, result, (*NUMBERS, "draws", "acceptance_rate", "island_log_z", "weights"))
-    for name in ("history", "pilot_history"):
-        same_bits(getattr(plain, name), getattr(result, name), ("beta", "ess", "log_z"))
-    assert result.notes == plain.notes
-    assert repr(result) == repr(plain)
-
-
-def test_a_new_observation_compiles_nothing(jitted):
-    other = observed(TOY.posterior.condition.observed + 0.5)
-    before = jitted._cache_size()
-    jitted(KEY, other)
-    assert jitted._cache_size() == max(before, 1)
-
-
-@pytest.mark.parametrize("options", [{"betas": jaxgen.schedules.geometric(6, 0.01)}, {}])
-def test_jit_of_ais_gives_the_same_bits(options):
-    def function(key, target):
-        return jaxgen.ais(key, target, num_chains=16, step_size=0.2, num_mcmc_steps=2, **options)
-
-    plain, jitted = function(KEY, TOY.posterior), jax.jit(function)(KEY, TOY.posterior).settled()
-    same_bits(plain, jitted, NUMBERS)
-    same_bits(plain.history, jitted.history, plain.history._fields)
-    assert (plain.notes, plain.exactness) == (jitted.notes, jitted.exactness)
 
 
 def test_vmap_over_keys_and_observations_finds_each_log_z():
@@ -98,15 +49,6 @@ def test_items_of_a_vmap_follow_their_own_temperatures():
     wide, sharp = jax.jit(jax.vmap(sharper))(noise).unstacked()
     assert len(sharp.history.beta) > len(wide.history.beta)
     assert wide.num_gradients.mean() < sharp.num_gradients.mean()
-
-
-@pytest.mark.slow
-def test_scan_over_keys_gives_the_same_bits(plain):
-    def step(carry, key):
-        return carry, run(key, TOY.posterior).log_z
-
-    log_z = jax.lax.scan(step, 0, jnp.stack([KEY, jax.random.key(6)]))[1]
-    assert float(log_z[0]) == plain.log_z
 
 
 def test_a_posterior_that_was_never_looked_at_may_be_closed_over():
@@ -182,10 +124,6 @@ def test_results_say_what_they_are_before_they_are_settled():
     assert "SampleResult of [2] runs" in repr(many)
     with pytest.raises(InputError, match="Use unstacked"):
         many.settled()
-
-
-def test_an_integer_is_a_key(plain):
-    assert run(5, TOY.posterior).log_z == plain.log_z
 
 
 def test_ascend_under_jit_gives_the_same_bits():
@@ -289,14 +227,6 @@ def test_an_item_that_fails_is_named():
     for which in ([0, 0], [2], [-1]):
         with pytest.raises(InputError, match="which: expected different numbers from 0 to 1"):
             jaxgen.sample_each(KEY, make, scales, **settings | {"which": which})
-
-
-def test_on_a_cpu_each_item_has_the_bits_of_sample():
-    image = TOY.posterior.condition.observed
-    seen = jnp.stack([image, image + 0.4, image - 0.7])
-    each = jaxgen.sample_each(KEY, observed, seen, num_chains=16, num_steps=4, warmup=3)
-    for index, (y, result) in enumerate(zip(seen, each, strict=True)):
-        same_bits(result, run(jax.random.fold_in(KEY, index), observed(y)), (*NUMBERS, "draws"))
 
 
 @pytest.mark.slow
