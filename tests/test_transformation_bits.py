@@ -61,6 +61,7 @@ def test_an_integer_is_a_key(plain):
     assert run(5, TOY.posterior).log_z == plain.log_z
 
 
+@pytest.mark.slow
 def test_on_a_cpu_each_item_has_the_bits_of_sample():
     image = TOY.posterior.condition.observed
     seen = jnp.stack([image, image + 0.4, image - 0.7])

@@ -199,7 +199,10 @@ def stopped(tmp_path, monkeypatch, number, after):
 
 @pytest.mark.parametrize(
     ("number", "code", "word"),
-    [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
+    [
+        (signal.SIGTERM, 143, "terminated"),
+        pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow),
+    ],
 )
 def test_a_stopped_run_is_resumed(made, tmp_path, capsys, monkeypatch, number, code, word):
     assert stopped(tmp_path, monkeypatch, number, after=3) == code

@@ -19,6 +19,7 @@ def log_likelihoods(posterior, z):
     return jax.lax.map(posterior.log_likelihood, z, batch_size=100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES[:1])
 def test_a_class_by_other_draws_of_the_prior(name):
     reference = posteriors.get(name)

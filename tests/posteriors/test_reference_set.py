@@ -160,7 +160,15 @@ def test_draws_have_the_moments_and_the_masses(name):
         assert np.abs((share - masses) / error)[large].max(initial=0.0) < 4.5
 
 
-@pytest.mark.parametrize("name", posteriors.names())
+# The ten classes are one program with other data, which each test compiles anew.
+CLASSES = [name for name in posteriors.names() if name.startswith("dcgan-class-")]
+QUICK = [
+    pytest.param(name, marks=pytest.mark.slow) if name in CLASSES[1:] else name
+    for name in posteriors.names()
+]
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_protocol(name):
     """Every posterior is a scalar with finite gradients, alone, jitted and in a batch."""
     reference = posteriors.get(name)

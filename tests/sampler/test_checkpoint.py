@@ -271,7 +271,9 @@ def process(folder, every):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_a_signal_loses_nothing(posterior, tmp_path, number):
     whole = jaxgen.sample(jax.random.key(4), posterior, **{**OPTIONS, "num_steps": 4000, "thin": 2})
     # SIGTERM finds no checkpoint in time: it must write one itself.

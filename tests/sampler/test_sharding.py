@@ -54,7 +54,9 @@ def test_ungathered_results_stay_where_they_were_made():
     np.testing.assert_array_equal(rows, np.arange(10.0) ** 2)
 
 
-@pytest.mark.parametrize("tile", [pytest.param(3, marks=pytest.mark.slow), 8, None])
+@pytest.mark.parametrize(
+    "tile", [pytest.param(3, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow), None]
+)
 def test_samples_do_not_depend_on_devices(tile):
     model = LinearGaussian(4)
     options = {"num_chains": 20, "num_steps": 4, "tile": tile}

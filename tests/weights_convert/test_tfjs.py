@@ -279,6 +279,7 @@ def progan_by_graph(tensors, z):
     return values["module_apply_default/add_27"]
 
 
+@pytest.mark.slow
 @needs_weights
 def test_progan_is_the_published_graph_with_its_spread_mended(tmp_path):
     module, metadata = convert_tfjs(NPZ, "progan-celeba128", tmp_path / "g.safetensors")
