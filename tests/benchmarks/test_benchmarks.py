@@ -49,6 +49,7 @@ SCRIPTS = [
     "seqgan",
     "throughput",
     "toy_cogeneration",
+    "trajectory_length",
     "tsne",
     "unreachable",
     "wu_table",
