@@ -13,6 +13,9 @@ differ by more than they state. `--gap T` bounds log Z from both sides, too (hal
 temperatures from the mixture that the run has fitted to the posterior, and the same path backwards
 from the latent that the image was drawn from, which is an exact draw of the posterior.
 
+`--generator NAME` takes another network whose latents are standard normal, such as `digiface-dcgan`
+(faces of 64 pixels; `jaxgen fetch` it first). Its hole is as large a part of the image.
+
 `--sample-args '{"noise": "learn"}'` gives no level: `noise_levels` are the least and the largest
 that are learned.
 
@@ -81,10 +84,11 @@ class Tilt:
 
 
 def bounds(
-    key: Any, mixture: FittedMixture, condition: Any, z: Any, temperatures: int
+    key: Any, name: str, mixture: FittedMixture, condition: Any, z: Any, temperatures: int
 ) -> list[Any]:
     """Return the lower and the upper bound on log Z, each with its standard error."""
-    posterior = jaxgen.Posterior(jaxgen.Gaussian.standard(z.shape[0]), jaxgen.load(NAME), condition)
+    prior = jaxgen.Gaussian.standard(z.shape[0])
+    posterior = jaxgen.Posterior(prior, jaxgen.load(name), condition)
     way = bridged(likelihood_path(posterior), mixture, jnp.array(True))
     start = Start(mixture)
     path = AnnealedPath(start, Tilt(way.tilt, mixture), start)
@@ -108,22 +112,25 @@ def bounds(
     ]
 
 
-def drawn(image: int, noise: float) -> tuple[Any, np.ndarray, np.ndarray, np.random.Generator]:
+def drawn(
+    name: str, image: int, noise: float
+) -> tuple[Any, np.ndarray, np.ndarray, np.random.Generator]:
     """Return a latent, its image, the image with noise, and the generator of the noise."""
     rng = np.random.default_rng(10_000 + image)
-    z = rng.normal(size=64).astype(np.float32)
-    truth = np.asarray(jaxgen.load(NAME)(jnp.asarray(z)))
+    z = rng.normal(size=jaxgen.models.describe(name).input_shape).astype(np.float32)
+    truth = np.asarray(jaxgen.load(name)(jnp.asarray(z)))
     seen = truth + noise * rng.normal(size=truth.shape).astype(np.float32)
     return z, truth, seen, rng
 
 
-def hidden_pixels(task: str) -> np.ndarray:
-    """1 where a pixel is hidden, `[28, 28]`."""
-    hidden = np.zeros((28, 28), np.float32)
+def hidden_pixels(task: str, height: int, width: int) -> np.ndarray:
+    """1 where a pixel is hidden, `[H, W]`; the hole is 10 by 10 of 28 by 28."""
+    hidden = np.zeros((height, width), np.float32)
+    hole = tuple(slice(round(9 * n / 28), round(19 * n / 28)) for n in (height, width))
     rows, columns = {
-        "hole": (slice(9, 19), slice(9, 19)),
-        "half": (slice(14, 28), slice(0, 28)),
-        "4x": (slice(0, 28), slice(0, 28)),
+        "hole": hole,
+        "half": (slice(height // 2, height), slice(0, width)),
+        "4x": (slice(0, height), slice(0, width)),
     }[task]
     hidden[rows, columns] = 1
     return hidden
@@ -142,20 +149,20 @@ class Meter:
 
 
 def one(
-    task: str, image: int, key: int, noise: float, gap: int, settings: dict[str, Any]
+    name: str, task: str, image: int, key: int, noise: float, gap: int, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Return a row: one image under one task with one key."""
     begun = time.perf_counter()
-    z, truth, seen, rng = drawn(image, noise)
-    meter, hidden = Meter(), hidden_pixels(task)
+    z, truth, seen, rng = drawn(name, image, noise)
+    meter, hidden = Meter(), hidden_pixels(task, *truth.shape[:2])
     common_args = {"noise": noise, "progress": meter, **settings}
     seed = jax.random.fold_in(jax.random.key(image), key)
     if task == "4x":
         view = np.asarray(average_pool(jnp.asarray(truth), FACTOR))
         view = view + noise * rng.normal(size=view.shape).astype(np.float32)
-        found = jaxgen.tasks.super_resolve(seed, NAME, view, FACTOR, **common_args)
+        found = jaxgen.tasks.super_resolve(seed, name, view, FACTOR, **common_args)
     else:
-        found = jaxgen.tasks.inpaint(seed, NAME, seen, 1 - hidden, **common_args)
+        found = jaxgen.tasks.inpaint(seed, name, seen, 1 - hidden, **common_args)
     inside = (truth >= found.low) & (truth <= found.high)
     chosen = hidden.astype(bool)
     result = found.result
@@ -164,7 +171,7 @@ def one(
     if gap and task != "4x" and mixture is not None and float(mixture.log_volume):
         mask = jnp.asarray(1 - hidden)
         condition = ObservedPixels(jnp.asarray(seen), mask, jnp.float32(noise))
-        bounded = bounds(seed, mixture, condition, z, gap)
+        bounded = bounds(seed, name, mixture, condition, z, gap)
     return {
         "bounds": bounded,
         "inside": float(inside[chosen].mean()),
@@ -252,6 +259,7 @@ def main() -> None:
     options.add_argument("--gap", type=int, default=0, help="temperatures of the bounds (none)")
     options.add_argument("--noise", type=float, default=0.05)
     options.add_argument("--sample-args", default="{}", help="JSON: arguments for the task")
+    options.add_argument("--generator", default=NAME, help="by name (%(default)s)")
     options.add_argument("--rows", help="the file of rows, read and appended to")
     options.add_argument("--table", action="store_true", help="run nothing")
     args = options.parse_args()
@@ -268,6 +276,9 @@ def main() -> None:
     if file is not None and file.exists():
         rows = [json.loads(line) for line in file.read_text().splitlines() if line]
     head = {"noise": args.noise, "options": json.dumps(json.loads(args.sample_args))}
+    if args.generator != NAME:
+        head["generator"] = args.generator
+    rows = [row for row in rows if row.get("generator", NAME) == args.generator]
     done = {(r["task"], r["image"], r["key"]) for r in rows if head.items() <= r.items()}
     for image in range(args.seed, args.seed + args.images):
         for key in range(args.keys):
@@ -275,7 +286,8 @@ def main() -> None:
                 if args.table or (task, image, key) in done:
                     continue
                 row = {"task": task, "image": image, "key": key, **head}
-                row |= one(task, image, key, args.noise, args.gap if not key else 0, settings)
+                gap = args.gap if not key else 0
+                row |= one(args.generator, task, image, key, args.noise, gap, settings)
                 rows.append(row)
                 print(row, file=sys.stderr, flush=True)
                 if file is not None:
