@@ -29,12 +29,13 @@ from jaxgen.core.errors import InputError, check_integer, expected
 from jaxgen.core.keys import as_key
 from jaxgen.core.platform import platform
 from jaxgen.core.pytree import as_data
+from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import ArrayTree, PRNGKey
 from jaxgen.inference.sample import sample
+from jaxgen.sampler.prepare import path_of
 from jaxgen.sampler.results import SampleResult
 from jaxgen.sampler.tile import items_that_fit
-from jaxgen.target.path import likelihood_path
-from jaxgen.target.posterior import Posterior
+from jaxgen.target.path import AnnealedPath
 
 __all__ = ["sample_each"]
 
@@ -67,7 +68,8 @@ def sample_each(
       items: a tree of arrays `[N, ...]`: labels, observations, masks, noise levels.
       kernel: as in `sample`.
       batch: items in one program, at most: by default 1 on a CPU, and elsewhere as many as
-        fill `memory` (4 GiB unless it is given) with their tiles of chains, 16 at most.
+        fill `memory` (4 GiB of activations unless it is given) with their tiles of chains, 16 at
+        most. Kept draws come on top of that: give a smaller batch where they are large.
       progress: called with (items done, how many there are to do) after each batch.
       which: the numbers of the items to sample, all by default: what is left after some have
         been done. An item has the same key, and so the same draws, whichever others there are.
@@ -80,9 +82,12 @@ def sample_each(
       N results, each as `sample` returns it, with notes of its own.
 
     Raises:
-      InputError: for items of different lengths, and for what `sample` refuses; it names the
-        item that failed, unless `each` is there to be told.
+      InputError: inside a transformation of JAX, for items of different lengths, and for what
+        `sample` refuses; it names the item that failed, unless `each` is there to be told.
     """
+    if is_traced(key, items):
+        hint = "there, map `sample` itself: jax.vmap(lambda item: jaxgen.sample(key, make(item)))"
+        raise expected("sample_each", "a call outside of jax.jit and jax.vmap", "a trace", hint)
     key = as_key(key)
     lengths = {leaf.shape[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(items)}
     if len(lengths) != 1 or 0 in lengths:
@@ -95,10 +100,11 @@ def sample_each(
         return []
     make = as_data(make)
     first = jax.tree.map(lambda x: x[int(todo[0])], items)
-    target = make(first)
-    if isinstance(target, Posterior):
-        target.check()
-    size = min(batch or _items_at_once(target, settings), len(todo))
+    path = path_of(make(first))
+    _check_sizes(settings)
+    most = batch or _items_at_once(path, settings)
+    # Shared out evenly: what the last batch lacks is filled up, and costs as much as items do.
+    size = -(-len(todo) // -(-len(todo) // most))
     frozen = tuple(sorted((name, _hashable(value)) for name, value in settings.items()))
 
     def run(start: int) -> list[SampleResult | InputError]:
@@ -140,15 +146,23 @@ def sample_each(
     return results
 
 
-def _items_at_once(target: Any, settings: dict[str, Any]) -> int:
+def _check_sizes(settings: dict[str, Any]) -> None:
+    """Refuse what a batch cannot be chosen from, on any platform."""
+    if "num_chains" in settings:
+        check_integer("num_chains", settings["num_chains"], 1)
+    for name in ("tile", "memory"):
+        if settings.get(name) is not None:
+            check_integer(name, settings[name], 1)
+
+
+def _items_at_once(path: AnnealedPath, settings: dict[str, Any]) -> int:
     """Return how many items make a batch: one on a CPU, elsewhere what the memory holds."""
     if platform() == "cpu":
         return 1
-    path = likelihood_path(target) if isinstance(target, Posterior) else target
     position = jax.eval_shape(path.start.sample, jax.random.key(0))
     density = path if hasattr(path.start, "log_prob") else path.tilt
-    asked = inspect.signature(sample).parameters["num_chains"].default
-    chains = settings.get("num_chains", asked)
+    default = inspect.signature(sample).parameters["num_chains"].default
+    chains = settings.get("num_chains", default)
     tile, memory = settings.get("tile"), settings.get("memory")
     return min(_BATCH, items_that_fit(density, position, chains, tile, memory))
 

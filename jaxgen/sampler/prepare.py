@@ -82,7 +82,7 @@ def prepare(
       InputError: for settings that cannot be used, or not together.
     """
     keep_compiled()
-    path = _path_of(target)
+    path = path_of(target)
     if isinstance(progress, bool):
         progress = ProgressLine() if progress else None
     mover = HMC(10, jitter=True) if kernel is None else kernel
@@ -154,7 +154,7 @@ def prepare(
     )
 
 
-def _path_of(target: Posterior | AnnealedPath) -> AnnealedPath:
+def path_of(target: Posterior | AnnealedPath) -> AnnealedPath:
     """Return the path that is annealed: the target's own, or the one of its likelihood."""
     if isinstance(target, Posterior):
         target.check()
