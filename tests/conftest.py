@@ -21,7 +21,8 @@ os.environ["XLA_FLAGS"] = " ".join(
 # Nor is it worth while to optimise programs that run once or twice: without most of the passes of
 # LLVM and XLA the suite takes half as long. It holds in processes that tests start, too, whose bits
 # some tests compare with their own. The programs of a module with `pytest.mark.optimised` are
-# compiled as users' are; with JAXGEN_TEST_OPTIMISED=1 all are.
+# optimised; with JAXGEN_TEST_OPTIMISED=1 all are. Together with JAXGEN_TEST_EMITTERS=xla programs
+# are compiled as they are for users.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = (
     "0" if os.environ.get("JAXGEN_TEST_OPTIMISED") == "1" else "1"
 )
@@ -60,7 +61,17 @@ def pytest_addoption(parser):
     parser.addoption("--run-slow", action="store_true", help="also run tests marked slow")
 
 
+def pytest_configure(config):
+    """A file goes to one process: what its tests share is made once, and compiled once."""
+    if getattr(config.option, "dist", "no") == "load":  # what pytest-xdist takes for -n
+        config.option.dist = "loadfile"
+
+
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        module = item.getparent(pytest.Module)
+        if item.get_closest_marker("optimised") and not module.get_closest_marker("optimised"):
+            raise pytest.UsageError(f"{item.nodeid}: mark its whole module as optimised")
     if config.getoption("--run-slow"):
         return
     skip = pytest.mark.skip(reason="slow: give --run-slow")

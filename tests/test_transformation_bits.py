@@ -7,7 +7,7 @@ import pytest
 import jaxgen
 from tests.transformed import KEY, NUMBERS, TOY, observed, run, same_bits
 
-# Bits of different programs agree as XLA compiles them for users, and not without its passes.
+# Bits of different programs agree where XLA optimises them, as it does for users, and not else.
 pytestmark = pytest.mark.optimised
 
 

@@ -83,7 +83,7 @@ def read(path: str | Path) -> Run:
     """
     path = Path(path)
     if not path.is_dir():
-        hint = "The run is interrupted: finish it with --resume" if _waits(path) else ""
+        hint = _way_out(path.with_name(f"{path.name}.partial"))
         raise expected("RUN", "the folder of a run", f"{path}, which is no folder", hint)
     if (path / "run.json").is_file() and not (path / SUMMARY).exists():
         hint = "Finish it by jaxgen.sample(..., folder=, resume=True); load_run reads its draws"
@@ -131,8 +131,13 @@ def _many(path: Path, summary: dict[str, Any]) -> Run:
     return Run(path, summary, tuple(entries))
 
 
-def _waits(path: Path) -> bool:
-    return path.with_name(f"{path.name}.partial").is_dir()
+def _way_out(partial: Path) -> str:
+    """Return what to do about a run of which only `RUN.partial` is there."""
+    if not partial.is_dir():
+        return ""
+    if any(partial.rglob("run.json")) or (partial / "items.json").is_file():
+        return "The run is interrupted: finish it with --resume"
+    return "The run was interrupted before it kept anything: start it again"
 
 
 def entry_of(name: str, data: dict[str, Any], arrays: Any, place: str) -> Entry:

@@ -14,6 +14,19 @@ from jaxgen import InputError, report
 from jaxgen.report import figures, pixels, svg
 from tests.report.folders import EVIL, make, moving_spots, verdicts
 
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [("lock", "start it again"), ("example/run.json", "--resume"), ("items.json", "--resume")],
+)
+def test_a_run_that_waits_has_a_way_out_that_works(tmp_path, kept, words):
+    file = tmp_path / "run.partial" / kept
+    file.parent.mkdir(parents=True)
+    file.write_text("")
+    with pytest.raises(InputError, match=words):
+        report.read(tmp_path / "run")
+
+
 # What is said
 
 
