@@ -60,8 +60,8 @@ def test_log_z_of_several_keys_agree_or_do_not(script):
 
 def test_what_is_hidden(script):
     module = script("coverage")
-    sizes = {task: int(module.hidden_pixels(task).sum()) for task in module.TASKS}
+    sizes = {task: int(module.hidden_pixels(task, 28, 28).sum()) for task in module.TASKS}
     assert sizes == {"half": 392, "hole": 100, "4x": 784}
-    z, truth, seen, _ = module.drawn(0, 0.05)
+    z, truth, seen, _ = module.drawn(module.NAME, 0, 0.05)
     np.testing.assert_allclose(module.jaxgen.load(module.NAME)(z), truth, atol=1e-5)
     assert np.std(seen - truth) == pytest.approx(0.05, rel=0.1)

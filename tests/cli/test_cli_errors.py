@@ -222,6 +222,7 @@ def fill(root):
     (root / "other").mkdir()
     (root / "other" / "letter.txt").write_text("dear")
     (root / "waiting.partial").mkdir()
+    (root / "waiting.partial" / "run.json").touch()
     (root / "weights").mkdir()
     (root / "weights" / f"toy2d_gan_{RECIPES['toy2d/gan'].steps}.safetensors").write_text("weights")
     for name, text in {

@@ -100,6 +100,7 @@ def test_a_report_replaces_a_report_and_nothing_else(tmp_path, capsys, monkeypat
     assert said["verdicts"]["spot"][0]["level"] in ("good", "unsure", "bad")
     assert main(["report", "lost"]) == 2
     assert "RUN: expected the folder of a run" in capsys.readouterr().err
-    (tmp_path / "half.partial").mkdir()
+    (tmp_path / "half.partial" / "one").mkdir(parents=True)
+    (tmp_path / "half.partial" / "one" / "run.json").touch()
     assert main(["report", "half"]) == 2
     assert "--resume" in capsys.readouterr().err
