@@ -119,6 +119,7 @@ def test_given_positions_are_noted_under_jit_too():
     assert "without annealing" in jitted.notes[0]
 
 
+@pytest.mark.slow
 def test_results_say_what_they_are_before_they_are_settled():
     many = jax.vmap(lambda key: run(key, TOY.posterior))(jax.random.split(KEY, 2))
     assert "SampleResult of [2] runs" in repr(many)

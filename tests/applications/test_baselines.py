@@ -63,6 +63,7 @@ def test_the_authors_sampler_loses_the_prior_at_its_last_temperature():
     assert found.num_gradients == 10 * 300 + 1  # the first state
 
 
+@pytest.mark.slow
 def test_without_annealing_and_tempered():
     plain = baselines.cogeneration(
         jax.random.key(4), TARGET, num_chains=3, betas=[0.0, 0.5, 0.9], annealed=False

@@ -127,6 +127,7 @@ def test_samples_are_ranked(completed):
     assert np.all(np.diff(density) <= 1e-2)
 
 
+@pytest.mark.slow
 def test_reconstruct_with_a_blur():
     blur = GaussianBlur.of(0.8)
     found = tasks.reconstruct(
@@ -137,6 +138,7 @@ def test_reconstruct_with_a_blur():
     check(found, matrix, np.asarray(blur(TRUTH)).ravel(), 0.05)
 
 
+@pytest.mark.slow
 def test_what_the_generator_cannot_make_is_said():
     far = np.clip(TRUTH + 0.4 * RNG.choice([-1, 1], size=TRUTH.shape), 0, 1).astype(np.float32)
     whole = np.ones((SIZE, SIZE))

@@ -113,6 +113,7 @@ def test_force_and_resume_are_not_saved(tmp_path):
     assert not {"force", "resume", "config", "save-config"} & set(data)
 
 
+@pytest.mark.slow
 def test_a_command_runs_from_its_file(tmp_path, capsys):
     file = write(tmp_path / "a.toml", "quiet = true")
     assert main(["models", "--config", file]) == 0

@@ -74,6 +74,7 @@ def test_a_folder_of_runs_is_read_with_suspicion(classes, tmp_path, name):
         read(tmp_path)
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(classes, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     command = [*CLASSES, "--out", "run"]

@@ -13,6 +13,7 @@ import jaxgen
 from jaxgen.cli import doctor, main
 
 
+@pytest.mark.slow
 def test_all_is_well_here(capsys):
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out

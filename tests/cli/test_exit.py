@@ -63,6 +63,7 @@ def ended(script):
     return child.returncode, child.stdout, child.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks glibc to overwrite freed memory")
 @pytest.mark.parametrize(
     ("script", "printed", "said"),

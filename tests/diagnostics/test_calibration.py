@@ -100,6 +100,7 @@ def test_an_exact_sampler_passes_and_wrong_ones_do_not():
     assert shifted.uniformity["latent"].least < 1e-4
 
 
+@pytest.mark.slow
 def test_the_sampler_itself_is_calibrated():
     kept = []
 

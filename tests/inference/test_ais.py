@@ -71,6 +71,7 @@ def test_raw_schedules_end_where_they_say():
     np.testing.assert_allclose(result.history.beta, betas[1:], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_other_paths_give_the_same_evidence():
     problem = LinearGaussian(2, noise=1.0, seed=1)
     prior = jaxgen.Gaussian(jnp.asarray(problem.mean, jnp.float32), jnp.full(2, 0.8))

@@ -183,6 +183,7 @@ def test_results_print_in_a_dozen_lines_without_an_array():
         assert "4 numbers" in text
 
 
+@pytest.mark.slow
 def test_start_from_a_distribution_keeps_the_weights_right():
     model = toys.LinearGaussian(4, noise=0.3, seed=3)
     scale = np.sqrt(np.diag(model.covariance))

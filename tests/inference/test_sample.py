@@ -89,6 +89,7 @@ def norms(path, chain):
     return {"norm": jnp.linalg.norm(chain.position), "loglik": chain.tilt}
 
 
+@pytest.mark.slow
 def test_collect_keeps_what_it_is_told(problem):
     options = {"num_chains": 8, "num_steps": 4, "thin": 2, "betas": schedules.linear(6)}
     plain = jaxgen.sample(jax.random.key(1), problem.posterior, **options)

@@ -72,6 +72,7 @@ def test_equals_pytorch():
     )
 
 
+@pytest.mark.slow
 def test_a_distance_with_finite_gradients():
     features, weights = alexnet(random_arrays())
     x, y = images(side=32)

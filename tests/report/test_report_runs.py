@@ -44,6 +44,7 @@ def stored(posterior, tmp_path_factory):
     return jaxgen.sample(3, posterior, folder=folder, **SHORT), folder
 
 
+@pytest.mark.slow
 def test_a_plain_function_run_from_python_has_a_report(stored, posterior, capsys):
     result, folder = stored
     assert main(["report", str(folder)]) == 0

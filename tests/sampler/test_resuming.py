@@ -90,6 +90,7 @@ def scaled(x):
     return -0.5 * jnp.sum(x**2) / (_SCALE * getattr(_HIDDEN, "scale"))  # noqa: B009
 
 
+@pytest.mark.slow
 def test_a_closure_that_changed_is_refused_by_name(tmp_path):
     anneal(bumps(jnp.zeros(5)), tmp_path)
     with pytest.raises(InputError, match=r"resume: expected the settings.*closure\.y was"):
@@ -109,6 +110,7 @@ def test_a_global_is_refused_by_name_and_what_none_shows_by_the_densities(tmp_pa
         anneal(scaled, tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_another_environment_is_noted_and_another_python_named(posterior, tmp_path, whole):
     draw(posterior, tmp_path)
     place = tmp_path / "run.json"

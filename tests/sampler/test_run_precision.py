@@ -26,6 +26,7 @@ def test_float32_latents_stay_so_under_x64(kernel):
         assert error < 5 * result.log_z_standard_error + 0.02
 
 
+@pytest.mark.slow
 def test_float64_latents_are_sampled_in_float64():
     with jax.enable_x64(True):
         like = jaxgen.Gaussian(jnp.zeros(2, jnp.float64), jnp.ones(2, jnp.float64))

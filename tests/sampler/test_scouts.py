@@ -96,6 +96,7 @@ class Inside:
         return jnp.where(jnp.all(jnp.abs(z) <= 1.0), -6 * jnp.log(2.0), -jnp.inf)
 
 
+@pytest.mark.slow
 def test_no_scout_of_a_bounded_prior_starts_outside(monkeypatch):
     posterior = jaxgen.Posterior(
         Inside(jnp.float32(-1.0)), lambda z: z, lambda x: -jnp.sum(x**2) / 0.002

@@ -69,6 +69,7 @@ def test_samples_do_not_depend_on_devices(tile):
     assert one.tile == two.tile
 
 
+@pytest.mark.slow
 def test_weights_in_parts_give_the_same_bits(monkeypatch):
     monkeypatch.setattr(sharding, "_LARGE", 1)
     model = LinearGaussian(4)
@@ -187,6 +188,7 @@ def free_port():
         return connection.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path):
     alone, pair = tmp_path / "alone", tmp_path / "pair"
     finish(start(1, 0, 1, 0, alone))

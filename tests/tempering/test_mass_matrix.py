@@ -73,6 +73,7 @@ def test_score_keeps_what_it_has_when_gradients_are_hopeless():
         np.testing.assert_array_equal(got, old)
 
 
+@pytest.mark.slow
 def test_score_finds_the_narrow_directions_of_a_posterior():
     model = LinearGaussian(16, noise=0.02)
     key = jax.random.key(0)

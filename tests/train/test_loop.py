@@ -82,6 +82,7 @@ def test_progress_visits_and_metrics():
     assert visits == [(3, 3), (10, 10)]
 
 
+@pytest.mark.slow
 def test_a_run_stops_where_a_figure_no_longer_falls(tmp_path):
     """w goes to 4.5: how far it is from 2 falls, then rises."""
 

@@ -162,6 +162,7 @@ def test_realism_learns_to_tell_drawn_from_real():
     assert network(real).mean() > network(drawn).mean()
 
 
+@pytest.mark.slow
 def test_a_decoder_begins_from_a_generator():
     config = ppgn.PPGNConfig(2, code=16, width=4)
     codes = small_codes()

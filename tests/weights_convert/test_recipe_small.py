@@ -315,6 +315,7 @@ def done_input(done):
     return PORTED[done.recipe.architecture].input_shape(done.config)
 
 
+@pytest.mark.slow
 @needs_weights
 def test_resnet20_predicts_as_torch_does():
     done = convert(WEIGHTS / "torch_resnet20_cifar10/resnet20-12fca82f.th", "cifar-resnet")

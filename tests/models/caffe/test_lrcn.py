@@ -152,6 +152,7 @@ def test_probabilities_of_all_captions_add_up_to_one(captioner):
     assert float(jnp.exp(log_p).sum()) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_its_gradient_is_the_slope(captioner):
     condition = jaxgen.Caption.of(captioner, "a black cat")
     slope = jax.grad(condition)(image())

@@ -58,6 +58,7 @@ def test_words_are_understood_or_refused():
         Caption(CAPTIONER, jnp.asarray([4, 0, 0])).check((28, 28, 1))
 
 
+@pytest.mark.slow
 def test_its_gradient_is_the_slope():
     condition = Caption.of(CAPTIONER, "a red")
     direction = jax.random.normal(jax.random.key(3), IMAGE.shape)
