@@ -25,11 +25,15 @@ PAGES = sorted((DOCS / "pages").rglob("*.md"))
 SKIPPED = r"(?:<!-- not run: (?P<reason>[^>]+) -->\n)?"
 # {.python} where a file is included: a formatter would take that line for code.
 BLOCK = re.compile(SKIPPED + r"```(?:python|\{\.python\})\n(?P<code>.*?)```", re.DOTALL)
-# More than one network to compile, or torch: they would double the time of the default run.
+# More than one network or run to compile, or torch: they would double the time of the default run.
 SLOW = (
     "getting-started.md",
+    "how-to/diagnostics.md",
+    "how-to/extend.md",
     "how-to/generator.md",
+    "how-to/mri.md",
     "how-to/other-samplers.md",
+    "how-to/sequences.md",
     "how-to/transformations.md",
     "papers/ppgn.md",
 )
