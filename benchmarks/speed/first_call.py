@@ -139,7 +139,8 @@ def main() -> None:
     args = options.parse_args()
     rounds = [one_round(args) for _ in range(1 if args.smoke else args.rounds)]
     middle = {name: round(statistics.median(r[name] for r in rounds), 2) for name in rounds[0]}
-    common.report("first_call", rounds=len(rounds), **{"seconds of": middle})
+    rows = [{"what": name, "figure": figure} for name, figure in middle.items()]
+    common.report("first_call", rounds=len(rounds), rows=rows)
 
 
 if __name__ == "__main__":
