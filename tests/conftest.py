@@ -19,10 +19,10 @@ os.environ["XLA_FLAGS"] = " ".join(
 ).strip()
 
 # Nor is it worth while to optimise programs that run once or twice: without most of the passes of
-# LLVM and XLA the suite takes half as long. It holds in processes that tests start, too, whose bits
-# some tests compare with their own. The programs of a module with `pytest.mark.optimised` are
-# optimised; with JAXGEN_TEST_OPTIMISED=1 all are. Together with JAXGEN_TEST_EMITTERS=xla programs
-# are compiled as they are for users.
+# LLVM and XLA tests/inference takes half the CPU time. It holds in processes that tests start, too,
+# whose bits some tests compare with their own. The programs of a module with
+# `pytest.mark.optimised` are optimised; with JAXGEN_TEST_OPTIMISED=1 all are. Together with
+# JAXGEN_TEST_EMITTERS=xla programs are compiled as they are for users.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = (
     "0" if os.environ.get("JAXGEN_TEST_OPTIMISED") == "1" else "1"
 )

@@ -32,7 +32,7 @@ from jaxgen.core.pytree import as_data
 from jaxgen.core.tracing import is_traced
 from jaxgen.core.types import ArrayTree, PRNGKey
 from jaxgen.inference.sample import sample
-from jaxgen.sampler.prepare import path_of
+from jaxgen.sampler.prepare import density_of, path_of
 from jaxgen.sampler.results import SampleResult
 from jaxgen.sampler.tile import items_that_fit
 from jaxgen.target.path import AnnealedPath
@@ -160,11 +160,10 @@ def _items_at_once(path: AnnealedPath, settings: dict[str, Any]) -> int:
     if platform() == "cpu":
         return 1
     position = jax.eval_shape(path.start.sample, jax.random.key(0))
-    density = path if hasattr(path.start, "log_prob") else path.tilt
     default = inspect.signature(sample).parameters["num_chains"].default
     chains = settings.get("num_chains", default)
     tile, memory = settings.get("tile"), settings.get("memory")
-    return min(_BATCH, items_that_fit(density, position, chains, tile, memory))
+    return min(_BATCH, items_that_fit(density_of(path), position, chains, tile, memory))
 
 
 def _tell(progress: Callable[[int, int], None] | None, done: int, count: int) -> None:

@@ -34,7 +34,7 @@ from jaxgen.tempering.mass_matrix import MOST_DENSE, as_form
 from jaxgen.tempering.resampling import choose_islands, scheme
 from jaxgen.tempering.step_size import StepRule, StepSize, as_rule
 
-__all__ = ["LEAST_TO_LEARN", "prepare"]
+__all__ = ["LEAST_TO_LEARN", "density_of", "path_of", "prepare"]
 
 # Iterations (temperatures, warm-up steps, draws) of the compiled program: so many that the time
 # that Python takes between two calls does not matter. Draws of one call fill at most the buffer.
@@ -164,6 +164,11 @@ def path_of(target: Posterior | AnnealedPath) -> AnnealedPath:
     raise expected("target", "a Posterior or an AnnealedPath", type(target).__name__)
 
 
+def density_of(path: AnnealedPath) -> Any:
+    """Return the function whose gradient fills a tile: the path, or its tilt where that is all."""
+    return path if hasattr(path.start, "log_prob") else path.tilt
+
+
 def _check_numbers(
     num_chains: int,
     num_mcmc_steps: int | None,
@@ -249,8 +254,8 @@ def _layout(
     devices = chosen_devices(execution.devices)
     tile = execution.tile
     if tile is None:
-        density = path if hasattr(path.start, "log_prob") else path.tilt
         with compiling_for(where or platform_of(devices)):
+            density = density_of(path)
             tile = choose_tile(density, position, num_chains, execution.memory, len(devices))
     return int(tile), None if traced else mesh_for(devices, num_chains, tile)
 
