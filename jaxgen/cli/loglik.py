@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxgen.cli.options import Commands, Parser, add_output, positive, whole
+from jaxgen.cli.words import LOGLIK, in_flags
 
 if TYPE_CHECKING:  # `jaxgen --help` imports none of these
     from jaxgen.cli import runs
@@ -343,5 +344,5 @@ def _print(data: dict[str, Any], path: Path, as_json: bool) -> None:
             f"{check['upper']:.2f}, gap {check['gap']:.3f} ± {check['gap_standard_error']:.3f}"
         )
     for note in data["notes"]:
-        print(f"note: {note}")
+        print(f"note: {in_flags(note, LOGLIK)}")
     print(f"{data['gradients']:,} gradients, {data['seconds']:.1f} s\n{path}")

@@ -20,6 +20,7 @@ import numpy as np
 import jaxgen
 from jaxgen.cli import options as texts
 from jaxgen.cli.progress import Reporter
+from jaxgen.cli.words import in_flags
 from jaxgen.core.atomic import local_folder
 from jaxgen.core.errors import InputError, expected
 from jaxgen.core.types import Condition
@@ -340,7 +341,8 @@ def print_table(entries: Sequence[Mapping[str, Any]]) -> None:
     console.print(table)
     for entry in entries:
         for note in entry["notes"]:
-            console.print(f"note: {entry['label']}: {note}", style="yellow", highlight=False)
+            words = in_flags(note)
+            console.print(f"note: {entry['label']}: {words}", style="yellow", highlight=False)
 
 
 def class_key(key: Any, label: int) -> Any:

@@ -8,6 +8,8 @@ from jaxgen.metrics.classification import (
     ClassifierScore,
     classifier_accuracy,
     classifier_score,
+    conditional_agreement,
+    expected_calibration_error,
     feature_frechet_distance,
 )
 from jaxgen.metrics.distances import (
@@ -72,8 +74,10 @@ __all__ = [
     "class_similarity",
     "classifier_accuracy",
     "classifier_score",
+    "conditional_agreement",
     "energy_distance",
     "energy_permutation_test",
+    "expected_calibration_error",
     "feature_frechet_distance",
     "frechet_distance",
     "frechet_distance_from_moments",

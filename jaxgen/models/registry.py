@@ -25,7 +25,17 @@ from jaxgen.core.errors import InputError, expected
 from jaxgen.core.types import Array
 from jaxgen.data import CLASS_NAMES
 from jaxgen.models.catalogue import FETCHABLE, PARTS, SHIPPED, TRAINABLE
-from jaxgen.models.fashion_mnist import autoencoders, began, captioner, cnn, dcgan, judge, mlp, vae
+from jaxgen.models.fashion_mnist import (
+    autoencoders,
+    began,
+    captioner,
+    cnn,
+    dcgan,
+    judge,
+    mlp,
+    residual,
+    vae,
+)
 from jaxgen.models.fetched import cached
 from jaxgen.models.hub import PREFIX, obtained
 from jaxgen.models.ported import PORTED
@@ -113,6 +123,9 @@ def _graph_input(config: dict[str, Any]) -> tuple[int, ...]:
 ARCHITECTURES = {
     "dcgan.Generator": Architecture(
         dcgan.Generator, "generator", lambda config: (config.get("latent", 64),)
+    ),
+    "residual.Generator": Architecture(
+        residual.Generator, "generator", lambda config: (config.get("latent", 64),)
     ),
     "dcgan.Discriminator": Architecture(dcgan.Discriminator, "discriminator", _image),
     "began.Generator": Architecture(

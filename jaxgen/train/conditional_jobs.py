@@ -22,7 +22,9 @@ from jaxgen.models.fashion_mnist import cnn, judge
 from jaxgen.models.fashion_mnist.autoencoders import CodeAutoencoder, ImageAutoencoder
 from jaxgen.models.fashion_mnist.codes import Codes
 from jaxgen.models.registry import load
-from jaxgen.train import autoencoder, captions, classifier, figures, ppgn, realism
+from jaxgen.target.networks import freeze
+from jaxgen.train import autoencoder, captions, classifier, figures, ppgn, realism, rejecting
+from jaxgen.train.classifier import ClassifierConfig
 from jaxgen.train.job import UNIT, Job, rows
 
 __all__ = ["CONFIGS", "JOBS"]
@@ -69,6 +71,84 @@ def _classifier(job: Job) -> Iterator[Path]:
     )
 
 
+def _rejecting(job: Job) -> Iterator[Path]:
+    config: rejecting.RejectingConfig = job.config
+    score_key, loop_key, pool_key = jax.random.split(jax.random.key(job.recipe.seed), 3)
+    train = data.fashion_mnist("train", job.data_dir)
+    images, labels = jnp.asarray(train.images), jnp.asarray(train.labels)
+    kept, seen = slice(-config.held_out, None), slice(-config.held_out)
+    drawer = job.recipe.model["draws"]
+    fresh = job.weights(drawer)
+    generator = load(fresh if fresh.exists() else drawer)
+    z = jax.random.normal(pool_key, (2, config.pool, 64))
+    # Failures are looked for among other draws than the discriminator has learnt by heart.
+    learnt, others = (figures.apply(generator, part) for part in z)
+    scoring = realism.RealismConfig(config.scoring)
+    scored = job.loop(
+        score_key,
+        realism.init(score_key, scoring),
+        realism.make_step(scoring),
+        lambda arrays, key: _real_and_drawn(arrays, key, scoring.batch // 2),
+        (images[seen], learnt),
+        stage="scores",
+        steps=config.scoring,
+        scan=False,
+    )
+    judged = figures.apply(freeze(realism.finish(scored, scoring)), others)
+    failures = others[rejecting.lowest(judged, config.failures)]
+    none, total = round(config.none * config.batch), len(data.CLASS_NAMES)
+
+    def batcher(arrays: tuple[Array, Array, Array], key: PRNGKey) -> tuple[Array, Array]:
+        first, second = jax.random.split(key)
+        garments, classes = rows(first, config.batch - none, arrays[:2])
+        failed = rows(second, none, arrays[2])
+        return (
+            jnp.concatenate([data.to_unit(garments), failed]),
+            jnp.concatenate([classes, jnp.full(none, total, classes.dtype)]),
+        )
+
+    options = {"classes": total + 1}
+    model = cnn.Classifier(**options, dropout=config.dropout, rngs=nnx.Rngs(job.recipe.seed))
+    for _, layer in nnx.iter_graph(model):
+        if isinstance(layer, Conv):
+            layer.form = "xla"  # the faster one in training, outside a compiled loop
+    settings = {k: v for k, v in config._asdict().items() if k in ClassifierConfig._fields}
+    settings["label_smoothing"] = 0.0
+    state = job.loop(
+        loop_key,
+        classifier.init(model, ClassifierConfig(**settings)),
+        classifier.make_step(model, ClassifierConfig(**settings)),
+        batcher,
+        (images[seen], labels[seen], failures),
+        first=config.scoring,
+        scan=False,
+    )
+    final = cnn.Classifier(**options, rngs=nnx.Rngs(0))
+    nnx.update(final, state.average)
+    logits = figures.apply(freeze(final), data.to_unit(images[kept]))
+    temperature = rejecting.fitted_temperature(logits, labels[kept])
+    yield job.save(
+        job.name,
+        "cnn.Classifier",
+        rejecting.with_temperature(final, temperature),
+        options,
+        UNIT,
+        lambda path: {
+            **figures.of_classifier(path, job.data_dir),
+            **figures.of_agreement(path, fresh if fresh.exists() else drawer, job.data_dir),
+        },
+        classes=[*data.CLASS_NAMES, rejecting.NONE],
+        temperature=float(temperature),
+        drawn_by=drawer,
+    )
+
+
+def _real_and_drawn(arrays: tuple[Array, Array], key: PRNGKey, count: int) -> tuple[Array, Array]:
+    """Return `count` real images and `count` draws."""
+    real, drawn = (rows(k, count, a) for k, a in zip(jax.random.split(key), arrays, strict=True))
+    return data.to_unit(real), drawn
+
+
 def _realism(job: Job) -> Iterator[Path]:
     config: realism.RealismConfig = job.config
     init_key, loop_key, pool_key = jax.random.split(jax.random.key(job.recipe.seed), 3)
@@ -76,17 +156,11 @@ def _realism(job: Job) -> Iterator[Path]:
     drawn = jnp.concatenate(
         [_draws(name, jax.random.fold_in(pool_key, i), _POOL) for i, name in enumerate(_GENERATORS)]
     )
-
-    def batcher(arrays: tuple[Array, Array], key: PRNGKey) -> tuple[Array, Array]:
-        keys = jax.random.split(key)
-        real, fake = (rows(k, config.batch // 2, a) for k, a in zip(keys, arrays, strict=True))
-        return data.to_unit(real), fake
-
     state = job.loop(
         loop_key,
         realism.init(init_key, config),
         realism.make_step(config),
-        batcher,
+        lambda arrays, key: _real_and_drawn(arrays, key, config.batch // 2),
         (images, drawn),
         scan=False,
     )
@@ -289,6 +363,7 @@ def _draws(name: str, key: PRNGKey, count: int) -> Array:
 JOBS = {
     "classifier": _classifier,
     "realism": _realism,
+    "rejecting": _rejecting,
     "ppgn": _ppgn,
     "autoencoder": _autoencoder,
     "captions": _captions,
@@ -296,6 +371,7 @@ JOBS = {
 CONFIGS = {
     "classifier": classifier.ClassifierConfig,
     "realism": realism.RealismConfig,
+    "rejecting": rejecting.RejectingConfig,
     "ppgn": ppgn.PPGNConfig,
     "autoencoder": autoencoder.AutoencoderConfig,
     "captions": captions.CaptionsConfig,

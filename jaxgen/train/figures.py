@@ -15,13 +15,18 @@ import numpy as np
 from jaxgen import data
 from jaxgen.core.errors import InputError
 from jaxgen.core.types import Array
-from jaxgen.metrics import frechet_distance
+from jaxgen.metrics import (
+    conditional_agreement,
+    expected_calibration_error,
+    frechet_distance,
+)
 from jaxgen.models.registry import describe, load
 from jaxgen.target.networks import Network
 from jaxgen.train.toy import coverage
 
 __all__ = [
     "apply",
+    "of_agreement",
     "of_classifier",
     "of_discriminator",
     "of_generator",
@@ -38,7 +43,7 @@ def apply(network: Network, x: Array, batch: int = 250) -> Array:
 
 
 def of_classifier(path: Path, data_dir: str | None) -> dict[str, Any]:
-    """Accuracy and mean log probability of the label, on all test images."""
+    """Accuracy, mean log probability of the label and calibration error, on all test images."""
     test = data.fashion_mnist("test", data_dir)
     logits = apply(load(path), data.to_unit(test.images))
     log_p = jax.nn.log_softmax(logits)[jnp.arange(len(test.labels)), test.labels]
@@ -46,7 +51,34 @@ def of_classifier(path: Path, data_dir: str | None) -> dict[str, Any]:
     return {
         "test_accuracy": _round(jnp.mean(right)),
         "test_log_probability": _round(jnp.mean(log_p)),
+        "test_calibration_error": _round(
+            expected_calibration_error(logits, jnp.asarray(test.labels))
+        ),
     }
+
+
+def of_agreement(path: Path, generator: str | Path, data_dir: str | None) -> dict[str, Any]:
+    """Return how far the judge agrees with a classifier: class by class, on exact draws given it.
+
+    Exact draws are 10 000 prior draws weighted by the class's probability; beside them stand test
+    images with the same weights, on which no generator can be better. Of a classifier that knows
+    "none of these", also how much of the test images and of the draws it says this of.
+    """
+    network, judge = load(path), load("fashion-mnist/judge")
+    z = jax.random.normal(jax.random.key(3), (_COUNT, *describe(generator).input_shape))
+    both = {
+        "draws": apply(load(generator), z),
+        "test": data.to_unit(data.fashion_mnist("test", data_dir).images),
+    }
+    found: dict[str, Any] = {}
+    for name, images in both.items():
+        logits = apply(network, images)
+        agree = conditional_agreement(logits, apply(judge, images))
+        found[f"judge_agrees_{name}"] = [_round(share, 4) for share in agree]
+        if logits.shape[1] > len(agree):
+            none = jnp.mean(jax.nn.softmax(logits)[:, len(agree) :].sum(axis=1))
+            found[f"none_of_these_{name}"] = _round(none, 4)
+    return found
 
 
 def of_generator(path: Path, data_dir: str | None, seed: int = 1) -> dict[str, Any]:

@@ -17,8 +17,8 @@ latents.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,10 +37,13 @@ __all__ = [
     "GANConfig",
     "GANState",
     "finish",
+    "first_vectors",
     "gradient_penalty",
     "init",
     "losses",
     "make_step",
+    "optimisers",
+    "with_statistics",
 ]
 
 LOSSES = ("non-saturating", "wgan-gp", *DIVERGENCES)
@@ -105,16 +108,12 @@ def init(key: PRNGKey, config: GANConfig) -> GANState:
     discriminator = Discriminator(config.width, rngs=nnx.Rngs(d_key))
     _, params, statistics = nnx.split(generator, nnx.Param, ...)
     _, d_params = nnx.split(discriminator)
-    vectors = jax.tree.map(
-        lambda w: jax.random.normal(u_key, (w.shape[-1],)) if w.ndim > 1 else jnp.zeros(0),
-        nnx.to_pure_dict(d_params),
-    )
-    opt_g, opt_d = _optimisers(config)
+    opt_g, opt_d = optimisers(config)
     return GANState(
         params,
         statistics,
         d_params,
-        vectors,
+        first_vectors(u_key, d_params),
         jax.tree.map(jnp.array, params),
         opt_g.init(params),
         opt_d.init(d_params),
@@ -170,7 +169,7 @@ def make_step(config: GANConfig) -> Step:
     """
     g_def, *_ = nnx.split(nnx.eval_shape(lambda: _train_generator(config)), nnx.Param, ...)
     d_def, _ = nnx.split(nnx.eval_shape(lambda: Discriminator(config.width, rngs=nnx.Rngs(0))))
-    opt_g, opt_d = _optimisers(config)
+    opt_g, opt_d = optimisers(config)
     of_critic, of_generator = losses(config)
 
     def generate(params: ArrayTree, statistics: ArrayTree, z: Array) -> tuple[Array, ArrayTree]:
@@ -256,23 +255,12 @@ def finish(
 ) -> tuple[Generator, Discriminator]:
     """Return the generator of averaged weights with batch norm folded in, and D.
 
-    The averaged weights never ran in training, so their batch statistics are measured
-    here, over `count` latents at once. The key is consumed.
+    Batch statistics are measured over `count` latents at once. The key is consumed.
     """
     module = _train_generator(config)
     nnx.update(module, state.average)
-    for norm in (module.norm0, module.norm1):
-        assert norm is not None
-        norm.momentum = 0.0  # keep the last batch's statistics
-    graph, variables = nnx.split(module)
-
-    @jax.jit
-    def measure(variables: ArrayTree, z: Array) -> ArrayTree:
-        module = nnx.merge(graph, variables, copy=True)
-        module(z)
-        return nnx.state(module)
-
-    nnx.update(module, measure(variables, jax.random.normal(key, (count, config.latent))))
+    z = jax.random.normal(key, (count, config.latent))
+    module = with_statistics(module, (module.norm0, module.norm1), z)
     discriminator = Discriminator(config.width, rngs=nnx.Rngs(0))
     if not config.spectral:
         nnx.update(discriminator, state.discriminator)
@@ -285,6 +273,39 @@ def finish(
 
     nnx.update(discriminator, converged(state.discriminator, state.vectors))
     return module.fold(), discriminator
+
+
+def with_statistics(module: nnx.Module, norms: Iterable[nnx.BatchNorm | None], z: Array) -> Any:
+    """Return a generator whose batch statistics are those of the latents `z`, `[N, latent]`.
+
+    Averaged weights never ran in training, so theirs are measured once, over many latents.
+
+    Args:
+      module: in training mode.
+      norms: all of its batch normalisations.
+      z: the latents.
+    """
+    for norm in norms:
+        assert norm is not None
+        norm.momentum = 0.0  # keep the last batch's statistics
+    graph, variables = nnx.split(module)
+
+    @jax.jit
+    def measure(variables: ArrayTree, z: Array) -> ArrayTree:
+        module = nnx.merge(graph, variables, copy=True)
+        module(z)
+        return nnx.state(module)
+
+    nnx.update(module, measure(variables, z))
+    return module
+
+
+def first_vectors(key: PRNGKey, params: ArrayTree) -> ArrayTree:
+    """Return random vectors for `power_iteration` to begin with. The key is consumed."""
+    return jax.tree.map(
+        lambda w: jax.random.normal(key, (w.shape[-1],)) if w.ndim > 1 else jnp.zeros(0),
+        nnx.to_pure_dict(params),
+    )
 
 
 def power_iteration(params: ArrayTree, vectors: ArrayTree) -> ArrayTree:
@@ -323,9 +344,11 @@ def _train_generator(config: GANConfig) -> Generator:
     return Generator(config.latent, config.width, norm=True, rngs=nnx.Rngs(0))
 
 
-def _optimisers(
-    config: GANConfig,
+def optimisers(
+    config: Any,
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+    """Adam for the generator and for the discriminator, by a `GANConfig` or one with its rates."""
+
     def adam(rate: float) -> optax.GradientTransformation:
         begin = int(config.decay_from * config.steps)
         schedule = optax.linear_schedule(

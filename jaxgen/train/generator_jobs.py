@@ -20,7 +20,7 @@ from jaxgen.metrics import frechet_distance
 from jaxgen.models.fashion_mnist.dcgan import Discriminator
 from jaxgen.models.fashion_mnist.vae import Decoder
 from jaxgen.models.registry import load
-from jaxgen.train import began, bgan, figures, gan, toy, vae
+from jaxgen.train import began, bgan, figures, gan, projected, toy, vae
 from jaxgen.train.job import UNIT, Job, rows
 
 __all__ = ["CONFIGS", "JOBS", "binary"]
@@ -76,6 +76,45 @@ def _gan(job: Job) -> Iterator[Path]:
         UNIT,
         lambda path: figures.of_discriminator(path, job.weights(job.name), job.data_dir),
     )
+
+
+def _projected(job: Job) -> Iterator[Path]:
+    config: projected.ProjectedConfig = job.config
+    init_key, loop_key = jax.random.split(jax.random.key(job.recipe.seed))
+    images = jnp.asarray(data.fashion_mnist("train", job.data_dir).images)
+    end_key = jax.random.fold_in(loop_key, config.steps)  # one step further than the loop's
+    classifier = load("fashion-mnist/cnn")
+    taken: list[Path] = []
+
+    def save(name: str, state: Any, **extra: object) -> Path:
+        return job.save(
+            name,
+            "residual.Generator",
+            projected.finish(end_key, state, config),
+            {"latent": config.latent, "width": config.width},
+            f"{_NORMAL}; images in [0, 1]",
+            lambda path: figures.of_generator(path, job.data_dir),
+            classifier="fashion-mnist/cnn",
+            **extra,
+        )
+
+    def snapshot(step: int, state: Any) -> None:
+        if step in job.snapshots:
+            taken.append(save(f"{job.name}-{step}", state, snapshot=step))
+
+    state = job.loop(
+        loop_key,
+        projected.init(init_key, config),
+        projected.make_step(config, nnx.merge(classifier.graphdef, classifier.params)),
+        lambda images, key: data.to_unit(rows(key, config.batch, images)),
+        images,
+        scan=False,
+        chunk=50,
+        visit=snapshot,
+        stops=job.snapshots,
+    )
+    yield from taken
+    yield save(job.name, state)
 
 
 def _vae(job: Job) -> Iterator[Path]:
@@ -276,9 +315,17 @@ def _of_binary(path: Path, latent: int, data_dir: str | None) -> dict[str, Any]:
     }
 
 
-JOBS = {"gan": _gan, "vae": _vae, "toy": _toy, "began": _began, "bgan": _bgan}
+JOBS = {
+    "gan": _gan,
+    "projected": _projected,
+    "vae": _vae,
+    "toy": _toy,
+    "began": _began,
+    "bgan": _bgan,
+}
 CONFIGS = {
     "gan": gan.GANConfig,
+    "projected": projected.ProjectedConfig,
     "vae": vae.VAEConfig,
     "toy": toy.ToyConfig,
     "began": began.BEGANConfig,

@@ -29,11 +29,13 @@ _CONFIGS: dict[str, Callable[..., Any]] = {**generator_jobs.CONFIGS, **condition
 
 RECIPES: dict[str, Recipe] = {
     "fashion-mnist/dcgan": Recipe("gan", 10_500, options={"decay_from": 0.6}),
+    "fashion-mnist/gan": Recipe("projected", 7_500),
     "fashion-mnist/vae": Recipe("vae", 8_000, options={"likelihood": "bernoulli"}),
     "fashion-mnist/vae-gaussian": Recipe("vae", 8_000, seed=1, options={"likelihood": "gaussian"}),
     "fashion-mnist/cnn": Recipe(
         "classifier", 6_500, options={"shift": 0}, model={"network": "cnn.Classifier"}
     ),
+    "fashion-mnist/classifier": Recipe("rejecting", 6_500, model={"draws": "fashion-mnist/gan"}),
     "fashion-mnist/judge": Recipe(
         "classifier",
         3_500,
@@ -150,7 +152,7 @@ def run(
         recipe.dtype,
     )
     stops = tuple(sorted(set(snapshots)))
-    if stops and recipe.method not in ("gan", "began"):
+    if stops and recipe.method not in ("gan", "projected", "began"):
         raise expected("snapshots", "none for this network", list(stops), "fashion-mnist/dcgan has")
     if stops and not 1 <= stops[0] <= stops[-1] <= recipe.steps:
         raise expected("snapshots", f"steps from 1 to {recipe.steps}", list(stops))

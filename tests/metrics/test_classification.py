@@ -10,6 +10,8 @@ from jaxgen.core.errors import InputError
 from jaxgen.metrics import (
     classifier_accuracy,
     classifier_score,
+    conditional_agreement,
+    expected_calibration_error,
     feature_frechet_distance,
 )
 
@@ -80,3 +82,46 @@ def test_bad_input_is_refused():
         classifier_accuracy(jnp.zeros((3, 2)), jnp.zeros(3))
     with pytest.raises(InputError, match="top"):
         classifier_accuracy(jnp.zeros((3, 2)), jnp.zeros(3, int), top=3)
+
+
+@pytest.mark.parametrize("bins", [1, 4, 15])
+def test_calibration_error_equals_a_loop_over_bins(bins):
+    logits = logits_of(5, n=400, k=4)
+    labels = np.random.default_rng(6).integers(0, 4, 400)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    confidence, right = p.max(axis=1), p.argmax(axis=1) == labels
+    wanted = 0.0
+    for b in range(bins):
+        inside = (confidence >= b / bins) & (confidence < (b + 1) / bins)
+        if inside.any():
+            wanted += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    found = expected_calibration_error(logits.astype(np.float32), labels, bins=bins)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+def test_calibration_error_of_what_says_how_often_it_is_right():
+    """Labels drawn with the classifier's own probabilities: 0 but for the labels' noise."""
+    logits = jnp.asarray(logits_of(7, n=40_000, k=3, scale=1.0), jnp.float32)
+    labels = jax.random.categorical(jax.random.key(0), logits)
+    assert expected_calibration_error(logits, labels) < 0.01
+    assert expected_calibration_error(4.0 * logits, labels) > 0.1
+    sure = 1e4 * jax.nn.one_hot(labels, 3)
+    assert expected_calibration_error(sure, labels) == 0.0
+    assert expected_calibration_error(-sure, labels) > 0.4
+    with pytest.raises(InputError, match="bins"):
+        expected_calibration_error(logits, labels, bins=0)
+    with pytest.raises(InputError, match="labels"):
+        expected_calibration_error(logits, labels[1:])
+
+
+def test_agreement_is_that_of_draws_accepted_by_their_probability():
+    logits, judge = logits_of(8, n=50, k=4, scale=1.0), logits_of(9, n=50, k=3)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    rng = np.random.default_rng(0)
+    found = conditional_agreement(logits, judge)
+    assert found.shape == (3,)
+    for c in range(3):
+        rows = rng.choice(50, size=200_000, p=p[:, c] / p[:, c].sum())
+        np.testing.assert_allclose(found[c], np.mean(judge.argmax(1)[rows] == c), atol=0.005)
+    with pytest.raises(InputError, match="judge_logits"):
+        conditional_agreement(logits[:, :2], judge)

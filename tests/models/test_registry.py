@@ -12,6 +12,7 @@ from flax import nnx
 from jaxgen import data
 from jaxgen.core.errors import InputError
 from jaxgen.models import available, describe, load
+from jaxgen.models.fashion_mnist import residual
 from jaxgen.models.fashion_mnist.dcgan import Generator
 from jaxgen.models.ported import PORTED
 from jaxgen.models.registry import ARCHITECTURES, build
@@ -155,6 +156,23 @@ def test_batch_norm_folds_away_exactly():
     assert module.fold().fold() is not None
     frozen = freeze(module)
     np.testing.assert_allclose(frozen(z[:1]), frozen(z)[:1], atol=1e-6)
+
+
+def test_batch_norms_of_the_residual_generator_fold_away_exactly():
+    module = residual.Generator(6, 4, norm=True, rngs=nnx.Rngs(0))
+    z = jax.random.normal(jax.random.key(0), (16, 6))
+    for _ in range(3):
+        module(z)  # moves the running statistics away from 0 and 1
+    for norm in module.norms.values():
+        norm.scale[...] = jnp.linspace(0.5, 2.0, norm.scale[...].size)
+        norm.bias[...] = jnp.linspace(-1.0, 1.0, norm.bias[...].size)
+    module.eval()
+    folded = module.fold()
+    np.testing.assert_allclose(folded(z), module(z), atol=2e-6)
+    assert not folded.norms
+    assert folded.fold() is folded
+    frozen = freeze(folded)
+    np.testing.assert_allclose(frozen(z[0]), folded(z)[0], atol=2e-6)
 
 
 def test_a_file_loads_by_its_path(tmp_path):

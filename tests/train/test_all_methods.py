@@ -20,7 +20,7 @@ from jaxgen.models.fashion_mnist.cnn import Classifier
 from jaxgen.models.fashion_mnist.mlp import MLP
 from jaxgen.models.text.language_models import LanguageModel, TextCNN
 from jaxgen.sequences import seqgan
-from jaxgen.train import autoencoder, began, bgan, classifier, gan, realism, toy, vae
+from jaxgen.train import autoencoder, began, bgan, classifier, gan, projected, realism, toy, vae
 from jaxgen.train.loop import train_loop
 
 STEPS, BATCH = 4, 8
@@ -39,6 +39,12 @@ def of_gan(**options):
     config = gan.GANConfig(STEPS, batch=BATCH, latent=3, width=2, **options)
     batcher = drawn(config.critic_steps * BATCH)
     return gan.init(KEY, config), gan.make_step(config), batcher, pictures()
+
+
+def of_projected():
+    config = projected.ProjectedConfig(STEPS, batch=BATCH, latent=3, width=4)
+    step = projected.make_step(config, Classifier(rngs=nnx.Rngs(0)))
+    return projected.init(KEY, config), step, drawn(), pictures()
 
 
 def of_vae(**options):
@@ -135,6 +141,7 @@ METHODS = {
     "gan": of_gan,
     "wgan-gp": lambda: of_gan(**WGAN),
     "f-gan": lambda: of_gan(loss="reverse-kl"),
+    "projected": of_projected,
     "vae": of_vae,
     "beta-vae": lambda: of_vae(beta=4.0, likelihood="gaussian"),
     "began": of_began,

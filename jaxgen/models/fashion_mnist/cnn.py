@@ -8,13 +8,29 @@ Shapes: image `[..., 28, 28, 1]` in [0, 1], logits `[..., classes]`.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 from flax import nnx
 
 from jaxgen.core.types import Array
 from jaxgen.models.conv.layers import Conv
 
-__all__ = ["Classifier"]
+__all__ = ["Classifier", "Maps"]
+
+
+class Maps(NamedTuple):
+    """What a classifier makes of an image on the way to its logits.
+
+    Attributes:
+      early: after the second convolution, `[..., 14, 14, width]`.
+      late: after the last convolution, `[..., 7, 7, 2 * width]`.
+      hidden: the hidden layer before its GELU, `[..., hidden]`.
+    """
+
+    early: Array
+    late: Array
+    hidden: Array
 
 
 class Classifier(nnx.Module):
@@ -48,10 +64,18 @@ class Classifier(nnx.Module):
 
     def spatial(self, image: Array) -> Array:
         """Return what the last convolution makes of an image: `[..., 7, 7, 2 * width]`."""
+        return self._convolved(image)[1]
+
+    def maps(self, image: Array) -> Maps:
+        """Return what three of the layers make of an image."""
+        early, late = self._convolved(image)
+        return Maps(early, late, self.hidden(late.reshape((*late.shape[:-3], -1))))
+
+    def _convolved(self, image: Array) -> tuple[Array, Array]:
+        """Return what the second and the last convolution make of an image."""
         h = (image - 0.286) / 0.353  # the mean and deviation of Fashion-MNIST's pixels
-        for layer in (self.conv1, self.conv2, self.conv3, self.conv4):
-            h = jax.nn.gelu(layer(h))
-        return h
+        early = jax.nn.gelu(self.conv2(jax.nn.gelu(self.conv1(h))))
+        return early, jax.nn.gelu(self.conv4(jax.nn.gelu(self.conv3(early))))
 
     def __call__(self, image: Array) -> Array:
         """Return the logits of an image, or of a batch of them."""

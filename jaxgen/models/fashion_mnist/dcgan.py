@@ -15,6 +15,7 @@ from flax import nnx
 
 from jaxgen.core.types import Array
 from jaxgen.models.conv.layers import Conv, ConvTranspose
+from jaxgen.models.conv.norms import affine
 
 __all__ = ["Discriminator", "Generator"]
 
@@ -64,10 +65,10 @@ class Generator(nnx.Module):
             return self
         latent = self.project.kernel.shape[0]
         folded = Generator(latent, self.width, rngs=nnx.Rngs(0))
-        scale, shift = _affine(self.norm0)
+        scale, shift = affine(self.norm0)
         folded.project.kernel[...] = self.project.kernel[...] * jnp.tile(scale, 49)[None, :]
         folded.project.bias = nnx.Param(jnp.tile(shift, 49))
-        scale, shift = _affine(self.norm1)
+        scale, shift = affine(self.norm1)
         folded.up1.kernel[...] = self.up1.kernel[...] * scale[None, None, None, :]
         folded.up1.bias = nnx.Param(shift)
         folded.up2.kernel[...] = self.up2.kernel[...]
@@ -96,11 +97,3 @@ class Discriminator(nnx.Module):
         for layer in (self.conv1, self.conv2, self.conv3):
             h = jax.nn.leaky_relu(layer(h), 0.2)
         return self.out(h.reshape((*image.shape[:-3], -1)))[..., 0]
-
-
-def _affine(norm: nnx.BatchNorm) -> tuple[Array, Array]:
-    """Return what a BatchNorm does at inference: `x * scale + shift`."""
-    assert norm.scale is not None
-    assert norm.bias is not None
-    scale = norm.scale[...] / jnp.sqrt(norm.var[...] + norm.epsilon)
-    return scale, norm.bias[...] - norm.mean[...] * scale
