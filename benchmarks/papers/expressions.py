@@ -20,12 +20,14 @@ views that fool a network, no independent judge), and under the network that was
 conditioned on, how far it moved from the first draws (`other_`: years of age and probability of
 female, where the expression alone was asked for; else the expression's total variation). Ascent
 stays near its start; another draw is another person, and should be: compare with `best`.
+`judge` is the probability of the sex under a network that nothing was conditioned on, of other
+authors and trained on other images (`--judge face-gender`, if it was fetched).
 `log_z` has a check: `log_mean_prior`, the log of the mean probability over all prior draws.
 `exact` is the mean probability under the posterior itself, from all prior draws by their weights.
 `distinct` is the mean angle between chains' latents, over a right angle. |z| says nothing,
 since the sphere fixes it. Nothing has converged at this size.
 
-  jaxgen fetch progan-celeba128 face-expression face-age-gender
+  jaxgen fetch progan-celeba128 face-expression face-age-gender face-gender
   python benchmarks/papers/expressions.py --rows runs/expressions.jsonl --figure expressions.png
 
 `--network`, `--expression` and `--age-gender` also take files. What `--rows` holds is not
@@ -57,6 +59,8 @@ from jaxgen.target.conditions import Sum
 SIZE = 112
 # Row and column of the corner and the side, of 128: what is conditioned on, and what is not.
 CROP = (10, 10, 108)
+# The judge's face chip is a tighter one, 32 pixels wide; its classes are female and male.
+CHIP, CHIP_SIZE = (30, 20, 88), 32
 HELD_OUT = ((16, 14, 100), (4, 4, 120), (14, 8, 104))
 SEXES = ("male", "female")
 METHODS = ("prior", "best", "ours", "map")
@@ -78,10 +82,15 @@ class Face:
 
 def pair(image, crop):
     """Return a square of an image, clipped to [0, 1] and resized, and its mirror image."""
+    seen = square(image, crop, SIZE)
+    return jnp.stack([seen, seen[:, ::-1]])
+
+
+def square(image, crop, size):
+    """Return a square of an image, clipped to [0, 1] and resized."""
     top, left, side = (n * image.shape[0] // 128 for n in crop)
     seen = jnp.clip(image[top : top + side, left : left + side], 0, 1)
-    seen = jax.image.resize(seen, (SIZE, SIZE, 3), "linear")
-    return jnp.stack([seen, seen[:, ::-1]])
+    return jax.image.resize(seen, (size, size, 3), "linear")
 
 
 def kind_of(word):
@@ -102,14 +111,20 @@ def condition_of(nets, words):
 @jax.jit
 def measured(nets, image):
     """Return what the networks say of an image, by crop: probabilities `[1 + held out, K]`, age."""
+    nets = dict(nets)
+    judge = nets.pop("judge", None)
     seen = jnp.concatenate([pair(image, crop) for crop in (CROP, *HELD_OUT)])
     found = {kind: net(seen) for kind, net in nets.items()}
     found = {kind: x.reshape(-1, 2, x.shape[-1]).mean(axis=1) for kind, x in found.items()}
-    return {
+    facts = {
         "expression": jax.nn.softmax(found["expression"]),
         "sex": jax.nn.softmax(found["sex"][:, 1:]),
         "age": found["sex"][0, 0],
     }
+    if judge is not None:
+        female = jax.nn.softmax(judge(square(image, CHIP, CHIP_SIZE)))[0]
+        facts["judged"] = jnp.stack([1.0 - female, female])
+    return facts
 
 
 def probability(facts, words, held_out=False):
@@ -211,6 +226,9 @@ def summary(rows, words, chains):
             "held_out": np.mean([probability(f, words, True) for f in facts]),
             "distinct": spread(row["latents"]),
         }
+        if "sex" in asked and "judged" in facts[0]:
+            sex = next(word for word in words.split(" + ") if word in SEXES)
+            result[method]["judge"] = np.mean([f["judged"][SEXES.index(sex)] for f in facts])
         pairs = list(zip(facts, first, strict=True))
         if "sex" not in asked:
             result[method] |= {
@@ -257,6 +275,8 @@ def load(args):
     """Return (generator, its prior, {"expression", "sex": network})."""
     if not args.smoke:
         nets = {"expression": jaxgen.load(args.expression), "sex": jaxgen.load(args.age_gender)}
+        if args.judge:
+            nets["judge"] = jaxgen.load(args.judge)
         return jaxgen.load(args.network), jaxgen.Sphere.of(512), nets
     # Without the networks: the smallest generator there is and random ones in their place.
     from flax import nnx
@@ -280,6 +300,7 @@ def main():
     parser.add_argument("--network", default="progan-celeba128", help="a name or a file")
     parser.add_argument("--expression", default="face-expression", help="a name or a file")
     parser.add_argument("--age-gender", default="face-age-gender", help="a name or a file")
+    parser.add_argument("--judge", help="a name or a file, as face-gender; none by default")
     parser.add_argument(
         "--conditions", default="surprised,happy,female", help="with commas between (%(default)s)"
     )

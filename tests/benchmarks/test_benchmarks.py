@@ -47,6 +47,7 @@ SCRIPTS = [
     "reference_answers",
     "reference_set",
     "seqgan",
+    "shipped_weights",
     "throughput",
     "toy_cogeneration",
     "trajectory_length",
