@@ -25,6 +25,7 @@ from jaxgen.core.types import Array, PRNGKey
 
 __all__ = [
     "CLASS_NAMES",
+    "NONE_OF_THESE",
     "RING_VARIANCE",
     "Examples",
     "Images",
@@ -49,6 +50,8 @@ CLASS_NAMES = (
     "bag",
     "ankle boot",
 )
+NONE_OF_THESE = "none of these"
+"""The class beside them, of a classifier that knows what no garment is."""
 
 VARIABLE = "JAXGEN_FASHION_MNIST"
 DEBIAN_FOLDER = "/usr/share/datasets/fashion-mnist"

@@ -205,11 +205,15 @@ def with_judge_agreement(
     except InputError:  # not installed
         return list(finished)
     shape = finished[0].result.draws["image"].shape[2:]
-    if judge.info.classes != names or judge.info.input_shape != shape:
+    known = judge.info.classes
+    if tuple(names[: len(known)]) != known or judge.info.input_shape != shape:
         return list(finished)
     classify = jax.jit(lambda network, images: jnp.argmax(jax.vmap(network)(images), axis=-1))
     result = []
     for done, label in zip(finished, labels, strict=True):
+        if label >= len(known):  # "none of these", which the judge does not know
+            result.append(done)
+            continue
         images, weights = draws(done)
         right = np.asarray(classify(judge.network, jnp.asarray(images))) == label
         facts = {**done.facts, "judge_agreement": float(np.dot(weights, right))}

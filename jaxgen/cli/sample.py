@@ -125,9 +125,10 @@ def _labels(text: str, names: tuple[str, ...]) -> list[int]:
     """Return the classes that --classes names, in their order, each once."""
     from jaxgen.cli.options import class_index
     from jaxgen.core.errors import expected
+    from jaxgen.data import NONE_OF_THESE
 
-    if text == "all":
-        return list(range(len(names)))
+    if text == "all":  # what is none of the classes is drawn where it is asked for by name
+        return [label for label, name in enumerate(names) if name != NONE_OF_THESE]
     words = [word.strip() for word in text.split(",")]
     labels = [class_index(word, names, "--classes") for word in words]
     if len(set(labels)) < len(labels):

@@ -8,11 +8,18 @@ is measured by M = L(x) + |gamma L(x) - L(G(z))| (Berthelot, Schumm & Metz 2017,
 to 3.5). The mean is over pixels, and latents are uniform on [-1, 1], as there. The rate is
 halved whenever the mean of M has not fallen for a while, as there. One draw of z serves both
 losses, as in the usual program: the autoencoder runs once on it, forwards and back.
+
+Not in the paper: with `features`, L also has the differences of what a trained classifier makes
+of v and of D(v),
+
+    L(v) = mean |v - D(v)|^eta + features sum_l mean |h_l(v) - h_l(D(v))| / mean |h_l(x)|,
+
+so that texture counts which an error of pixels hardly has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +29,7 @@ import optax
 from flax import nnx
 from optax.contrib import reduce_on_plateau
 
+from jaxgen.core.errors import expected
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.models.conv.layers import Conv, Form
 from jaxgen.models.fashion_mnist.began import Autoencoder, Decoder, Generator
@@ -61,6 +69,7 @@ class BEGANConfig(NamedTuple):
       residual: the updates over which the carry of the vanishing residuals goes from 1 to 0;
         16,000 in the paper; 0 for none.
       ema: of the generator that is kept.
+      features: the weight of a classifier's maps in the loss; 0 in the paper.
     """
 
     steps: int
@@ -78,6 +87,7 @@ class BEGANConfig(NamedTuple):
     residual: int = 16_000
     beta1: float = 0.5
     ema: float = 0.999
+    features: float = 0.0
 
 
 class BEGANState(NamedTuple):
@@ -154,19 +164,35 @@ def rate_share(state: Any) -> Array:
     return state[1].scale
 
 
-def make_step(config: BEGANConfig, form: Form = "auto") -> Step:
+def make_step(
+    config: BEGANConfig,
+    form: Form = "auto",
+    maps: Callable[[Array], Sequence[Array]] | None = None,
+) -> Step:
     """Return the update of both networks at once, from the same state, on images `[B, 28, 28, 1]`.
 
-    `form` is the convolutions', see `jaxgen.models.conv.layers`; on CPU "xla" is the faster one in
-    training outside a compiled loop, and much the slower one inside.
+    Args:
+      config: the hyper-parameters.
+      form: of the convolutions, see `jaxgen.models.conv.layers`; on CPU "xla" is the faster one in
+        training outside a compiled loop, and much the slower one inside.
+      maps: images to h_l, each over its mean magnitude; needed where `config.features` is not 0.
+
+    Raises:
+      InputError: for features without maps.
     """
+    if config.features and maps is None:
+        raise expected("maps", f"a function, for features {config.features}", None)
     g_def = _graph(Decoder, config, form)
     d_def = _graph(Autoencoder, config, form)
     rule = optimiser(config)
 
     def loss(params: ArrayTree, images: Array, carry: Array | float) -> Array:
-        missed = jnp.abs(images - nnx.merge(d_def, params)(images, carry))
-        return jnp.mean(missed**config.eta)
+        made = nnx.merge(d_def, params)(images, carry)
+        error = jnp.mean(jnp.abs(images - made) ** config.eta)
+        if not config.features or maps is None:
+            return error
+        pairs = zip(maps(images), maps(made), strict=True)
+        return error + config.features * sum(jnp.mean(jnp.abs(a - b)) for a, b in pairs)
 
     def step(state: BEGANState, real: Array, key: PRNGKey) -> tuple[BEGANState, dict[str, Array]]:
         left = carry(state.step, config)

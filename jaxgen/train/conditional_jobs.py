@@ -137,7 +137,7 @@ def _rejecting(job: Job) -> Iterator[Path]:
             **figures.of_classifier(path, job.data_dir),
             **figures.of_agreement(path, fresh if fresh.exists() else drawer, job.data_dir),
         },
-        classes=[*data.CLASS_NAMES, rejecting.NONE],
+        classes=[*data.CLASS_NAMES, data.NONE_OF_THESE],
         temperature=float(temperature),
         drawn_by=drawer,
     )

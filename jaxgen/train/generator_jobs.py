@@ -5,7 +5,7 @@ Each takes a `jaxgen.train.job.Job` and yields the weight files that it wrote.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +218,7 @@ def _began(job: Job) -> Iterator[Path]:
     state = job.loop(
         loop_key,
         began.init(init_key, config),
-        began.make_step(config, "xla"),
+        began.make_step(config, "xla", _scaled_maps(images) if config.features else None),
         lambda images, key: data.to_unit(rows(key, config.batch, images)),
         images,
         scan=False,
@@ -250,6 +250,16 @@ def _began(job: Job) -> Iterator[Path]:
         _IMAGES,
         measured,
     )
+
+
+def _scaled_maps(images: Array, count: int = 2000) -> Callable[[Array], tuple[Array, ...]]:
+    """Return what the shipped classifier makes of images, each map over its mean magnitude."""
+    network = load("fashion-mnist/cnn")
+    classifier = nnx.merge(network.graphdef, network.params)
+    scales = [
+        float(jnp.mean(jnp.abs(h))) for h in jax.jit(classifier.maps)(data.to_unit(images[:count]))
+    ]
+    return lambda x: tuple(h / scale for h, scale in zip(classifier.maps(x), scales, strict=True))
 
 
 def _bgan(job: Job) -> Iterator[Path]:

@@ -22,10 +22,7 @@ import jax.numpy as jnp
 from jaxgen.core.types import Array
 from jaxgen.models.fashion_mnist.cnn import Classifier
 
-__all__ = ["NONE", "RejectingConfig", "fitted_temperature", "lowest", "with_temperature"]
-
-NONE = "none of these"
-"""The name of the last class."""
+__all__ = ["RejectingConfig", "fitted_temperature", "lowest", "with_temperature"]
 
 # Temperatures that are tried, from 1/4 to 4.
 _TRIED = 241

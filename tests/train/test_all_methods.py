@@ -52,9 +52,10 @@ def of_vae(**options):
     return vae.init(KEY, config), vae.make_step(config), drawn(), pictures()
 
 
-def of_began():
-    config = began.BEGANConfig(STEPS, batch=BATCH, latent=3, width=2)
-    return began.init(KEY, config), began.make_step(config), drawn(), pictures()
+def of_began(**options):
+    config = began.BEGANConfig(STEPS, batch=BATCH, latent=3, width=2, **options)
+    maps = Classifier(width=2, hidden=3, rngs=nnx.Rngs(0)).maps
+    return began.init(KEY, config), began.make_step(config, maps=maps), drawn(), pictures()
 
 
 class Pixels(nnx.Module):
@@ -145,6 +146,7 @@ METHODS = {
     "vae": of_vae,
     "beta-vae": lambda: of_vae(beta=4.0, likelihood="gaussian"),
     "began": of_began,
+    "began-features": lambda: of_began(features=0.1),
     "bgan": lambda: of_bgan("importance"),
     "bgan-reinforce": lambda: of_bgan("reinforce"),
     "seqgan-likelihood": of_likelihood,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxgen.core.errors import InputError
 from jaxgen.models.fashion_mnist.began import Autoencoder, Decoder, Generator
 from jaxgen.train import began
 from jaxgen.train.loop import train_loop
@@ -147,6 +148,24 @@ def test_one_step_is_the_paper_s():
         for g, m in zip(jax.tree.leaves(gradient), jax.tree.leaves(moved), strict=True):
             clear = np.abs(g) > 1e-5
             np.testing.assert_array_equal(np.sign(m)[clear], -np.sign(g)[clear])
+
+
+@pytest.mark.slow
+def test_features_add_to_the_loss_what_the_maps_miss():
+    state = began.init(jax.random.key(0), CONFIG)
+    real, config = stripes(8), CONFIG._replace(features=0.3)
+
+    def maps(x):
+        return x[:, ::2] ** 2, jnp.mean(x, axis=(1, 2))
+
+    _, metrics = jax.jit(began.make_step(config, maps=maps))(state, real, jax.random.key(1))
+    made = jax.jit(began.finish(state, CONFIG)[1])(real)
+    wanted = float(jnp.mean(jnp.abs(real - made)))
+    for a, b in zip(maps(real), maps(made), strict=True):
+        wanted += 0.3 * float(jnp.mean(jnp.abs(a - b)))
+    assert float(metrics["real"]) == pytest.approx(wanted, rel=1e-5)
+    with pytest.raises(InputError, match="maps"):
+        began.make_step(config)
 
 
 def test_k_is_kept_between_zero_and_one():
