@@ -21,8 +21,8 @@ import jax
 import jaxgen
 from jaxgen.cli.progress import Reporter
 
-generator = jaxgen.load("fashion-mnist/dcgan")
-classifier = jaxgen.load("fashion-mnist/cnn")
+generator = jaxgen.load("fashion-mnist/gan")
+classifier = jaxgen.load("fashion-mnist/classifier")
 posterior = jaxgen.Posterior(
     jaxgen.Gaussian.standard(64), generator, jaxgen.ClassLogSoftmax(classifier, label=8)
 )

@@ -24,7 +24,7 @@ import jaxgen
 image = jnp.asarray(jaxgen.examples().images[33] / 255.0, jnp.float32)
 mask = jnp.ones((28, 28)).at[14:].set(0)
 found = jaxgen.tasks.inpaint(
-    jax.random.key(0), "fashion-mnist/dcgan", image, mask, noise=0.1, num_chains=16
+    jax.random.key(0), "fashion-mnist/gan", image, mask, noise=0.1, num_chains=16
 )
 
 # %% [markdown]

@@ -62,6 +62,7 @@ def _run(options: Namespace) -> int:
 
     from jaxgen.cli import reconstruct, runs
     from jaxgen.cli.progress import Reporter
+    from jaxgen.data import CLASS_NAMES
     from jaxgen.plotting.pictures import class_grid, reconstructions
 
     shared = {"seed": options.seed, "checkpoint_every": options.checkpoint_every}
@@ -74,10 +75,10 @@ def _run(options: Namespace) -> int:
         small = {"chains": 8, "num_mcmc_steps": 1, "warmup": 2, "steps": 2, "thin": 1}
         classes, pixels = (dataclasses.replace(s, **small) for s in (classes, pixels))
     path = runs.out_folder(options, "demo")
-    generator = runs.load("fashion-mnist/dcgan", "generator", "--model")
-    classifier = runs.load("fashion-mnist/cnn", "classifier", "--classifier")
+    generator = runs.load("fashion-mnist/gan", "generator", "--model")
+    classifier = runs.load("fashion-mnist/classifier", "classifier", "--classifier")
     names = classifier.info.classes
-    labels = range(2 if options.quick else len(names))
+    labels = range(2 if options.quick else len(CLASS_NAMES))
     tasks = _TASKS[2:4] if options.quick else _TASKS if options.full else _SHORT
     key_classes, key_pixels = jax.random.split(jax.random.key(options.seed))
 

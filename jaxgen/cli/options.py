@@ -202,7 +202,7 @@ def add_models(parser: Any) -> None:
     )
     parser.add_argument(
         "--model",
-        default="fashion-mnist/dcgan",
+        default="fashion-mnist/gan",
         help="generator: a name or a file (default: %(default)s)",
     )
     parser.add_argument(
@@ -213,7 +213,7 @@ def add_models(parser: Any) -> None:
     )
     parser.add_argument(
         "--classifier",
-        default="fashion-mnist/cnn",
+        default="fashion-mnist/classifier",
         help="classifier for --class: a name or a file (default: %(default)s)",
     )
     parser.add_argument(

@@ -35,12 +35,12 @@ def add(commands: Commands, name: str) -> None:
     )
     parser.add_argument(
         "--model",
-        default="fashion-mnist/dcgan",
+        default="fashion-mnist/gan",
         help="generator: a name or a file (default: %(default)s)",
     )
     parser.add_argument(
         "--classifier",
-        default="fashion-mnist/cnn",
+        default="fashion-mnist/classifier",
         help="classifier that says what a class is: a name or a file (default: %(default)s)",
     )
     add_sampling(parser)

@@ -3,6 +3,8 @@
 __all__ = ["FETCHABLE", "PARTS", "SHIPPED", "TRAINABLE"]
 
 SHIPPED = {
+    "fashion-mnist/gan": "fashion_mnist_gan",
+    "fashion-mnist/classifier": "fashion_mnist_classifier",
     "fashion-mnist/dcgan": "fashion_mnist_dcgan",
     "fashion-mnist/dcgan-discriminator": "fashion_mnist_dcgan_discriminator",
     "fashion-mnist/vae": "fashion_mnist_vae",
@@ -28,6 +30,7 @@ SHIPPED = {
 # Recipes whose weights are not shipped: `jaxgen train` makes a file to load by its path.
 TRAINABLE = (
     "fashion-mnist/began",
+    "fashion-mnist/began-features",
     "fashion-mnist/wgan-gp",
     "fashion-mnist/beta-vae",
     "fashion-mnist/bgan",

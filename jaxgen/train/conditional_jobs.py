@@ -7,6 +7,7 @@ Each takes a `jaxgen.train.job.Job` and yields the weight files that it wrote.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def _rejecting(job: Job) -> Iterator[Path]:
     # Failures are looked for among other draws than the discriminator has learnt by heart.
     learnt, others = (figures.apply(generator, part) for part in z)
     scoring = realism.RealismConfig(config.scoring)
-    scored = job.loop(
+    scored = replace(job, progress=None).loop(
         score_key,
         realism.init(score_key, scoring),
         realism.make_step(scoring),
@@ -120,7 +121,6 @@ def _rejecting(job: Job) -> Iterator[Path]:
         classifier.make_step(model, ClassifierConfig(**settings)),
         batcher,
         (images[seen], labels[seen], failures),
-        first=config.scoring,
         scan=False,
     )
     final = cnn.Classifier(**options, rngs=nnx.Rngs(0))

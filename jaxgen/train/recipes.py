@@ -64,6 +64,19 @@ RECIPES: dict[str, Recipe] = {
         14_000,
         options={"gamma": 0.9, "lr": 4e-4, "rate_k": 1e-2, "patience": 6, "residual": 0},
     ),
+    # The same with a classifier's maps in the loss, to see what the loss of pixels lacks.
+    "fashion-mnist/began-features": Recipe(
+        "began",
+        4_000,
+        options={
+            "gamma": 0.9,
+            "lr": 4e-4,
+            "rate_k": 1e-2,
+            "patience": 6,
+            "residual": 0,
+            "features": 0.1,
+        },
+    ),
     "fashion-mnist/wgan-gp": Recipe(
         "gan",
         4_000,

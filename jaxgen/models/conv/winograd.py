@@ -34,7 +34,7 @@ from jaxgen.core.types import Array
 
 __all__ = ["DOWN", "NEAREST", "SAME", "UP", "Scheme", "chosen", "fewer_products", "worthwhile"]
 
-LEAST_CHANNELS = {"SAME": 64, "UP": 32, "DOWN": 32, "NEAREST": 32}
+LEAST_CHANNELS = {"SAME": 32, "UP": 32, "DOWN": 32, "NEAREST": 32}
 MOST_FILLING = 1.2
 
 Parts = list[Array]
@@ -177,9 +177,11 @@ def worthwhile(scheme: Scheme, sides: tuple[int, ...], channels: tuple[int, ...]
     """Return whether a scheme is faster than a direct product on CPU, as measured.
 
     Additions take as long for few channels as the products that they save; odd sides, filled
-    up to even ones, cost products that nobody reads.
+    up to even ones, cost products that nobody reads. At stride 1 only what comes in counts: the
+    direct product gathers nine copies of it, however few channels go out.
     """
-    if min(channels) < LEAST_CHANNELS[scheme.name]:
+    counted = channels[0] if scheme is SAME else min(channels)
+    if counted < LEAST_CHANNELS[scheme.name]:
         return False
     if scheme is NEAREST:
         return True
