@@ -64,7 +64,7 @@ def test_a_run_leaves_pictures_draws_and_a_summary(made, name):
     assert data["gradients"] == sum(run["gradients"] for run in data["runs"]) > 0
     assert all(len(model["sha256"]) == 64 for model in data["models"])
     arrays = load_file(folder / "draws.safetensors")
-    generator = jax.vmap(jaxgen.load("fashion-mnist/dcgan"))
+    generator = jax.vmap(jaxgen.load("fashion-mnist/gan"))
     for run in data["runs"]:
         assert run["exactness"] == "exact"
         assert np.isfinite([run["log_z"], run["log_z_standard_error"]]).all()
@@ -102,10 +102,10 @@ def test_the_figures_of_an_inpainting_follow_from_its_draws(made):
 
 def test_log_densities_are_those_of_the_posterior(made):
     arrays = load_file(made[0] / "one" / "draws.safetensors")
-    classifier = jaxgen.load("fashion-mnist/cnn")
+    classifier = jaxgen.load("fashion-mnist/classifier")
     target = jaxgen.Posterior(
         jaxgen.Gaussian.standard(64),
-        jaxgen.load("fashion-mnist/dcgan"),
+        jaxgen.load("fashion-mnist/gan"),
         jaxgen.ClassLogSoftmax(classifier, 9),
     )
     wanted = jax.vmap(target)(arrays["class_9/position"][:, -1])

@@ -62,7 +62,7 @@ ARGUMENTS = [
     ("smple", ["got 'smple'", "'sample'?"]),
     ("--vesion", ["unrecognized arguments: --vesion. Did you mean --version?"]),
     ("sample", ["--class", "required"]),
-    ("sample --class 10", ["--class: expected a class from 0 to 9", "got 10"]),
+    ("sample --class 11", ["--class: expected a class from 0 to 10", "got 11"]),
     ("sample --class sneeker", ["--class: expected one of", "Did you mean 'sneaker'?"]),
     ("sample --class 1 --classes all", ["--classes: not allowed with argument --class"]),
     ("sample --classes 1,trouser", ["--classes: expected each class once; got 1,trouser"]),

@@ -20,6 +20,8 @@ from jaxgen.models.weights import flatten, load_weights, save_weights
 from jaxgen.target.networks import freeze
 
 SHAPES = {
+    "fashion-mnist/gan": ("generator", (64,), (28, 28, 1)),
+    "fashion-mnist/classifier": ("classifier", (28, 28, 1), (11,)),
     "fashion-mnist/dcgan": ("generator", (64,), (28, 28, 1)),
     "fashion-mnist/dcgan-discriminator": ("discriminator", (28, 28, 1), ()),
     "fashion-mnist/vae": ("generator", (20,), (28, 28, 1)),
@@ -59,7 +61,8 @@ def test_shipped_network(name):
     kind, input_shape, output_shape = SHAPES[name]
     info = describe(name)
     assert (info.kind, info.input_shape, info.output_shape) == (kind, input_shape, output_shape)
-    assert info.classes == (data.CLASS_NAMES if kind == "classifier" else ())
+    names = data.CLASS_NAMES if kind == "classifier" else ()
+    assert info.classes == (*names, *([data.NONE_OF_THESE] if output_shape == (11,) else ()))
     assert info.metadata["licence"] == "Apache-2.0"
     assert info.metadata["recipe"]["steps"] > 0
     network = load(name)
@@ -191,7 +194,7 @@ def test_a_file_loads_by_its_path(tmp_path):
 def test_errors_name_the_way_out(tmp_path):
     with pytest.raises(InputError, match="Did you mean 'fashion-mnist/dcgan'"):
         load("fashion-mnist/dcgn")
-    with pytest.raises(InputError, match="one of fashion-mnist/dcgan, "):
+    with pytest.raises(InputError, match="one of fashion-mnist/gan, fashion-mnist/classifier, "):
         load("imagenet/biggan")
     with pytest.raises(InputError, match="a weight file that exists"):
         load(tmp_path / "none.safetensors")
