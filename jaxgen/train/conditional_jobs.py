@@ -7,7 +7,6 @@ Each takes a `jaxgen.train.job.Job` and yields the weight files that it wrote.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,29 +73,22 @@ def _classifier(job: Job) -> Iterator[Path]:
 
 def _rejecting(job: Job) -> Iterator[Path]:
     config: rejecting.RejectingConfig = job.config
-    score_key, loop_key, pool_key = jax.random.split(jax.random.key(job.recipe.seed), 3)
+    loop_key, pool_key = jax.random.split(jax.random.key(job.recipe.seed))
     train = data.fashion_mnist("train", job.data_dir)
     images, labels = jnp.asarray(train.images), jnp.asarray(train.labels)
     kept, seen = slice(-config.held_out, None), slice(-config.held_out)
     drawer = job.recipe.model["draws"]
     fresh = job.weights(drawer)
-    generator = load(fresh if fresh.exists() else drawer)
-    z = jax.random.normal(pool_key, (2, config.pool, 64))
-    # Failures are looked for among other draws than the discriminator has learnt by heart.
-    learnt, others = (figures.apply(generator, part) for part in z)
-    scoring = realism.RealismConfig(config.scoring)
-    scored = replace(job, progress=None).loop(
-        score_key,
-        realism.init(score_key, scoring),
-        realism.make_step(scoring),
-        lambda arrays, key: _real_and_drawn(arrays, key, scoring.batch // 2),
-        (images[seen], learnt),
-        stage="scores",
-        steps=config.scoring,
-        scan=False,
-    )
-    judged = figures.apply(freeze(realism.finish(scored, scoring)), others)
-    failures = others[rejecting.lowest(judged, config.failures)]
+    generator, coder = load(fresh if fresh.exists() else drawer), load("fashion-mnist/cnn")
+    draws = figures.apply(generator, jax.random.normal(pool_key, (config.pool, 64)))
+
+    def code(x: Array) -> Array:
+        return figures.apply(coder.at("hidden"), x)
+
+    known = code(data.to_unit(images[seen]))
+    usual = rejecting.distances(code(data.to_unit(images[kept])), known)
+    far = rejecting.distances(code(draws), known) > jnp.quantile(usual, config.quantile)
+    failures = draws[far]
     none, total = round(config.none * config.batch), len(data.CLASS_NAMES)
 
     def batcher(arrays: tuple[Array, Array, Array], key: PRNGKey) -> tuple[Array, Array]:
@@ -140,13 +132,8 @@ def _rejecting(job: Job) -> Iterator[Path]:
         classes=[*data.CLASS_NAMES, data.NONE_OF_THESE],
         temperature=float(temperature),
         drawn_by=drawer,
+        failures=f"{float(jnp.mean(far)):.4f} of the draws",
     )
-
-
-def _real_and_drawn(arrays: tuple[Array, Array], key: PRNGKey, count: int) -> tuple[Array, Array]:
-    """Return `count` real images and `count` draws."""
-    real, drawn = (rows(k, count, a) for k, a in zip(jax.random.split(key), arrays, strict=True))
-    return data.to_unit(real), drawn
 
 
 def _realism(job: Job) -> Iterator[Path]:
@@ -156,11 +143,17 @@ def _realism(job: Job) -> Iterator[Path]:
     drawn = jnp.concatenate(
         [_draws(name, jax.random.fold_in(pool_key, i), _POOL) for i, name in enumerate(_GENERATORS)]
     )
+
+    def batcher(arrays: tuple[Array, Array], key: PRNGKey) -> tuple[Array, Array]:
+        keys = jax.random.split(key)
+        real, fake = (rows(k, config.batch // 2, a) for k, a in zip(keys, arrays, strict=True))
+        return data.to_unit(real), fake
+
     state = job.loop(
         loop_key,
         realism.init(init_key, config),
         realism.make_step(config),
-        lambda arrays, key: _real_and_drawn(arrays, key, config.batch // 2),
+        batcher,
         (images, drawn),
         scan=False,
     )

@@ -1,9 +1,9 @@
 """Training a calibrated classifier that also knows what belongs to none of its classes.
 
 A classifier of ten garments has to call every image a garment, also what a generator failed to
-draw; a posterior under it then holds such images. Here the failures are an eleventh class. Which
-draws they are is found by a held-out discriminator (`jaxgen.train.realism`), trained on real images
-against other draws of the same generator: the share of its lowest logits. Then
+draw; a posterior under it then holds such images. Here the failures are an eleventh class: those
+draws that are farther from their third nearest training image, in the codes of another trained
+classifier, than nearly all real images that were held out are. Then
 
     log p(c | x) = log softmax(f(x) / T),
 
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxgen.core.types import Array
 from jaxgen.models.fashion_mnist.cnn import Classifier
 
-__all__ = ["RejectingConfig", "fitted_temperature", "lowest", "with_temperature"]
+__all__ = ["RejectingConfig", "distances", "fitted_temperature", "with_temperature"]
 
 # Temperatures that are tried, from 1/4 to 4.
 _TRIED = 241
@@ -33,18 +33,16 @@ class RejectingConfig(NamedTuple):
 
     Attributes:
       steps: updates of the classifier.
-      scoring: updates of the discriminator before.
-      pool: draws of the generator for each of the two.
-      failures: the share of the draws that are called failures.
+      pool: draws of the generator among which failures are looked for.
+      quantile: the share of held-out images that are nearer to the training images than a failure.
       none: the share of failures in a batch.
-      held_out: training images that only the temperature is fitted to.
+      held_out: training images that only the distances and the temperature are fitted to.
       batch, lr, dropout, shift, mirror, ema: as `ClassifierConfig` has them.
     """
 
     steps: int
-    scoring: int = 800
     pool: int = 20_000
-    failures: float = 0.15
+    quantile: float = 0.97
     none: float = 0.1
     held_out: int = 6_000
     batch: int = 128
@@ -55,10 +53,23 @@ class RejectingConfig(NamedTuple):
     ema: float = 0.998
 
 
-def lowest(scores: Array, share: float) -> Array:
-    """Return the indices of the `share` of lowest scores `[n]`, at least one."""
-    count = max(1, int(share * scores.shape[0]))
-    return jnp.argsort(scores)[:count]
+def distances(points: Array, others: Array, neighbour: int = 3, batch: int = 50) -> Array:
+    """Return the distance of each point from its n-th nearest of others, `[N]`.
+
+    Args:
+      points: `[N, D]`.
+      others: `[M, D]`.
+      neighbour: n, from 1 for the nearest.
+      batch: points at once.
+    """
+    squares = jnp.sum(others**2, axis=1)
+
+    def one(point: Array) -> Array:
+        # Less |point|^2, which all have in common.
+        nearest, _ = jax.lax.top_k(2.0 * (others @ point) - squares, neighbour)
+        return jnp.sqrt(jnp.maximum(jnp.sum(point**2) - nearest[-1], 0.0))
+
+    return jax.jit(lambda x: jax.lax.map(one, x, batch_size=batch))(points)
 
 
 def fitted_temperature(logits: Array, labels: Array) -> Array:

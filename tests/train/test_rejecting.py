@@ -8,7 +8,7 @@ from flax import nnx
 
 from jaxgen.metrics import expected_calibration_error
 from jaxgen.models.fashion_mnist.cnn import Classifier
-from jaxgen.train.rejecting import fitted_temperature, lowest, with_temperature
+from jaxgen.train.rejecting import distances, fitted_temperature, with_temperature
 
 
 @pytest.mark.parametrize("true", [0.5, 1.0, 2.5])
@@ -20,10 +20,13 @@ def test_the_temperature_that_made_the_labels_is_found(true):
     assert expected_calibration_error(logits / found, labels) < 0.012
 
 
-def test_failures_are_the_draws_of_lowest_scores():
-    scores = jnp.array([3.0, -1.0, 0.5, -2.0, 9.0])
-    assert sorted(lowest(scores, 0.4).tolist()) == [1, 3]
-    assert lowest(scores, 0.01).tolist() == [3]
+def test_distances_are_those_of_the_nth_neighbour():
+    points, others = (jax.random.normal(jax.random.key(k), (n, 4)) for k, n in ((0, 7), (1, 60)))
+    every = np.linalg.norm(np.asarray(points)[:, None] - np.asarray(others)[None], axis=-1)
+    for neighbour in (1, 3):
+        found = distances(points, others, neighbour, batch=3)
+        np.testing.assert_allclose(found, np.sort(every, axis=1)[:, neighbour - 1], rtol=1e-4)
+    np.testing.assert_allclose(distances(others[:2], others, 1), 0.0, atol=1e-2)
 
 
 def test_a_temperature_goes_into_the_weights():
