@@ -162,9 +162,12 @@ def _holds(path: Path, name: str, wanted: Package | Wheel) -> bool:
         return False
     source = metadata.get("source")
     pinned = isinstance(source, dict) and source.get("tarball_sha256") == wanted.sha256
-    # Files that an older version wrote of the same package, with probabilities, are made anew.
-    if isinstance(wanted, Wheel) and metadata.get("output") != wanted.card.get("output"):
-        return False
+    # Files that an older version wrote of the same package, with probabilities or with fewer
+    # parts, are made anew.
+    if isinstance(wanted, Wheel):
+        fields = ("output", "preprocessing")
+        if any(metadata.get(field) != wanted.card.get(field) for field in fields):
+            return False
     return pinned and metadata.get("name") == name
 
 

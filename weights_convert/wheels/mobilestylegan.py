@@ -11,7 +11,7 @@ the last wavelet level, which is the mean of every 2 x 2 pixels of the large ima
 The network has no image at 256 and 128 px: its heads for those were left out by its exporter.
 There the image is a linear readout of the features, fitted to the means of 4 x 4 and 8 x 8
 pixels of drawn images; how well it fits images that it was not fitted to is measured and
-recorded.
+recorded. Smaller images yet, and P space: `weights_convert.wheels.mobilestylegan_small`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from jaxgen.models.tensor_ops.variants import variant_of
 from weights_convert.openvino import operators as _operators  # noqa: F401
 from weights_convert.openvino.reader import read_openvino
 from weights_convert.tensor_graph.lowering import Converted, lower
+from weights_convert.wheels.mobilestylegan_small import with_p_space, with_small_images
 
 __all__ = ["LATENT", "PSI", "READOUTS", "assembled", "convert", "fitted"]
 
@@ -50,7 +51,7 @@ def convert(folder: Path) -> tuple[Mapping[str, np.ndarray], Mapping[str, Any]]:
     parts = [
         lower(read_openvino(folder / f"{part}Network.xml")) for part in ("Mapping", "Synthesis")
     ]
-    return fitted(assembled(*parts)).stored
+    return with_p_space(with_small_images(fitted(assembled(*parts)))).stored
 
 
 def assembled(mapping: Converted, synthesis: Converted, *, size: int = 1024) -> Converted:
@@ -104,7 +105,7 @@ def assembled(mapping: Converted, synthesis: Converted, *, size: int = 1024) -> 
     }
     metadata = {
         "kind": "generator",
-        "converter": "weights_convert.wheels.mobilestylegan 1",
+        "converter": "weights_convert.wheels.mobilestylegan 2",
         "truncation": PSI,
     }
     return Converted(description, arrays, metadata, mapping.folded + synthesis.folded)
