@@ -102,7 +102,12 @@ def whitened(
 
 
 def fisher_information(
-    key: PRNGKey | int, posterior: Posterior, *, probes: int = 512, batch: int = 16
+    key: PRNGKey | int,
+    posterior: Posterior,
+    latents: Array | None = None,
+    *,
+    probes: int = 512,
+    batch: int = 16,
 ) -> Array:
     """Return F `[D, D]`, the mean Fisher information of an observation over draws of the prior.
 
@@ -110,6 +115,7 @@ def fisher_information(
       key: consumed.
       posterior: its condition has Gaussian noise of a known level; what was observed plays no
         part, but for which of it was observed.
+      latents: `[N, ...]`, where the mean is taken over these and not over draws of the prior.
       probes: draws of prior and noise, at a gradient each.
       batch: probes at a time.
 
@@ -122,14 +128,19 @@ def fisher_information(
     check_integer("probes", probes, 1)
     check_integer("batch", batch, 1)
     keys = jax.random.split(as_key(key), probes)
-    return _mean_square(posterior, keys, batch)
+    if latents is None:
+        chosen = jax.vmap(lambda k: posterior.prior.sample(jax.random.fold_in(k, 0)))(keys)
+    else:
+        index = jnp.arange(probes) % jax.tree.leaves(latents)[0].shape[0]
+        chosen = jax.tree.map(lambda z: jnp.asarray(z)[index], latents)
+    return _mean_square(posterior, keys, chosen, batch)
 
 
 @jax.jit(static_argnames="batch")
-def _mean_square(posterior: Posterior, keys: Array, batch: int) -> Array:
-    def probe(key: PRNGKey) -> Array:
-        key_latent, key_noise = jax.random.split(key)
-        z = posterior.prior.sample(key_latent)
+def _mean_square(posterior: Posterior, keys: Array, latents: ArrayTree, batch: int) -> Array:
+    def probe(item: tuple[PRNGKey, ArrayTree]) -> Array:
+        key, z = item
+        key_noise = jax.random.fold_in(key, 1)
         condition: Any = posterior.condition
 
         def scaled(z: ArrayTree) -> Array:
@@ -141,9 +152,9 @@ def _mean_square(posterior: Posterior, keys: Array, batch: int) -> Array:
         value, pull = jax.vjp(scaled, z)
         noise = jax.random.normal(key_noise, value.shape, value.real.dtype)
         if jnp.iscomplexobj(value):
-            other = jax.random.normal(jax.random.fold_in(key_noise, 1), value.shape, noise.dtype)
+            other = jax.random.normal(jax.random.fold_in(key, 2), value.shape, noise.dtype)
             noise = jax.lax.complex(noise, other)
         return ravel_pytree(pull(noise.astype(value.dtype))[0])[0]
 
-    found = jax.lax.map(probe, keys, batch_size=batch)
+    found = jax.lax.map(probe, (keys, latents), batch_size=batch)
     return found.T @ found / keys.shape[0]
