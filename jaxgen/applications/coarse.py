@@ -7,11 +7,14 @@ cells, is compared with a cheap view of the generator instead (`mobilestylegan-f
 
 where `error` stands for what the cheap view misses of the expensive one's cells (the approximation
 error of Kaipio & Somersalo 2005, Sec. 5.8). The posterior is annealed in coordinates that its
-Fisher information whitens (`jaxgen.target.whitened`). Then every draw is made by the expensive
-generator, and its own cells are compared with what was seen: `residual` is that figure.
+Fisher information whitens (`jaxgen.target.whitened`). Where the chains have arrived, the mean of
+what the view misses is measured and taken from y, and the chains draw from the posterior of that
+(Calvetti, Dunlop, Somersalo & Stuart 2018, "Iterative updating of model error for Bayesian
+inversion"). Every draw is then made by the expensive generator, and its own cells are compared
+with what was seen: `residual` is that figure.
 
-Draws are exact for the cheap view and the error's size; the expensive generator's posterior they
-only approximate.
+Draws are exact for the corrected cheap view; the expensive generator's posterior they only
+approximate. log Z is that of the annealing, before the correction.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from numpy.typing import ArrayLike
 
 from jaxgen.core.errors import expected
 from jaxgen.core.keys import as_key
+from jaxgen.core.pytree import replace
 from jaxgen.core.types import Array, Generator, PRNGKey
 from jaxgen.inference.sample import images, sample
 from jaxgen.kernels import HMC
@@ -36,6 +40,7 @@ from jaxgen.target.posterior import Posterior
 from jaxgen.target.priors import Gaussian
 from jaxgen.target.whitened import fisher_information, whitened
 from jaxgen.tempering.betas import Adaptive
+from jaxgen.tempering.step_size import DualAveraging
 
 __all__ = ["Completion", "cells", "complete"]
 
@@ -53,7 +58,8 @@ class Completion(NamedTuple):
       level: its probability.
       residual: root mean square of seen cells minus the draws' own.
       cheap_residual: the same for the cheap view's cells.
-      view_error: root mean square of cells minus the cheap view's, over all cells of the draws.
+      view_error: root mean square of cells minus the cheap view's, over all cells of the draws,
+        after the correction.
       latents: `[N, D]`.
       result: the run on the coarse grid; log Z is that of the cheap view.
       notes: the run's notes, and one where the draws do not show what was seen.
@@ -119,7 +125,7 @@ def complete(
       num_chains: C.
       draws: S, how many draws of each chain the expensive generator makes; a divisor of
         `num_steps`.
-      warmup: kernel steps in which the step size settles.
+      warmup: kernel steps in which the step size settles, before the correction and after it.
       num_steps: kernel steps after it.
       leapfrog: gradients for each kernel step, on average.
       cess: of the adaptive temperatures.
@@ -146,28 +152,51 @@ def complete(
     if information is None:
         information = fisher_information(jax.random.fold_in(key, 1), posterior, probes=probes)
     target = whitened(posterior, information)
-    result = sample(
-        key,
+    kernel = HMC(leapfrog, jitter=True)
+    annealed = sample(
+        jax.random.fold_in(key, 2),
         target,
-        HMC(leapfrog, jitter=True),
+        kernel,
         num_chains=num_chains,
-        num_steps=num_steps,
-        thin=num_steps // draws,
+        num_steps=0,
+        thin=1,
         warmup=warmup,
         betas=Adaptive(cess),
         num_mcmc_steps=1,
         pool=pool,
         pilot=False,
         precondition=False,
+        collect=None,
+        progress=progress,
+    )
+    side = y.shape[0]
+    latents = np.asarray(jax.vmap(target.prior.latent)(annealed.position))
+    own = _drawn(expensive, latents, side, side)[1]
+    shown = np.asarray(_forward(as_function(cheap, "cheap"), jnp.asarray(latents)))
+    missed = (own - shown).mean(0)
+    # What the cheap view misses on average is no longer an error, but known.
+    seen = np.where(m[..., None] > 0, y - missed, 0.0).astype(np.float32)
+    moved = ObservedPixels(jnp.asarray(seen), jnp.asarray(m), scale)
+    result = sample(
+        jax.random.fold_in(key, 3),
+        replace(target, condition=moved),
+        kernel,
+        num_chains=num_chains,
+        num_steps=num_steps,
+        thin=num_steps // draws,
+        warmup=warmup,
+        start=annealed.position,
+        step_size=DualAveraging(annealed.step_size),
+        precondition=False,
         collect=images,
         progress=progress,
     )
+    result = _together(annealed, result)
     coordinates = jnp.asarray(result.draws["position"])
     coordinates = coordinates.reshape(-1, coordinates.shape[-1])
     latents = np.asarray(jax.vmap(target.prior.latent)(coordinates))
-    side = y.shape[0]
     made, own = _drawn(expensive, latents, side, reduction)
-    shown = np.asarray(result.draws["image"]).reshape(own.shape)
+    shown = np.asarray(result.draws["image"]).reshape(own.shape) + missed
     where = m > 0
     residual = float(np.sqrt(np.mean((own - y)[:, where] ** 2)))
     cheap_residual = float(np.sqrt(np.mean((shown - y)[:, where] ** 2)))
@@ -193,6 +222,22 @@ def complete(
         latents=latents,
         result=result,
         notes=notes,
+    )
+
+
+def _together(annealed: SampleResult, drawn: SampleResult) -> SampleResult:
+    """Return the draws of a second run with what the annealing before it found."""
+    of_start = "chains started from given positions"
+    notes = [*annealed.notes, *(note for note in drawn.notes if not note.startswith(of_start))]
+    return drawn._replace(
+        log_z=annealed.log_z,
+        log_z_standard_error=annealed.log_z_standard_error,
+        island_log_z=annealed.island_log_z,
+        num_lineages=annealed.num_lineages,
+        history=annealed.history,
+        num_gradients=np.asarray(annealed.num_gradients) + np.asarray(drawn.num_gradients),
+        num_divergent=np.asarray(annealed.num_divergent) + np.asarray(drawn.num_divergent),
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 

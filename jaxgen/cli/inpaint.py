@@ -40,6 +40,19 @@ def add(commands: Commands, name: str) -> None:
         help="standard deviation of the observation's noise, in units of pixel values from 0 to 1; "
         "or learn, or student-t, to infer it from the image (default: %(default)s)",
     )
+    group = parser.add_argument_group("photographs of faces (--generator mobilestylegan-ffhq)")
+    group.add_argument(
+        "--aligned",
+        action="store_true",
+        help="IMAGE is cropped as in FFHQ: a square with the eyes at 0.375 and 0.625 of its width "
+        "and 0.47 of its height, the mouth at 0.73",
+    )
+    group.add_argument(
+        "--landmarks",
+        metavar="X,Y,X,Y,X,Y",
+        help="column and row of both eyes (the one on the left of the picture first) and of the "
+        "middle of the mouth, in pixels: the picture is turned and cropped by them",
+    )
     add_sampling(parser)
     add_output(parser, "inpaint")
     parser.set_defaults(run=_run)
@@ -51,8 +64,17 @@ def _run(options: Namespace) -> int:
     import numpy as np
 
     from jaxgen.cli import inputs, many, observed, reconstruct, runs
+    from jaxgen.core.errors import expected
 
     settings = runs.Settings.of(options)
+    if options.model == "mobilestylegan-ffhq":
+        from jaxgen.cli import faces
+
+        return faces.run(options)
+    for option in ("aligned", "landmarks"):
+        if getattr(options, option):
+            hint = "Give --generator mobilestylegan-ffhq"
+            raise expected(f"--{option}", "a generator of faces", options.model, hint)
     generator = runs.load(options.model, "generator", "--model")
     height, width, channels = runs.image_shape(generator)
     command = observed.Command("inpaint", options, settings, [generator], "inpainting.png")

@@ -16,7 +16,7 @@ import numpy as np
 from jaxgen.core.errors import expected
 from jaxgen.target.conditions.checks import check_image
 
-__all__ = ["Picture", "read_image", "read_mask"]
+__all__ = ["Picture", "read_image", "read_mask", "read_photo"]
 
 _FORMATS = ("PNG", "JPEG")
 _HALVES = ("lower-half", "upper-half", "left-half", "right-half")
@@ -70,6 +70,24 @@ def read_image(
         raise expected("IMAGE", f"shape {wanted}", list(found), hint)
     check_image("IMAGE", picture.image, picture.image.shape)
     return picture
+
+
+def read_photo(text: str) -> Picture:
+    """Read a photograph of any size, in colour.
+
+    Args:
+      text: the path of a PNG or JPEG file; transparent pixels were never seen.
+
+    Raises:
+      InputError: naming IMAGE and what is wrong with it.
+    """
+    with _opened("IMAGE", text) as picture:
+        picture = _pixels("IMAGE", text, picture)
+        mask = None
+        if picture.has_transparency_data:
+            alpha = np.asarray(picture.convert("RGBA"))[..., 3]
+            mask = None if alpha.min() == 255 else (alpha == 255).astype(np.float32)
+        return Picture(_unit(np.asarray(picture.convert("RGB"))), mask, Path(text).name)
 
 
 def read_mask(text: str, size: tuple[int, int]) -> np.ndarray:

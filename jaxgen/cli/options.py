@@ -105,6 +105,13 @@ def add_sampling(parser: argparse.ArgumentParser, *, chains: int = 64) -> None:
     """Options of the sampler."""
     group = parser.add_argument_group("sampler")
     group.add_argument(
+        "--budget",
+        choices=("quick", "standard", "paper"),
+        help="settings by their price, and about how long they take on this machine, before "
+        "sampling: quick, standard (the defaults) or paper (the co-generation paper's: 10 chains "
+        "of 10,000 gradients); other options of this group come first",
+    )
+    group.add_argument(
         "--chains",
         type=whole(1, _MOST_CHAINS),
         default=chains,
@@ -202,6 +209,7 @@ def add_models(parser: Any) -> None:
     )
     parser.add_argument(
         "--model",
+        "--generator",
         default="fashion-mnist/gan",
         help="generator: a name or a file (default: %(default)s)",
     )

@@ -19,6 +19,7 @@ import numpy as np
 
 import jaxgen
 from jaxgen.cli import options as texts
+from jaxgen.cli.budget import announced, preset
 from jaxgen.cli.progress import Reporter
 from jaxgen.cli.words import in_flags
 from jaxgen.core.atomic import local_folder
@@ -78,10 +79,13 @@ class Settings:
     tile: int | None = None
     checkpoint_every: float = 60.0
     until: str | None = None
+    budget: str | None = None
 
     @classmethod
     def of(cls, options: Namespace) -> Settings:
         """Return the settings of parsed options; raise `InputError` if `thin` exceeds `steps`."""
+        presets = preset(options.budget, texts.typed())
+        options = Namespace(**{**vars(options), **presets})
         if options.thin > options.steps:
             raise expected("--thin", f"at most --steps, {options.steps}", options.thin)
         return cls(**{name: getattr(options, name) for name in cls.__dataclass_fields__})
@@ -167,6 +171,8 @@ def run(
     The run lives in `out`.partial until the command has written everything to `out`.
     """
     begun = time.monotonic()
+    if settings.budget is not None and reporter.mode != "quiet":
+        print(announced(target, settings), file=sys.stderr, flush=True)
     reporter.start(label)
     place = output_folder.partial(out) / name
     result = jaxgen.sample(

@@ -65,6 +65,7 @@ OTHERS = {
     "convert_caffe": ["size", "--smoke"],
     "convert_pytorch": ["fuzz", "--count", "100"],
     "hostile": ["--only", "npz", "--fork"],
+    "faces_completed": ["--smoke"],
     "mobilestylegan": ["--smoke"],
 }
 ELSEWHERE = {"ppgn_imagenet"}  # has a test file of its own

@@ -30,8 +30,8 @@ WHEELS = {
             "licenses for non-commercial use, and trained on FFHQ photographs (CC BY-NC-SA 4.0)",
             "origin": "MobileStyleGAN, Belousov 2021 (arXiv:2104.04767)",
             "preprocessing": "latent standard normal, 512; images RGB in [0, 1], not clipped; the "
-            "small ones are means of blocks of pixels (512 exactly, 256 and 128 by a fit, 32 and 16 "
-            "by a coarse grid and a fit); parts p-N take v of P space, 512, standard normal",
+            "small ones are means of blocks of pixels (512 exactly, 256 and 128 by a fit, 32 and "
+            "16 by a coarse grid and a fit); parts p-N take v of P space, 512, standard normal",
         },
     ),
     "digiface-dcgan": Wheel(

@@ -1,0 +1,96 @@
+"""Completion by a cheap view of an expensive generator."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxgen
+from jaxgen.applications.coarse import cells, complete
+from jaxgen.core.errors import InputError
+from jaxgen.core.pytree import pytree
+
+
+@pytree
+class Smooth:
+    """z -> an image of 16 x 16 pixels, from 8 numbers."""
+
+    weights: object
+
+    def __call__(self, z):
+        return 0.5 + jnp.tensordot(jnp.tanh(z), self.weights, 1)
+
+
+@pytree
+class Cells:
+    """The means of 4 x 4 pixels of another generator, and a little more."""
+
+    generator: object
+    more: object
+
+    def __call__(self, z):
+        return self.generator(z).reshape(4, 4, 4, 4, 1).mean((1, 3)) + self.more
+
+
+@pytest.fixture
+def pair():
+    rng = np.random.default_rng(1)
+    coarse = 0.06 * rng.normal(size=(8, 4, 4, 1))
+    fine = coarse.repeat(4, 1).repeat(4, 2) + 0.01 * rng.normal(size=(8, 16, 16, 1))
+    expensive = Smooth(jnp.asarray(fine, jnp.float32))
+    return Cells(expensive, jnp.asarray(0.01 * rng.normal(size=(4, 4, 1)), jnp.float32)), expensive
+
+
+def test_draws_are_the_generators_and_cover_what_is_hidden(pair):
+    cheap, expensive = pair
+    truth = np.asarray(expensive(jax.random.normal(jax.random.key(5), (8,))))
+    mask = np.ones((4, 4), np.float32)
+    mask[2:, 1:3] = 0
+    y = cells(truth, 4) + 0.02 * np.random.default_rng(2).normal(size=(4, 4, 1))
+    found = complete(
+        0, cheap, expensive, y, mask, prior=jaxgen.Gaussian.standard(8), noise=0.02, error=0.01,
+        num_chains=16, draws=4, num_steps=16, leapfrog=4, pool=8, probes=64,
+    )  # fmt: skip
+    assert found.images.shape == (64, 16, 16, 1)
+    drawn = np.asarray(jax.vmap(expensive)(jnp.asarray(found.latents)))
+    np.testing.assert_allclose(found.images, drawn, atol=1e-5)
+    own = np.stack([cells(image, 4) for image in found.images])
+    shown = np.asarray(found.result.draws["image"]).reshape(own.shape)
+    np.testing.assert_allclose(found.view_error, np.sqrt(np.mean((own - shown) ** 2)), rtol=1e-4)
+    assert found.view_error == pytest.approx(0.01, rel=0.5)
+    assert found.residual < 0.04
+    np.testing.assert_allclose(found.mean, found.images.mean(0), atol=1e-6)
+    hidden = np.kron(mask, np.ones((4, 4))) == 0
+    inside = (truth >= found.low) & (truth <= found.high)
+    assert inside[hidden].mean() > 0.6
+    # Hidden pixels are known less well than seen ones.
+    assert found.deviation[hidden].mean() > found.deviation[~hidden].mean()
+    # What lies in hidden cells makes no difference.
+    again = complete(
+        0, cheap, expensive, np.where(mask[..., None] > 0, y, 9.0), mask,
+        prior=jaxgen.Gaussian.standard(8), noise=0.02, error=0.01, num_chains=16, draws=4,
+        num_steps=16, leapfrog=4, pool=8, probes=64,
+    )  # fmt: skip
+    np.testing.assert_array_equal(found.images, again.images)
+
+
+def test_an_image_out_of_reach_is_named(pair):
+    cheap, expensive = pair
+    found = complete(
+        0, cheap, expensive, np.full((4, 4, 1), 5.0), np.ones((4, 4)), noise=0.9,
+        prior=jaxgen.Gaussian.standard(8), error=0.01, num_chains=8, draws=1, num_steps=2,
+        warmup=1, leapfrog=2, pool=2, probes=16, reduction=2,
+    )  # fmt: skip
+    assert found.images.shape == (8, 8, 8, 1)
+    assert any("the draws miss what was seen" in note for note in found.notes)
+
+
+def test_cells_are_means_and_arguments_are_checked(pair):
+    image = np.arange(16.0).reshape(4, 4)
+    np.testing.assert_allclose(cells(image, 2), [[2.5, 4.5], [10.5, 12.5]])
+    with pytest.raises(InputError, match="sides that 3 cells share"):
+        cells(image, 3)
+    prior = jaxgen.Gaussian.standard(8)
+    for bad in ({"draws": 5}, {"level": 1.0}):
+        with pytest.raises(InputError, match=next(iter(bad))):
+            complete(0, *pair, np.zeros((4, 4, 1)), np.ones((4, 4)), prior=prior, **bad)
