@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 import jaxgen
-from jaxgen.cli import budget, faces, runs
-from jaxgen.cli.__main__ import main
+from jaxgen.cli import budget, faces, main, runs
 from jaxgen.core.errors import InputError
 from jaxgen.models.fetched import cached
 
