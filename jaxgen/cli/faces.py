@@ -20,6 +20,7 @@ from jaxgen.applications.alignment import align_face
 from jaxgen.applications.coarse import cells, complete
 from jaxgen.cli import inputs, reconstruct, runs
 from jaxgen.cli.budget import duration, time_of_gradient
+from jaxgen.cli.options import typed
 from jaxgen.cli.progress import Reporter
 from jaxgen.core.errors import expected
 from jaxgen.plotting.pictures import masked, reconstructions
@@ -37,6 +38,12 @@ BUDGETS: dict[str, dict[str, Any]] = {
     "paper": {"num_chains": 32, "num_steps": 96, "draws": 4, "pool": 256, "cess": 0.8},
 }
 """Budget -> settings of `jaxgen.applications.coarse.complete`."""
+
+# Options of `inpaint` that mean nothing here, and would be ignored.
+_UNUSED = (
+    "--chains", "--kernel", "--betas", "--num-mcmc-steps", "--moves", "--warmup", "--steps",
+    "--until", "--thin", "--step-size", "--resample", "--tile", "--resume",
+)  # fmt: skip
 
 
 def framed(options: Namespace) -> tuple[inputs.Picture, np.ndarray]:
@@ -79,6 +86,12 @@ def run(options: Namespace) -> int:
     if isinstance(options.noise, str) or options.label is not None:
         name = "--class" if options.label is not None else "--noise"
         raise expected(name, "no class, and a number for the noise, with this generator", "others")
+    words = {word.partition("=")[0] for word in typed()}
+    for option in _UNUSED:
+        if option in words:
+            hint = "Give --budget quick, standard or paper"
+            raise expected(option, "no setting of the sampler with this generator", "one", hint)
+    noise = options.noise if "--noise" in words else 0.03
     picture, known = framed(options)
     mask = known
     if options.mask is not None:
@@ -126,7 +139,7 @@ def run(options: Namespace) -> int:
             observed,
             seen,
             prior=prior,
-            noise=options.noise if options.noise != 0.1 else 0.03,
+            noise=noise,
             error=error,
             reduction=2,
             progress=reporter.update,

@@ -92,6 +92,12 @@ def test_landmarks_are_for_a_generator_of_faces(photo, capsys):
     assert "--generator mobilestylegan-ffhq" in capsys.readouterr().err
 
 
+def test_settings_of_another_sampler_are_refused(photo, capsys):
+    words = ["inpaint", str(photo), "--generator", "mobilestylegan-ffhq", "--chains", "5"]
+    assert main([*words, "--mask", "lower-half", "--aligned"]) == 2
+    assert "--chains: expected no setting of the sampler" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_photograph_is_completed(photo, tmp_path, monkeypatch, capsys):
     if not cached("mobilestylegan-ffhq").is_file():

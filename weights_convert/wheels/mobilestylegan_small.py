@@ -68,7 +68,8 @@ def with_small_images(
       sides: of the images.
       draws: how many images the readouts are fitted to and, a fifth of them, tested on.
     """
-    description, arrays = dict(converted.description), dict(converted.arrays)
+    description = dict(converted.description)
+    arrays: Arrays = {**converted.arrays}
     layers, variants = list(description["layers"]), dict(description["variants"])
     renames = {}
     for side in sides:
