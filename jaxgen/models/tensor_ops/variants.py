@@ -38,7 +38,8 @@ def variant_of(description: Mapping[str, Any], name: str | None = None) -> dict[
     if name is not None:
         if name not in variants(description):
             known = ", ".join(variants(description)) or "none"
-            raise expected("variant", f"one of {known}", repr(name))
+            hint = "Files of older versions lack newer parts: `jaxgen fetch` makes them anew"
+            raise expected("variant", f"one of {known}", repr(name), hint)
         part = description["variants"][name]
     layers = description.get("layers")
     if not isinstance(part, Mapping) or not isinstance(layers, list):
