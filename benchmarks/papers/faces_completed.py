@@ -191,7 +191,7 @@ def figure(path, rows):
         for j, picture in enumerate(pictures):
             tile = Image.fromarray(np.uint8(255 * np.clip(picture, 0, 1) + 0.5))
             page.paste(tile, (left + j * (size + gap), top))
-    page.save(path, quality=90)
+    page.save(path, quality=84)
 
 
 def main():
