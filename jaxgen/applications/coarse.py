@@ -60,6 +60,8 @@ class Completion(NamedTuple):
       cheap_residual: the same for the cheap view's cells.
       view_error: root mean square of cells minus the cheap view's, over all cells of the draws,
         after the correction.
+      correction: `[side, side, channels]`, the mean of cells minus the cheap view's where the first
+        chains arrived; it was taken from what was seen.
       latents: `[N, D]`.
       result: the run on the coarse grid; log Z is that of the cheap view.
       notes: the run's notes, and one where the draws do not show what was seen.
@@ -74,6 +76,7 @@ class Completion(NamedTuple):
     residual: float
     cheap_residual: float
     view_error: float
+    correction: np.ndarray
     latents: np.ndarray
     result: SampleResult
     notes: tuple[str, ...]
@@ -219,6 +222,7 @@ def complete(
         residual=residual,
         cheap_residual=cheap_residual,
         view_error=float(np.sqrt(np.mean((own - shown) ** 2))),
+        correction=missed,
         latents=latents,
         result=result,
         notes=notes,

@@ -26,6 +26,8 @@ _TASKS = (
 # Those of the default: a garment for the body, one for the foot, and both kinds of masks.
 _SHORT = (_TASKS[0], _TASKS[2], _TASKS[4])
 _NOISE = 0.2
+# What completes images, but for --full.
+_SMALL = "fashion-mnist/dcgan"
 
 
 def add(commands: Commands, name: str) -> None:
@@ -45,7 +47,9 @@ def add(commands: Commands, name: str) -> None:
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        "--full", action="store_true", help="six images and more chains: about twice as long"
+        "--full",
+        action="store_true",
+        help="six images, more chains and a larger network: several times as long",
     )
     length.add_argument(
         "--quick", action="store_true", help="fewer chains, classes and images: a smoke test"
@@ -67,7 +71,7 @@ def _run(options: Namespace) -> int:
 
     shared = {"seed": options.seed, "checkpoint_every": options.checkpoint_every}
     # Draws of every step or two: R-hat needs at least four of each chain.
-    classes = runs.Settings(chains=32 if options.full else 16, warmup=6, steps=6, thin=1, **shared)
+    classes = runs.Settings(chains=32 if options.full else 12, warmup=6, steps=6, thin=1, **shared)
     pixels = runs.Settings(
         chains=48 if options.full else 32, num_mcmc_steps=2, warmup=8, steps=10, thin=1, **shared
     )
@@ -76,6 +80,8 @@ def _run(options: Namespace) -> int:
         classes, pixels = (dataclasses.replace(s, **small) for s in (classes, pixels))
     path = runs.out_folder(options, "demo")
     generator = runs.load("fashion-mnist/gan", "generator", "--model")
+    # A gradient through it costs a quarter: the default is to take a minute.
+    completer = generator if options.full else runs.load(_SMALL, "generator", "--model")
     classifier = runs.load("fashion-mnist/classifier", "classifier", "--classifier")
     names = classifier.info.classes
     labels = range(2 if options.quick else len(CLASS_NAMES))
@@ -97,7 +103,7 @@ def _run(options: Namespace) -> int:
             sampled.append(done)
         for index, hidden in tasks:
             task, condition = _observed(index, hidden, names)
-            target = runs.posterior(generator, condition)
+            target = runs.posterior(completer, condition)
             key = jax.random.fold_in(key_pixels, index)
             name = f"example_{index}"
             title = f"{task.label}, {task.note}"
@@ -121,7 +127,7 @@ def _run(options: Namespace) -> int:
     data = runs.summary(
         "demo",
         vars(options),
-        [generator, classifier],
+        [generator, classifier] if options.full else [generator, completer, classifier],
         finished,
         settings={
             "classes": dataclasses.asdict(classes),
