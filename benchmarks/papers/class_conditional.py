@@ -91,11 +91,13 @@ def main():
     """Print one JSON line."""
     options = common.parser(__doc__)
     options.add_argument("--draws", type=int, default=20_000, help="prior draws for the truth")
+    options.add_argument("--generator", default="fashion-mnist/dcgan", help="(%(default)s)")
+    options.add_argument("--classifier", default="fashion-mnist/cnn", help="(%(default)s)")
     args = options.parse_args()
     classes = range(2) if args.smoke else range(10)
     draws = 4000 if args.smoke else args.draws
-    generator = jaxgen.load("fashion-mnist/dcgan")
-    classifier, judge = jaxgen.load("fashion-mnist/cnn"), jaxgen.load("fashion-mnist/judge")
+    generator = jaxgen.load(args.generator)
+    classifier, judge = jaxgen.load(args.classifier), jaxgen.load("fashion-mnist/judge")
     prior = jaxgen.Gaussian.standard(64)
     key = jax.random.key(args.seed)
 
