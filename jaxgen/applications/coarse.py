@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike
 
 from jaxgen.core.errors import expected
 from jaxgen.core.keys import as_key
+from jaxgen.core.printing import prints_short
 from jaxgen.core.pytree import replace
 from jaxgen.core.types import Array, Generator, PRNGKey
 from jaxgen.inference.sample import images, sample
@@ -47,6 +48,7 @@ __all__ = ["Completion", "cells", "complete"]
 _BATCH = 4
 
 
+@prints_short
 class Completion(NamedTuple):
     """Draws of an expensive generator, given some cells of an image.
 

@@ -156,6 +156,27 @@ FILES = [
     ("superres clears", ["clear.png: expected an opaque image"]),
     ("sample --classes 1 --out begun --resume", ["--resume: expected a readable begun.partial"]),
     ("sample --classes 1 --out changed --resume", ["--resume: expected the command that was int"]),
+    *[
+        (f"inpaint {words} --model mobilestylegan-ffhq", texts)
+        for words, texts in [
+            ("good.png", ["IMAGE: expected a face in the frame of FFHQ", "Give --landmarks"]),
+            ("wide.png --aligned", ["IMAGE: expected a square picture", "got 30 x 28 pixels"]),
+            (
+                "good.png --aligned --landmarks 1,2,3,4,5,6",
+                ["--aligned: expected no --landmarks beside it"],
+            ),
+            ("good.png --landmarks 1,2,3", ["--landmarks: expected six numbers", "got 1,2,3"]),
+            ("album --aligned", ["IMAGE: expected one picture for this generator; got album"]),
+            ("good.png --aligned --class 1", ["--class: expected no class"]),
+            ("good.png --aligned --chains 9", ["--chains: expected no setting", "--budget"]),
+            ("good.png --aligned", ["--mask: expected something that is hidden"]),
+            (
+                "good.png --aligned --mask box:1,1,254,254",
+                ["--mask: expected at least one cell of 16 x 16 pixels"],
+            ),
+        ]
+    ],
+    ("inpaint good.png --aligned", ["--aligned: expected a generator of faces", "--generator"]),
     ("superres small.npy", ["[28, 28, 1] or [7, 7, 1]; got [14, 14, 1]"]),
     ("superres clear.png", ["IMAGE: expected an opaque image; got clear.png"]),
     ("loglik fashion-mnist/vae clear.png", ["IMAGES: expected opaque pictures"]),
