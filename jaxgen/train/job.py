@@ -34,8 +34,9 @@ class Recipe:
     """One training run.
 
     Attributes:
-      method: "gan", "vae", "classifier", "toy", "began", "bgan", "realism", "ppgn",
-        "captions", "autoencoder", "seqgan" or "maskgan": the file of `jaxgen.train`.
+      method: "gan", "projected", "vae", "classifier", "rejecting", "toy", "began", "bgan",
+        "realism", "ppgn", "captions", "autoencoder", "seqgan" or "maskgan": the file of
+        `jaxgen.train`.
       steps: number of updates.
       seed: of the only random key.
       options: the hyper-parameters that differ from the method's defaults.
