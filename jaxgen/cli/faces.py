@@ -112,7 +112,6 @@ def run(options: Namespace) -> int:
         each = time_of_gradient(jaxgen.Posterior(prior, cheap.network, condition), batch=8)
         share = settings["num_steps"] * 8 + _GRADIENTS - 96
         made = settings["num_chains"] * settings["draws"]
-        begun = time.perf_counter()
         one = jax.jit(lambda network, v: network(v))
         v = prior.sample(jax.random.key(0))
         one(full.network, v).block_until_ready()

@@ -4,8 +4,10 @@
 
 Draws of the coarse posterior, with their evidence, are the start. The importance weight of a chain
 at the end is then that of annealing from the prior through the coarse posterior to the fine one,
-and log Z is the fine posterior's. This holds however poor the coarse generator is; a poor one
-makes weights uneven.
+and log Z is the fine posterior's. A coarse generator that is poor makes weights uneven, not wrong.
+But the result is only as right as the coarse draws and their log Z: what these have missed, the
+weights do not bring back, and the stated error of the fine log Z does not hold that of the coarse
+one. Add the two errors' squares.
 
     rough = jaxgen.sample(0, coarse)
     path = coarse_to_fine(coarse, fine, rough.draws, rough.log_z)
