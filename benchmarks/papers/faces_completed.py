@@ -20,6 +20,7 @@ inside 90% intervals, and what the runs themselves say of their convergence. Res
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -110,15 +111,16 @@ def solve(name, face, known, task, nets, args, number):
     blank = ObservedPixels(jnp.zeros_like(observed), jnp.asarray(mask), scale)
     information = args.information.setdefault(
         (task, kind),
-        fisher_information(1, jaxgen.Posterior(prior, cheap, blank), probes=args.probes)
+        fisher_information(1, jaxgen.Posterior(prior, cheap, blank), probes=args.probes, batch=2)
         if (task, kind) not in args.information else None,
     )  # fmt: skip
     full_side = 512 if not args.smoke else args.size
     found = complete(
         jax.random.key(100 * args.seed + number), cheap, expensive, observed, mask, prior=prior,
         noise=NOISE, error=ERROR[kind], num_chains=args.chains, draws=args.draws,
-        num_steps=args.steps, warmup=args.warmup, reduction=full_side // args.size,
-        pool=args.pool, information=information,
+        num_steps=args.steps, burn_in=args.burn_in, warmup=args.warmup, leapfrog=args.leapfrog,
+        reduction=full_side // args.size, pool=args.pool, probes=args.probes,
+        information=information,
     )  # fmt: skip
     seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     pixels = np.kron(task_mask, np.ones((block, block)))
@@ -204,14 +206,18 @@ def main():
     parser.add_argument("--tasks", default=",".join(TASKS), help="(%(default)s)")
     parser.add_argument("--chains", type=int, default=16)
     parser.add_argument("--draws", type=int, default=3, help="of each chain (%(default)s)")
-    parser.add_argument("--steps", type=int, default=12, help="(%(default)s)")
-    parser.add_argument("--warmup", type=int, default=6, help="(%(default)s)")
-    parser.add_argument("--pool", type=int, default=64, help="(%(default)s)")
-    parser.add_argument("--probes", type=int, default=256, help="(%(default)s)")
+    parser.add_argument("--burn-in", type=int, default=6, help="(%(default)s)")
+    parser.add_argument("--steps", type=int, default=9, help="(%(default)s)")
+    parser.add_argument("--warmup", type=int, default=3, help="(%(default)s)")
+    parser.add_argument("--leapfrog", type=int, default=12, help="(%(default)s)")
+    parser.add_argument("--pool", type=int, default=16, help="(%(default)s)")
+    parser.add_argument("--probes", type=int, default=128, help="(%(default)s)")
     parser.add_argument("--work", help="folder in which results are kept")
     parser.add_argument("--figure", help="also draw the figure into this file")
     args = parser.parse_args()
     args.size, args.side, args.information = SIZE, SIDE, {}
+    # One device for each core, as the command line has: they share the chains.
+    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     if args.smoke:
         args.size, args.side, args.drawn, args.tasks = 32, 8, 1, "hole"
         args.chains, args.draws, args.steps, args.warmup, args.pool = 8, 2, 2, 1, 2

@@ -59,12 +59,14 @@ def add(commands: Commands, name: str) -> None:
 
 
 def _run(options: Namespace) -> int:
+    import contextlib
     import dataclasses
     import shlex
 
     import jax
 
     from jaxgen.cli import reconstruct, runs
+    from jaxgen.cli.beside import Beside
     from jaxgen.cli.progress import Reporter
     from jaxgen.data import CLASS_NAMES
     from jaxgen.plotting.pictures import class_grid, reconstructions
@@ -90,30 +92,42 @@ def _run(options: Namespace) -> int:
 
     sampled, completed, lines, masks = [], [], [], {}
     total = len(labels) + len(tasks)
-    with Reporter(
-        total,
-        quiet=options.quiet,
-        num_mcmc_steps=classes.num_mcmc_steps or 2,
-        steps=classes.warmup + classes.steps,
-    ) as reporter:
+
+    def complete(index: int, task: Any, condition: Any, reporter: Any) -> tuple[Any, Any]:
+        target = runs.posterior(completer, condition)
+        key, title = jax.random.fold_in(key_pixels, index), _title(task)
+        done = runs.run(key, target, pixels, reporter, f"example_{index}", title, path)
+        done = reconstruct.finish(done, task)
+        return reconstruct.add_misfit(done, target, condition)
+
+    # The images are completed beside the classes: each compiles a program of its own, on one core.
+    with contextlib.ExitStack() as stack:
+        reporter = stack.enter_context(
+            Reporter(
+                total,
+                quiet=options.quiet,
+                num_mcmc_steps=classes.num_mcmc_steps or 2,
+                steps=classes.warmup + classes.steps,
+            )
+        )
+        beside = stack.enter_context(Beside())
+        observed = [_observed(index, hidden, names) for index, hidden in tasks]
+        promised = [
+            beside.submit(complete, index, *seen)
+            for (index, _), seen in zip(tasks, observed, strict=True)
+        ]
         for label in labels:
             target = runs.posterior(generator, _class(classifier, label))
             key = runs.class_key(key_classes, label)
             done = runs.run(key, target, classes, reporter, f"class_{label}", names[label], path)
             sampled.append(done)
-        for index, hidden in tasks:
-            task, condition = _observed(index, hidden, names)
-            target = runs.posterior(completer, condition)
-            key = jax.random.fold_in(key_pixels, index)
-            name = f"example_{index}"
-            title = f"{task.label}, {task.note}"
-            done = runs.run(key, target, pixels, reporter, name, title, path)
-            done = reconstruct.finish(done, task)
-            done, interval = reconstruct.add_misfit(done, target, condition)
+        for (index, hidden), (task, _), promise in zip(tasks, observed, promised, strict=True):
+            reporter.start(_title(task))
+            done, interval = beside.result(promise, runs.place(path, f"example_{index}"))
             done.facts["mask"] = hidden  # as --mask takes it, for `jaxgen report`
             completed.append(done)
             lines.append(reconstruct.row(done, task, interval))
-            masks[f"{name}/mask"] = 1 - task.hidden
+            masks[f"example_{index}/mask"] = 1 - task.hidden
 
     sampled = runs.with_judge_agreement(sampled, labels, names)
     columns = min(_COLUMNS, classes.chains)
@@ -153,6 +167,10 @@ def _class(classifier: runs.Model, label: int) -> Any:
     from jaxgen.cli.runs import label_array
 
     return jaxgen.ClassLogSoftmax(classifier.network, label_array(label))
+
+
+def _title(task: Any) -> str:
+    return f"{task.label}, {task.note}"
 
 
 def _observed(index: int, hidden: str, names: tuple[str, ...]) -> tuple[Any, Any]:

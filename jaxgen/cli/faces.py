@@ -30,13 +30,16 @@ __all__ = ["BUDGETS", "framed", "run"]
 
 NAME = "mobilestylegan-ffhq"
 SIDE, SIZE = 16, 256
-# Gradients for each chain that 16 chains took on faces: annealing, warm-up and draws.
-_GRADIENTS = 290
+# Gradients for each chain that annealing took on faces, with a conditional ESS of one half. It is
+# as good as proportional to cess / (1 - cess), since that is one over the weights' variance.
+_ANNEALING = 160
+_SHARED = {"leapfrog": 12, "warmup": 3, "probes": 128, "pool": 16, "cess": 0.5}
 BUDGETS: dict[str, dict[str, Any]] = {
-    "quick": {"num_chains": 8, "num_steps": 6, "draws": 2, "pool": 64},
-    "standard": {"num_chains": 16, "num_steps": 12, "draws": 3, "pool": 64},
-    "paper": {"num_chains": 32, "num_steps": 96, "draws": 4, "pool": 256, "cess": 0.8},
-}
+    "quick": {"num_chains": 8, "burn_in": 4, "num_steps": 6, "draws": 2},
+    "standard": {"num_chains": 16, "burn_in": 6, "num_steps": 9, "draws": 3},
+    "paper": {"num_chains": 32, "burn_in": 32, "num_steps": 96, "draws": 4, "pool": 256,
+              "probes": 512, "cess": 0.8},
+}  # fmt: skip
 """Budget -> settings of `jaxgen.applications.coarse.complete`."""
 
 # Options of `inpaint` that mean nothing here, and would be ignored.
@@ -104,31 +107,33 @@ def run(options: Namespace) -> int:
     cheap = runs.load(f"{NAME}/p-{SIDE}", "generator", "--model")
     full = runs.load(f"{NAME}/p-512", "generator", "--model")
     prior = jaxgen.Gaussian.standard(cheap.info.input_shape)
-    settings = dict(BUDGETS[options.budget or "standard"])
+    settings = {**_SHARED, **BUDGETS[options.budget or "standard"]}
     observed = cells(picture.image, SIDE).astype(np.float32)
     error = 0.12  # what the network cannot make of a photograph, and what its cheap view misses
     if not options.quiet:
         condition = ObservedPixels(jnp.asarray(observed), jnp.asarray(seen), jnp.float32(error))
-        each = time_of_gradient(jaxgen.Posterior(prior, cheap.network, condition), batch=8)
-        share = settings["num_steps"] * 8 + _GRADIENTS - 96
-        made = settings["num_chains"] * settings["draws"]
+        each = time_of_gradient(jaxgen.Posterior(prior, cheap.network, condition), batch=2)
+        count, chains = _gradients(settings), settings["num_chains"]
+        made = chains * (settings["draws"] + 1)
         one = jax.jit(lambda network, v: network(v))
         v = prior.sample(jax.random.key(0))
         one(full.network, v).block_until_ready()
         begun = time.perf_counter()
         one(full.network, v).block_until_ready()
         drawing = made * (time.perf_counter() - begun)
-        total = each * (share * settings["num_chains"] + 256) + drawing
+        # Devices share chains and draws out; probes of the information run on one of them.
+        devices = len(jax.local_devices())
+        total = (each * count * chains + drawing) / devices + each * 3 * settings["probes"]
         print(
-            f"budget {options.budget or 'standard'}: {settings['num_chains']} chains of about "
-            f"{share} gradients, {1e3 * each:.2g} ms each here, and {made} draws: about "
+            f"budget {options.budget or 'standard'}: {chains} chains of about "
+            f"{count} gradients, {1e3 * each:.2g} ms each here, and {made - chains} draws: about "
             f"{duration(total)}, and compiling",
             file=sys.stderr,
             flush=True,
         )
     path = runs.out_folder(options, "inpaint")
     begun = time.monotonic()
-    steps = 6 + settings["num_steps"]
+    steps = _steps(settings)
     with Reporter(1, quiet=options.quiet, num_mcmc_steps=1, steps=steps) as reporter:
         reporter.start(picture.name)
         found = complete(
@@ -171,6 +176,17 @@ def run(options: Namespace) -> int:
     data = runs.save(path, data, [done], {"inpainting.png": page}, force=options.force, more=more)
     runs.print_results(data, path, as_json=options.json)
     return 0
+
+
+def _steps(settings: dict[str, Any]) -> int:
+    """Return a chain's kernel steps at temperature one."""
+    return 2 * settings["warmup"] + settings["burn_in"] + settings["num_steps"]
+
+
+def _gradients(settings: dict[str, Any]) -> int:
+    """Return about how many gradients a chain takes."""
+    cess = settings["cess"]
+    return round(_ANNEALING * cess / (1 - cess)) + settings["leapfrog"] * _steps(settings)
 
 
 def _points(text: str) -> list[float]:

@@ -46,6 +46,7 @@ __all__ = [
     "label_array",
     "load",
     "out_folder",
+    "place",
     "posterior",
     "print_results",
     "run",
@@ -157,6 +158,11 @@ def kept(path: AnnealedPath, chain: ChainState) -> dict[str, Any]:
     return {**jaxgen.images(path, chain), "log_density": chain.base + chain.tilt}
 
 
+def place(out: Path, name: str) -> Path:
+    """Return the folder that keeps a run until the command has written everything to `out`."""
+    return output_folder.partial(out) / name
+
+
 def run(
     key: Any,
     target: Posterior,
@@ -168,13 +174,12 @@ def run(
 ) -> Finished:
     """Sample one posterior with the settings of a command line.
 
-    The run lives in `out`.partial until the command has written everything to `out`.
+    The run lives in `place(out, name)`.
     """
     begun = time.monotonic()
     if settings.budget is not None and reporter.mode != "quiet":
         print(announced(target, settings), file=sys.stderr, flush=True)
     reporter.start(label)
-    place = output_folder.partial(out) / name
     result = jaxgen.sample(
         key,
         target,
@@ -182,7 +187,7 @@ def run(
         **settings.arguments() | {"betas": texts.betas(settings.betas)},
         progress=reporter.update,
         until=settings.until,
-        folder=place,
+        folder=place(out, name),
         resume=True,
         checkpoint_every=settings.checkpoint_every,
     )

@@ -16,6 +16,7 @@ SCRIPTS = [
     "calibration",
     "captions",
     "class_conditional",
+    "class_weights",
     "classifiers",
     "cogeneration",
     "compiled_for",
