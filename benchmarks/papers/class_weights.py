@@ -76,9 +76,7 @@ def figure(path, shown, labels, weights, rows):
             y = head + i * size
             if not j:
                 pen.text((4, y + size // 2 - 6), CLASS_NAMES[label], fill="black")
-            row = next(
-                r for r in rows if r["class"] == CLASS_NAMES[label] and r["weight"] == weight
-            )
+            row = rows[CLASS_NAMES[label], weight]
             pen.text((x + SHOWN * size + 6, y + size // 2 - 6),
                      f"{row['judge'][0]:.2f} ({row['judge'][1]:.2f})", fill="black")  # fmt: skip
             for k, image in enumerate(shown[label, weight]):
