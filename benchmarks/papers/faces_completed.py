@@ -119,6 +119,7 @@ def solve(name, face, known, task, nets, args, number):
         jax.random.key(100 * args.seed + number), cheap, expensive, observed, mask, prior=prior,
         noise=NOISE, error=ERROR[kind], num_chains=args.chains, draws=args.draws,
         num_steps=args.steps, burn_in=args.burn_in, warmup=args.warmup, leapfrog=args.leapfrog,
+        rounds=args.rounds,
         reduction=full_side // args.size, pool=args.pool, probes=args.probes,
         information=information,
     )  # fmt: skip
@@ -209,6 +210,7 @@ def main():
     parser.add_argument("--burn-in", type=int, default=6, help="(%(default)s)")
     parser.add_argument("--steps", type=int, default=9, help="(%(default)s)")
     parser.add_argument("--warmup", type=int, default=3, help="(%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="at most (%(default)s)")
     parser.add_argument("--leapfrog", type=int, default=12, help="(%(default)s)")
     parser.add_argument("--pool", type=int, default=16, help="(%(default)s)")
     parser.add_argument("--probes", type=int, default=128, help="(%(default)s)")

@@ -120,6 +120,23 @@ def test_cells_are_means_and_arguments_are_checked(pair):
     with pytest.raises(InputError, match="sides that 3 cells share"):
         cells(image, 3)
     prior = jaxgen.Gaussian.standard(8)
-    for bad in ({"draws": 5}, {"level": 1.0}, {"burn_in": 0}, {"num_islands": 3}):
+    for bad in ({"draws": 5}, {"level": 1.0}, {"burn_in": 0}, {"rounds": 0}, {"num_islands": 3}):
         with pytest.raises(InputError, match=next(iter(bad))):
             complete(0, *pair, np.zeros((4, 4, 1)), np.ones((4, 4)), prior=prior, **bad)
+
+
+def test_chains_that_have_not_arrived_go_on_and_say_so(pair):
+    cheap, expensive = pair
+    arguments = {
+        "prior": jaxgen.Gaussian.standard(8), "noise": 0.02, "error": 0.3, "num_chains": 8,
+        "draws": 1, "num_steps": 2, "warmup": 1, "burn_in": 1, "leapfrog": 2, "pool": 2,
+        "probes": 16,
+    }  # fmt: skip
+    # No latent makes this checkered image: misses are expected for the error, not for the noise.
+    y = 0.5 + 0.3 * (-1.0) ** np.add.outer(np.arange(4), np.arange(4))[..., None]
+    once = complete(0, cheap, expensive, y, np.ones((4, 4)), rounds=1, **arguments)
+    thrice = complete(0, cheap, expensive, y, np.ones((4, 4)), rounds=3, **arguments)
+    assert 1.3 * 0.02 < once.residual < 1.5 * 0.3
+    assert np.all(thrice.result.num_gradients > once.result.num_gradients)
+    for found in (once, thrice):
+        assert any("the chains have not arrived" in note for note in found.notes)
