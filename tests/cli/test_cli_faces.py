@@ -123,5 +123,5 @@ def test_a_photograph_is_completed(photo, tmp_path, monkeypatch, capsys):
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
     printed = capsys.readouterr()
     assert "budget quick: 8 chains" in printed.err
-    page = Image.open(tmp_path / "run" / "inpainting.png")
-    assert page.size[0] > 5 * 256
+    with Image.open(tmp_path / "run" / "inpainting.png") as page:
+        assert page.size[0] > 5 * 256
