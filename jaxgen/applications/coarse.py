@@ -227,7 +227,7 @@ def complete(
         collect=None,
         **shared,
     )
-    runs, found = [annealed, moved], None
+    runs, found, explained = [annealed, moved], None, 0.0
     for i in range(rounds):
         key_round = key if i == 0 else jax.random.fold_in(key, 10 + i)
         # What the cheap view misses on average is no longer an error, but known.
@@ -258,10 +258,10 @@ def complete(
         made, own = _drawn(expensive, latents, side, reduction)
         shown = np.asarray(result.draws["image"]).reshape(own.shape) + missed
         found = _completed(y, m, level, missed, latents, (made, own, shown), _together(runs))
-        if found.residual <= _FITS * np.hypot(noise, found.view_error):
+        explained = float(np.hypot(noise, found.view_error))
+        if found.residual <= _FITS * explained:
             break
-    assert found is not None
-    explained = float(np.hypot(noise, found.view_error))
+    assert found is not None  # there is at least one round
     notes = (*found.result.notes, *_misses(found.residual, explained, float(scale)))
     return found._replace(notes=notes)
 

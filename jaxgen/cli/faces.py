@@ -127,7 +127,7 @@ def run(options: Namespace) -> int:
         print(
             f"budget {options.budget or 'standard'}: {chains} chains of about "
             f"{count} gradients, {1e3 * each:.2g} ms each here, and {made - chains} draws: about "
-            f"{duration(total)}, and compiling",
+            f"{duration(total)}, and compiling; longer where the chains have not arrived by then",
             file=sys.stderr,
             flush=True,
         )
