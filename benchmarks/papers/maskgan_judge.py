@@ -9,8 +9,8 @@ real and are not all alike. For one filler of blanks:
               among real and among filled ones, with its standard error. A half is a perfect filler.
   unique_n    different n-grams among the filled tokens over all of them, n = 2, 3, 4
 
-Each filler is told from real text by a discriminator of its own, all with the same seed and the
-same real windows. Imported by `maskgan.py`; runs nothing by itself.
+Each filler is told from real text by discriminators of its own, and the mean of their accuracies is
+reported; the judges of all fillers have the same seeds and the same real windows. Imported by `maskgan.py`; runs nothing by itself.
 """
 
 from __future__ import annotations

@@ -116,7 +116,6 @@ class TaskOptions(SampleOptions, total=False):
 _SETTINGS: SampleOptions = {
     "num_chains": 64,
     "kernel": HMC(10, jitter=True),
-    "num_mcmc_steps": 1,
     "warmup": 10,
     "num_steps": 20,
     "thin": 1,

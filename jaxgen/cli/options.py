@@ -140,7 +140,8 @@ def add_sampling(parser: argparse.ArgumentParser, *, chains: int = 64) -> None:
         "--moves",
         type=whole(1),
         metavar="N",
-        help="kernel steps at each temperature (default: 2, or 1 with fewer than 8 chains); "
+        help="kernel steps at each temperature (default: 2 to 8, until the chains have mixed; "
+        "3 with fewer than 16 chains, 1 with fewer than 8); "
         "--moves is the former name",
     )
     group.add_argument(

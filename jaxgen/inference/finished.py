@@ -216,7 +216,8 @@ def _arguments(config: RunConfig, run_length: RunLength, target: Any) -> dict[st
         "warmup": run_length.warmup,
         "kernel": short(given["kernel"]),
         "betas": short(given["schedule"]),
-        "num_mcmc_steps": config.num_mcmc_steps,
+        # None where chains move until they have mixed.
+        "num_mcmc_steps": None if config.moves_until_mixed else config.num_mcmc_steps,
         "num_islands": config.islands,
         "pool": config.pool,
         "pilot": config.pilot is not None,

@@ -116,8 +116,9 @@ def sample(
       thin: kernel steps per draw: S = num_steps // thin draws are kept for each chain.
       warmup: kernel steps at the last beta in which the step size still adapts.
       betas: as in `ais`; `schedules.Adaptive()`, or "adaptive", by default.
-      num_mcmc_steps: kernel steps at each temperature: by default 2 where there is a pilot, 1
-        for fewer than 8 chains, 3 otherwise.
+      num_mcmc_steps: kernel steps at each temperature. By default, where there is a pilot, 2 to 8:
+        chains move until the correlation of their positions with those before the steps is at
+        most 0.5. Otherwise 3, and 1 for fewer than 8 chains.
       num_islands: I, a divisor of C: blocks of chains that are never resampled from each
         other while annealing, so that their estimates of log Z tell its error. By default
         at most 4, of at least 8 chains each.

@@ -106,6 +106,8 @@ TOPICS = {
     ),
 }
 
+# The most kernel steps at a temperature of runs that were given no number.
+_MOST_STEPS = 8
 _COMMANDS = ("sample", "inpaint", "superres")
 # (of Python, of the command line) for each setting; None where there is none.
 _NAMES = {
@@ -189,7 +191,7 @@ def _settings(entry: Entry, run: Run) -> dict[str, float]:
         "draws": draws,
         "thin": thin,
         "steps": one(("num_steps", "steps"), draws * thin),
-        "num_mcmc_steps": one(("num_mcmc_steps",), 2),
+        "num_mcmc_steps": one(("num_mcmc_steps",), _MOST_STEPS),
         "step_size": step if good else math.nan,
     }
 

@@ -39,8 +39,8 @@ class RunConfig:
       path, kernel, rule, schedule: the data of the compiled program, see `Sampler`.
       pilot: the schedule of a first, rough annealing, or None for none.
       num_chains: C.
-      num_mcmc_steps: kernel steps at each temperature of the final stage.
-      pilot_mcmc_steps: kernel steps at each temperature of the pilot.
+      num_mcmc_steps: kernel steps at each temperature, at least.
+      most_mcmc_steps: at most; between the two, chains move until they have mixed.
       islands: I, the number of blocks of chains that never exchange chains while annealing.
       pool: candidates among which each first state is chosen; 1 takes the one draw.
       threshold: chains are resampled when their ESS falls below this fraction.
@@ -63,7 +63,7 @@ class RunConfig:
     pilot: Adaptive | None
     num_chains: int
     num_mcmc_steps: int
-    pilot_mcmc_steps: int
+    most_mcmc_steps: int
     islands: int
     pool: int
     threshold: float
@@ -99,9 +99,10 @@ class RunConfig:
             schedule = self.pilot
         return Sampler(self.path, self.kernel, self.rule, schedule)
 
-    def mcmc_steps_of(self, stage: int) -> int:
-        """Return the number of kernel steps at each temperature of a stage."""
-        return self.pilot_mcmc_steps if stage == Stage.PILOT else self.num_mcmc_steps
+    @property
+    def moves_until_mixed(self) -> bool:
+        """Return whether the number of kernel steps at a temperature is not fixed."""
+        return self.most_mcmc_steps > self.num_mcmc_steps
 
     @property
     def last_beta(self) -> float:

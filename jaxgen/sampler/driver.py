@@ -108,6 +108,7 @@ def advance(
     iterations: int,
     steps: int,
     stage: Stage = Stage.FINAL,
+    most_steps: int | None = None,
 ) -> tuple[SamplerState, TemperatureInfo, ArrayTree]:
     """Run one chunk; `state` is used up.
 
@@ -118,6 +119,7 @@ def advance(
       iterations: how many, at most.
       steps: kernel steps in each.
       stage: of annealing.
+      most_steps: kernel steps in each at most, see `ChunkSpec`.
 
     Returns:
       The state; the rows of the temperatures it passed; what was collected, NumPy
@@ -131,6 +133,7 @@ def advance(
         stage,
         # After a pilot the inverse mass and the step were learned from other chains.
         learn_mass=stage == Stage.PILOT or config.pilot is None,
+        most_steps=most_steps,
     )
     state, rows, kept = program.advance_in_place(state, config.sampler(stage), spec, config.options)
     rows = jax.device_get(rows)

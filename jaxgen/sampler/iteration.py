@@ -6,6 +6,7 @@ all devices compute it from the same gathered numbers. An iteration gathers
 
 - at a temperature, every chain's tilt (and base, where temperatures are adaptive);
 - at a step, every chain's acceptance rate, while annealing or where a step rule learns from it;
+- after a step, where more steps may follow until the chains have mixed, the positions;
 - where the inverse mass is learned, the positions or gradients that it is learned from;
 - where chains are resampled, the chains.
 """
@@ -13,10 +14,11 @@ all devices compute it from the same gathered numbers. An iteration gathers
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from jaxgen.core.types import Array, ArrayTree, PRNGKey
 from jaxgen.kernels.base import ChainState, KernelParams, StepContext, StepInfo
@@ -30,6 +32,9 @@ from jaxgen.tempering.resampling import effective_sample_size, whole_log_weight
 from jaxgen.tempering.step_size import AdaptationState, StepRule
 
 __all__ = ["ChunkContext", "move", "run_iteration", "skip_iteration"]
+
+# Chains have mixed where their positions correlate by at most this with those before the steps.
+_MIXED = 0.5
 
 
 class ChunkContext(NamedTuple):
@@ -65,16 +70,10 @@ def run_iteration(
         state,
     )
     before = shares.count_own(state.num_divergent)
-
-    def step(_: int, carry: tuple[SamplerState, Array]) -> tuple[SamplerState, Array]:
-        state, rates = _step(carry[0], context)
-        return state, carry[1] + rates.mean().astype(carry[1].dtype)
-
-    first = (state, jnp.zeros(()))
-    state, accepted = jax.lax.fori_loop(0, spec.steps_per_iteration, step, first)
+    state, rate = _steps(state, context)
     row = row._replace(
         step_size=rule.size(state.adaptation, step_index(state)).mean(),
-        acceptance_rate=accepted / spec.steps_per_iteration,
+        acceptance_rate=rate,
         # Of this device's chains: a chunk adds them up at its end.
         num_divergent=shares.count_own(state.num_divergent) - before,
     )
@@ -138,6 +137,55 @@ def _next_temperature(
         stage=spec.stage,
     )
     return state, typed(row, BLANK)
+
+
+def _steps(state: SamplerState, context: ChunkContext) -> tuple[SamplerState, Array]:
+    """Move every chain by the kernel steps of an iteration, until chains have mixed if so asked.
+
+    Returns:
+      The state, and the mean acceptance rate.
+    """
+    spec, first = context.spec, state.chains.position
+
+    def body(carry: tuple[SamplerState, Array, Array, Array]) -> Any:
+        state, taken, _, accepted = carry
+        state, rates = _step(state, context)
+        taken = taken + 1
+        # Only where a further step is possible do devices need each other's positions.
+        left = jax.lax.cond(
+            (taken >= spec.steps_per_iteration) & (taken < spec.most_steps),
+            lambda now: _correlation(*context.shares.gather((first, now))),
+            lambda _: jnp.zeros((), jnp.float32),
+            state.chains.position,
+        )
+        return state, taken, left, accepted + rates.mean().astype(accepted.dtype)
+
+    def unmixed(carry: tuple[SamplerState, Array, Array, Array]) -> Array:
+        _, taken, left, _ = carry
+        more = (taken < spec.most_steps) & (left > _MIXED)
+        return (taken < spec.steps_per_iteration) | more
+
+    nothing = jnp.zeros((), jnp.float32)
+    start = (state, jnp.zeros((), jnp.int32), nothing, jnp.zeros(()))
+    state, taken, _, accepted = jax.lax.while_loop(unmixed, body, start)
+    return state, accepted / taken
+
+
+def _correlation(first: ArrayTree, now: ArrayTree) -> Array:
+    """Return the correlation of the chains' positions with their earlier ones.
+
+        sum_cd (x_cd - mean_d) (y_cd - mean_d) / sqrt(sum_cd (x_cd - mean_d)^2 sum_cd (...)^2)
+
+    It falls as chains move, and stays high where they move slowly or cannot change between modes.
+    Where all chains are at one place it is not a number, which counts as mixed.
+    """
+    # The barrier keeps the order of the sums, and so their bits, the same on any devices.
+    x, y = jax.lax.optimization_barrier(
+        tuple(jax.vmap(lambda z: ravel_pytree(z)[0])(tree) for tree in (first, now))
+    )
+    x, y = x - x.mean(0, keepdims=True), y - y.mean(0, keepdims=True)
+    found = jnp.sum(x * y) / jnp.sqrt(jnp.sum(x * x) * jnp.sum(y * y))
+    return found.astype(jnp.float32)
 
 
 def _step(state: SamplerState, context: ChunkContext) -> tuple[SamplerState, Array]:

@@ -157,8 +157,10 @@ def _anneal(
             f"betas: after {most} temperatures beta is {float(state.beta):.3g} of 1. "
             "Lower Adaptive.cess, raise its max_temperatures, or raise the noise level"
         )
-    steps = config.mcmc_steps_of(stage)
-    state, rows, _ = driver.advance(state, config, Phase.ANNEAL, iterations, steps, stage)
+    steps, most_steps = config.num_mcmc_steps, config.most_mcmc_steps
+    state, rows, _ = driver.advance(
+        state, config, Phase.ANNEAL, iterations, steps, stage, most_steps
+    )
     return checkpoint._replace(state=state, history=_joined(checkpoint.history, rows)), None
 
 

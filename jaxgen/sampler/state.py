@@ -163,7 +163,8 @@ class ChunkSpec(NamedTuple):
     Attributes:
       phase: a `Phase` other than `DONE`.
       num_iterations: iterations to run (annealing stops earlier at the last beta).
-      steps_per_iteration: kernel steps in each iteration.
+      steps_per_iteration: kernel steps in each iteration, at least.
+      most_steps: at most; between the two, chains move until they have mixed.
       threshold: while annealing, an island is resampled when its ESS falls below this
         fraction of its chains.
       learn_mass: while annealing, whether the inverse mass is learned.
@@ -173,6 +174,7 @@ class ChunkSpec(NamedTuple):
     phase: Array | np.ndarray
     num_iterations: Array | np.ndarray
     steps_per_iteration: Array | np.ndarray
+    most_steps: Array | np.ndarray
     threshold: Array | np.ndarray
     learn_mass: Array | np.ndarray
     stage: Array | np.ndarray
@@ -186,12 +188,17 @@ class ChunkSpec(NamedTuple):
         threshold: float = 0.0,
         stage: int = Stage.FINAL,
         learn_mass: bool = True,
+        most_steps: int | None = None,
     ) -> ChunkSpec:
-        """Return the specification with these Python numbers, in types that never recompile."""
+        """Return the specification with these Python numbers, in types that never recompile.
+
+        Without `most_steps` an iteration has exactly `steps_per_iteration`.
+        """
         return cls(
             np.asarray(int(phase), np.int32),
             np.asarray(num_iterations, np.int32),
             np.asarray(steps_per_iteration, np.int32),
+            np.asarray(most_steps or steps_per_iteration, np.int32),
             np.asarray(threshold, np.float32),
             np.asarray(learn_mass),
             np.asarray(int(stage), np.int32),

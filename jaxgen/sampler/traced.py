@@ -97,6 +97,7 @@ class _Structure(NamedTuple):
 
     num_chains: int
     num_mcmc_steps: int
+    most_mcmc_steps: int
     islands: int
     pool: int
     resample: Resampling | None
@@ -141,6 +142,7 @@ def run(key: PRNGKey, config: RunConfig, run_length: RunLength) -> TracedRun:
     structure = _Structure(
         config.num_chains,
         config.num_mcmc_steps,
+        config.most_mcmc_steps,
         config.islands,
         config.pool,
         config.resample,
@@ -336,6 +338,7 @@ class _Run:
             phase,
             jnp.ones((), jnp.int32),
             steps,
+            jnp.where(phase == Phase.ANNEAL, self.structure.most_mcmc_steps, steps),
             jnp.asarray(self.data.threshold, jnp.float32),
             (stage == Stage.PILOT) | (not self.two_stages),
             stage,

@@ -119,9 +119,9 @@ def test_a_posterior_too_sharp_for_scouts_costs_one_round(monkeypatch):
     rounds = []
     advance = driver.advance
 
-    def counted(state, config, phase, iterations, steps, stage=Stage.FINAL):
+    def counted(state, config, phase, iterations, steps, stage=Stage.FINAL, most_steps=None):
         rounds.append((phase, stage, steps))
-        return advance(state, config, phase, iterations, steps, stage)
+        return advance(state, config, phase, iterations, steps, stage, most_steps)
 
     monkeypatch.setattr(driver, "advance", counted)
     sharp = toys.LinearGaussian(16, noise=1e-3).posterior

@@ -88,12 +88,13 @@ def test_what_a_chunk_sends(settings, at_temperatures):
         loops: sorted(x.num_bytes / 4 / ROWS for x in found if x.loops == loops)
         for loops in range(4)
     }
-    assert words[2] == [1]  # the acceptance rates
+    # The acceptance rates; and positions before and after, where more steps may follow.
+    assert words[2] == [1, 2 * LATENT]
     assert words[1] == at_temperatures
     # Chains and three counts; and, once for all chains, the divergent proposals of four slots.
     assert words[0] == [4 / ROWS, CARRIED + 3]
     assert words[3] == []
-    # While drawing with a frozen step, not even the rates: they stand in a branch.
+    # While drawing with a frozen step, not even these: they stand in branches.
     assert all(x.in_branch for x in found if x.loops == 2)
 
 

@@ -45,6 +45,8 @@ def settings_of(
     names = ("num_chains", "num_mcmc_steps", "threshold", "resample", "precondition", "collect")
     names = (*names, "tile", "islands", "pool", "pilot")
     own = {name: getattr(config, name) for name in (*names, "reduce")}
+    if config.moves_until_mixed:
+        own["most_mcmc_steps"] = config.most_mcmc_steps
     if config.precision != "highest":  # folders from before this setting ran at that precision
         own["precision"] = config.precision
     found = describe({"key": key, "plan": run_length, **config.given, **own})
