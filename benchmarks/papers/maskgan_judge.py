@@ -10,7 +10,8 @@ real and are not all alike. For one filler of blanks:
   unique_n    different n-grams among the filled tokens over all of them, n = 2, 3, 4
 
 Each filler is told from real text by discriminators of its own, and the mean of their accuracies is
-reported; the judges of all fillers have the same seeds and the same real windows. Imported by `maskgan.py`; runs nothing by itself.
+reported; the judges of all fillers have the same seeds and the same real windows. Imported by
+`maskgan.py`; runs nothing by itself.
 """
 
 from __future__ import annotations

@@ -48,9 +48,9 @@ _FEW_CHAINS = (200, 1e-5)
 _LEAST_TO_FIT = 16
 # Candidates for each first state: forward passes, at a third of a gradient each.
 _POOL = 32
-# Kernel steps at each temperature where chains move until they have mixed (Buchholz, Chopin & Jacob
-# 2021 let correlations with earlier positions decide, too). With one as the least, one of six runs on
-# a Gaussian of 128 latents lost 45 nats.
+# Kernel steps at each temperature where chains move until they have mixed (Buchholz, Chopin &
+# Jacob 2021 let correlations with earlier positions decide, too). With one as the least, one of
+# six runs on a Gaussian of 128 latents lost 45 nats.
 _LEAST_STEPS, _MOST_STEPS = 2, 8
 # The pilot's conditional ESS: it visits few temperatures.
 _PILOT_CESS = 0.5

@@ -40,7 +40,7 @@ def test_the_papers_budget_is_ten_thousand_gradients_a_chain():
     assert budget.expected_gradients(settings) == 20 * (499 + 1)
     quick = runs.Settings(**budget.PRESETS["quick"], budget="quick")
     assert 300 < budget.expected_gradients(quick) < 450
-    assert 450 <= budget.expected_gradients(runs.Settings()) <= 670
+    assert 645 <= budget.expected_gradients(runs.Settings()) <= 1_500
 
 
 def test_the_price_is_that_of_a_gradient_measured_here():
@@ -52,7 +52,7 @@ def test_the_price_is_that_of_a_gradient_measured_here():
     each = budget.time_of_gradient(posterior, batch=4)
     assert 0 < each < 0.5
     line = budget.announced(posterior, runs.Settings(budget="standard"))
-    assert line.startswith("budget standard: 64 chains of about 640 gradients")
+    assert line.startswith("budget standard: 64 chains of about 1,240 gradients")
     assert "ms each here: about" in line
     found = [budget.duration(t) for t in (0.2, 40, 130, 9000)]
     assert found == ["1 s", "40 s", "2 min", "2.5 h"]
