@@ -18,18 +18,21 @@ def share_of_modes(reference, result):
     return np.bincount(label, minlength=len(reference.modes.masses)) / len(label)
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_modes_that_hold_little_at_high_temperatures_are_found(seed):
+def test_modes_that_hold_little_at_high_temperatures_are_found():
     """Annealing alone lost a mode of 5% or more in each of 20 runs, and was 0.8 nats too low."""
     reference = posteriors.get("eight-modes-32")
-    result = jaxgen.sample(jax.random.key(seed), reference.posterior)
-    assert bool(result.state.on_bridge) or bool(jnp.any(result.state.mixture.centres != 0))
-    share = share_of_modes(reference, result)
-    assert share[0] > 0.05
-    assert 0.5 * np.abs(share - reference.modes.masses).sum() < 0.45
-    error = abs(result.log_z - reference.log_z)
-    assert error < 4 * result.log_z_standard_error
-    assert error < 1.0
+    found = 0
+    for seed in range(4):
+        result = jaxgen.sample(jax.random.key(seed), reference.posterior)
+        share = share_of_modes(reference, result)
+        error = abs(result.log_z - reference.log_z)
+        assert error < 4 * result.log_z_standard_error
+        assert error < 1.0
+        started_from_modes = bool(jnp.any(result.state.mixture.centres != 0))
+        distance = 0.5 * np.abs(share - reference.modes.masses).sum()
+        found += started_from_modes and share[0] > 0.05 and distance < 0.45
+    # In one run of six to eight the scouts do not find the largest mode.
+    assert found >= 3
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
