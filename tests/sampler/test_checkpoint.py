@@ -168,6 +168,16 @@ def test_another_configuration_is_refused_with_the_difference(
         draw(posterior, folder, resume=True, **changes)
 
 
+def test_a_run_of_two_steps_says_how_it_is_resumed(posterior, tmp_path):
+    """Runs of former versions made two steps where no number was given."""
+    options = {"num_chains": 16, "num_steps": 2, "thin": 1, "warmup": 0, "folder": tmp_path}
+    whole = jaxgen.sample(jax.random.key(0), posterior, num_mcmc_steps=2, **options)
+    with pytest.raises(InputError, match=r"most_mcmc_steps.*give num_mcmc_steps=2"):
+        jaxgen.sample(jax.random.key(0), posterior, resume=True, **options)
+    resumed = jaxgen.sample(jax.random.key(0), posterior, num_mcmc_steps=2, resume=True, **options)
+    assert same(resumed, whole)
+
+
 def test_other_weights_observations_and_keys_are_refused(posterior, tmp_path):
     draw(posterior, tmp_path)
     other = LinearGaussian(3, noise=0.3, seed=1).posterior

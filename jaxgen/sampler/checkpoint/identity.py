@@ -151,6 +151,11 @@ def _of_another_run(path: Path, found: dict[str, Any], changes: list[str]) -> In
         )
     if any(change.startswith(("plan.draws", "plan.rest")) for change in changes):
         hint += ". A run may become longer, but not shorter"
+    if any(change.startswith("most_mcmc_steps") for change in changes):
+        hint += (
+            ". Without num_mcmc_steps chains move until they have mixed; runs of former versions "
+            "made two steps at each temperature: give num_mcmc_steps=2"
+        )
     more = len(changes) - _MOST_SHOWN
     return expected(
         "resume",
